@@ -1,0 +1,54 @@
+#pragma once
+// Paged key/value cache: storage, layout and the views that attention walks.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+
+namespace dspark {
+
+/// Positions of one page. A page holds K and V of all layers for kKvPageSize consecutive, aligned positions.
+inline constexpr int kKvPageSize = 32;
+/// Positions of one attention chunk: softmax partials are made per chunk and merged in ascending order.
+inline constexpr int kKvChunk = 256;
+
+enum class KvDType : uint8_t { kF32, kBF16, kQ8_0 };
+
+/// Geometry of one layer's cache.
+struct KvLayerShape {
+  int32_t n_kv_heads = 0;
+  int32_t head_dim = 0;  // of K and of V
+};
+
+/// Physical pages. Inside a page: layer after layer; inside a layer: kv head after kv head; inside a head: K, then V.
+/// The element order inside a K or V block is the attention kernel's business (kernels/attention.cc).
+struct KvPool {
+  KvDType dtype = KvDType::kBF16;
+  std::vector<KvLayerShape> layers;
+  std::vector<size_t> layer_offset;  // bytes from the start of a page to layer l
+  size_t head_bytes_of(int layer) const;  // K + V of one kv head in one page
+  size_t page_bytes = 0;
+  int32_t n_pages = 0;
+  AlignedBuffer data;  // zeroed: masked positions must hold finite numbers
+
+  /// errors: invalid_argument (head_dim not a multiple of 8; of 32 for q8_0), out_of_memory.
+  static Result<KvPool> create(KvDType dtype, std::vector<KvLayerShape> layers, int32_t n_pages);
+  uint8_t* page_layer(int32_t page, int layer) {
+    return data.data() + static_cast<size_t>(page) * page_bytes + layer_offset[static_cast<size_t>(layer)];
+  }
+  const uint8_t* page_layer(int32_t page, int layer) const { return const_cast<KvPool*>(this)->page_layer(page, layer); }
+};
+
+/// Consecutive rows of one sequence inside a batch: row row_begin + i is at position pos_begin + i.
+/// pages[p] holds positions [p * kKvPageSize, (p+1) * kKvPageSize) of the sequence.
+struct KvRun {
+  int32_t row_begin = 0;
+  int32_t n_rows = 0;
+  int32_t pos_begin = 0;
+  std::span<const int32_t> pages;
+};
+
+}  // namespace dspark

@@ -1,0 +1,81 @@
+#pragma once
+// Matrix products of activations with packed weights: y[r, o] = sum_k x[r, k] * w[o, k] (+ bias[o]).
+//
+// Contract (batch invariance): the bits of y[r, o] depend on row r of x and row o of w only - not on the number
+// of rows, the place of r among them, the thread count or the task that computed it. Results may differ between
+// instruction sets.
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "tensor/tensor.h"
+
+namespace dspark {
+
+/// Output rows of one panel: SIMD lanes are output rows, K runs serially.
+inline constexpr int kPanelRows = 16;
+/// Elements of one activation block: one int8 scale each.
+inline constexpr int kActBlock = 32;
+
+/// How a panel is laid out (see kernels/pack.cc).
+enum class PackKind : uint8_t { kF32, kBF16, kF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K, kQ8_Generic };
+
+/// True for kinds that multiply with int8 activations, false for float activations.
+bool uses_int8_activations(PackKind kind);
+
+/// Weights of one linear layer, repacked without loss into panels of kPanelRows output rows.
+/// The last panel is padded with zero rows.
+struct PackedMatrix {
+  PackKind kind = PackKind::kF32;
+  DType source = DType::kF32;  // type in the file
+  int64_t n_out = 0;
+  int64_t n_in = 0;
+  int64_t n_panels = 0;
+  size_t panel_bytes = 0;
+  AlignedBuffer data;
+};
+
+/// Packs a [out, in] tensor. `float_activations`: decode to F32 and multiply in float whatever the type
+/// (the exact path of tests; costs memory). `row_order` (size out, or empty): packed row i = stored row row_order[i].
+/// errors: unsupported type or shape, out_of_memory; the message names the tensor.
+Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations = false,
+                                 std::span<const int32_t> row_order = {});
+
+/// The input rows of one or more products: the floats, and (made on demand) their int8 blocks.
+/// Reused between calls: buffers grow to the largest size seen and stay.
+class Activations {
+ public:
+  /// Takes rows x[r * stride .. + n_in). The floats must stay valid and unchanged until the last matmul.
+  /// With `quantize`, each block of kActBlock gets a scale max|x|/127 and round-to-nearest-even int8 values.
+  void assign(ThreadPool& pool, const float* x, int64_t n_rows, int64_t n_in, int64_t stride, bool quantize);
+
+  const float* x = nullptr;
+  int64_t n_rows = 0;
+  int64_t n_in = 0;
+  int64_t stride = 0;
+  bool quantized = false;
+  int64_t n_blocks = 0;  // n_in / kActBlock rounded up; the last block is zero-padded
+
+  // Quantised form, row-major; q is row_stride() bytes a row.
+  AlignedBuffer q;      // int8  (n_rows, n_blocks * 32)
+  AlignedBuffer scale;  // float (n_rows, n_blocks)
+  AlignedBuffer sum;    // int32 (n_rows, n_blocks, 2): sums of the two 16-element halves of q
+  int64_t row_stride() const { return n_blocks * kActBlock; }
+};
+
+/// One product of a group that shares its input.
+struct MatmulJob {
+  const PackedMatrix* w = nullptr;
+  float* y = nullptr;           // (n_rows, y_stride)
+  int64_t y_stride = 0;         // floats between rows, >= w->n_out
+  const float* bias = nullptr;  // (n_out) or nullptr
+};
+
+/// All jobs in one parallel phase. requires: w->n_in == x.n_in; x.quantized if a job's kind uses int8.
+void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations& x);
+
+}  // namespace dspark
