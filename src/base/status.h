@@ -2,7 +2,8 @@
 // Errors as values: Status and Result<T> (in the style of C++23 std::expected, which GCC 12 lacks in C++20).
 //
 // Rule of the project: files, flags, requests and the C ABI return a Status/Result; inner arithmetic asserts
-// (DSPARK_DCHECK). A message names the place (file, tensor, field, flag), what was expected and what was found.
+// (DSPARK_DCHECK). A message names the place (file, tensor, field, flag), what was expected and what was
+// found.
 
 #include <cassert>
 #include <string>
@@ -42,15 +43,33 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
-inline Status ok_status() { return {}; }
-inline Status invalid_argument(std::string m) { return {StatusCode::kInvalidArgument, std::move(m)}; }
-inline Status not_found(std::string m) { return {StatusCode::kNotFound, std::move(m)}; }
-inline Status unsupported(std::string m) { return {StatusCode::kUnsupported, std::move(m)}; }
-inline Status corrupt_data(std::string m) { return {StatusCode::kCorruptData, std::move(m)}; }
-inline Status out_of_memory(std::string m) { return {StatusCode::kOutOfMemory, std::move(m)}; }
-inline Status resource_exhausted(std::string m) { return {StatusCode::kResourceExhausted, std::move(m)}; }
-inline Status cancelled(std::string m) { return {StatusCode::kCancelled, std::move(m)}; }
-inline Status internal_error(std::string m) { return {StatusCode::kInternal, std::move(m)}; }
+inline Status ok_status() {
+  return {};
+}
+inline Status invalid_argument(std::string m) {
+  return {StatusCode::kInvalidArgument, std::move(m)};
+}
+inline Status not_found(std::string m) {
+  return {StatusCode::kNotFound, std::move(m)};
+}
+inline Status unsupported(std::string m) {
+  return {StatusCode::kUnsupported, std::move(m)};
+}
+inline Status corrupt_data(std::string m) {
+  return {StatusCode::kCorruptData, std::move(m)};
+}
+inline Status out_of_memory(std::string m) {
+  return {StatusCode::kOutOfMemory, std::move(m)};
+}
+inline Status resource_exhausted(std::string m) {
+  return {StatusCode::kResourceExhausted, std::move(m)};
+}
+inline Status cancelled(std::string m) {
+  return {StatusCode::kCancelled, std::move(m)};
+}
+inline Status internal_error(std::string m) {
+  return {StatusCode::kInternal, std::move(m)};
+}
 
 /// A value or an error Status. requires: value() only when ok(), status() always.
 template <typename T>
@@ -82,13 +101,14 @@ class [[nodiscard]] Result {
 #define DSPARK_CONCAT(a, b) DSPARK_CONCAT_INNER(a, b)
 
 /// Leaves the enclosing function with the error of `expr` (a Status), if it is one.
-#define DSPARK_RETURN_IF_ERROR(expr)                             \
-  do {                                                           \
-    if (::dspark::Status st_ = (expr); !st_.ok()) return st_;    \
+#define DSPARK_RETURN_IF_ERROR(expr)                          \
+  do {                                                        \
+    if (::dspark::Status st_ = (expr); !st_.ok()) return st_; \
   } while (0)
 
 /// DSPARK_ASSIGN_OR_RETURN(auto file, MappedFile::open(path)): declares or assigns, or leaves with the error.
-#define DSPARK_ASSIGN_OR_RETURN(lhs, expr) DSPARK_ASSIGN_OR_RETURN_IMPL(DSPARK_CONCAT(res_, __LINE__), lhs, expr)
+#define DSPARK_ASSIGN_OR_RETURN(lhs, expr) \
+  DSPARK_ASSIGN_OR_RETURN_IMPL(DSPARK_CONCAT(res_, __LINE__), lhs, expr)
 #define DSPARK_ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr) \
   auto tmp = (expr);                                 \
   if (!tmp.ok()) return tmp.status();                \

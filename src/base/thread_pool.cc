@@ -6,6 +6,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/status.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -22,19 +24,34 @@ inline void cpu_relax() {
 // How long an idle worker spins before it sleeps. Phases of one forward pass follow each other within
 // microseconds; between passes there may be a longer pause, and a sleeping thread costs others nothing.
 constexpr int kSpinsBeforeSleep = 20000;
-// The caller waiting for a task that another thread holds: after this many spins it yields, since that thread may
-// need this very core.
+// The caller waiting for a task that another thread holds: after this many spins it yields, since that thread
+// may need this very core.
 constexpr int kSpinsBeforeYield = 2000;
 
-constexpr uint64_t pack_claim(uint32_t epoch, uint32_t next) { return (uint64_t{epoch} << 32) | next; }
+// A share's state in one word, so that taking a task is one compare-exchange: epoch (24 bits), end of the
+// share and next task (20 bits each). A late worker's exchange fails as soon as a newer loop was published,
+// hence it can never run a stale task.
+constexpr int kTaskBits = 20;
+constexpr uint64_t kTaskMask = (uint64_t{1} << kTaskBits) - 1;
+constexpr uint32_t kEpochMask = (1u << (64 - 2 * kTaskBits)) - 1;
+constexpr uint64_t pack_claim(uint32_t epoch, uint64_t end, uint64_t next) {
+  return (uint64_t{epoch & kEpochMask} << (2 * kTaskBits)) | (end << kTaskBits) | next;
+}
+constexpr uint32_t claim_epoch(uint64_t claim) {
+  return static_cast<uint32_t>(claim >> (2 * kTaskBits));
+}
+constexpr uint64_t claim_end(uint64_t claim) {
+  return (claim >> kTaskBits) & kTaskMask;
+}
+constexpr uint64_t claim_next(uint64_t claim) {
+  return claim & kTaskMask;
+}
 
 }  // namespace
 
-// The part of the task range that one thread takes first. `claim` holds (epoch, next task): taking a task is a
-// compare-exchange that fails when the loop it belongs to is over, so a late worker can never run a stale task.
+// The part of the task range that one thread takes first.
 struct alignas(128) ThreadPool::Share {
   std::atomic<uint64_t> claim{0};
-  std::atomic<uint32_t> end{0};
 };
 
 struct ThreadPool::Shared {
@@ -66,6 +83,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(int64_t n_tasks, TaskFn fn, void* ctx) {
   if (n_tasks <= 0) return;
+  DSPARK_DCHECK(n_tasks < static_cast<int64_t>(kTaskMask));
   if (n_threads_ == 1 || n_tasks == 1) {
     for (int64_t task = 0; task < n_tasks; ++task) fn(ctx, task, 0);
     return;
@@ -77,10 +95,10 @@ void ThreadPool::run(int64_t n_tasks, TaskFn fn, void* ctx) {
   const uint32_t epoch = s.epoch.load(std::memory_order_relaxed) + 1;
   for (int t = 0; t < n_threads_; ++t) {
     Share& share = s.shares[static_cast<size_t>(t)];
-    const auto begin = static_cast<uint32_t>(n_tasks * t / n_threads_);
-    share.end.store(static_cast<uint32_t>(n_tasks * (t + 1) / n_threads_), std::memory_order_relaxed);
-    // Publishes fn, ctx, n_left and end to whoever claims from this share.
-    share.claim.store(pack_claim(epoch, begin), std::memory_order_release);
+    const auto begin = static_cast<uint64_t>(n_tasks * t / n_threads_);
+    const auto end = static_cast<uint64_t>(n_tasks * (t + 1) / n_threads_);
+    // Publishes fn, ctx and n_left to whoever claims from this share.
+    share.claim.store(pack_claim(epoch, end, begin), std::memory_order_release);
   }
   s.epoch.store(epoch, std::memory_order_seq_cst);
   if (s.n_sleeping.load(std::memory_order_seq_cst) > 0) {
@@ -102,17 +120,16 @@ void ThreadPool::work(int thread_idx, uint32_t epoch) {
   for (int offset = 0; offset < n_threads_; ++offset) {  // own share first, then the neighbours'
     Share& share = s.shares[static_cast<size_t>((thread_idx + offset) % n_threads_)];
     uint64_t claim = share.claim.load(std::memory_order_acquire);
-    while (static_cast<uint32_t>(claim >> 32) == epoch) {
-      const auto task = static_cast<uint32_t>(claim);
-      if (task >= share.end.load(std::memory_order_relaxed)) break;
+    while (claim_epoch(claim) == (epoch & kEpochMask) && claim_next(claim) < claim_end(claim)) {
+      const uint64_t task = claim_next(claim);
       // Read before claiming: once the claim succeeds the loop cannot end under us, so these were its own.
       const TaskFn fn = s.fn.load(std::memory_order_relaxed);
       void* const ctx = s.ctx.load(std::memory_order_relaxed);
-      if (!share.claim.compare_exchange_weak(claim, pack_claim(epoch, task + 1), std::memory_order_acq_rel,
+      if (!share.claim.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel,
                                              std::memory_order_acquire)) {
         continue;
       }
-      fn(ctx, task, thread_idx);
+      fn(ctx, static_cast<int64_t>(task), thread_idx);
       s.n_left.fetch_sub(1, std::memory_order_acq_rel);
       claim = share.claim.load(std::memory_order_acquire);
     }

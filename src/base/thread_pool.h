@@ -13,9 +13,9 @@ namespace dspark {
 ///
 /// parallel_for cuts [0, n_tasks) into one contiguous share per thread, the same share every time, so that a
 /// thread meets the same weights in its own cache on every pass. Whoever finishes early takes tasks from the
-/// others' shares. There is no barrier that waits for a *thread*: the loop ends when every *task* is done, so a
-/// worker that the operating system has put aside costs at most the one task it holds.
-/// Results must not depend on which thread runs a task.
+/// others' shares. There is no barrier that waits for a *thread*: the loop ends when every *task* is done, so
+/// a worker that the operating system has put aside costs at most the one task it holds. Results must not
+/// depend on which thread runs a task.
 ///
 /// thread: parallel_for from one thread at a time (the engine thread). fn must not call parallel_for.
 class ThreadPool {
@@ -33,7 +33,8 @@ class ThreadPool {
   template <typename F>
   void parallel_for(int64_t n_tasks, F&& fn) {
     using Fn = std::remove_reference_t<F>;
-    run(n_tasks, [](void* ctx, int64_t task, int thread) { (*static_cast<Fn*>(ctx))(task, thread); },
+    run(
+        n_tasks, [](void* ctx, int64_t task, int thread) { (*static_cast<Fn*>(ctx))(task, thread); },
         const_cast<void*>(static_cast<const void*>(&fn)));
   }
 

@@ -30,8 +30,8 @@ class Checkpoint {
   enum class Format { kGguf, kSafetensors };
 
   /// `path`: a .gguf file, a .safetensors file, or a Hugging Face model folder (config.json +
-  /// model.safetensors, or shards with model.safetensors.index.json). The format is told by content, not by name.
-  /// errors: not_found, corrupt_data, unsupported; messages name the file and the field or tensor.
+  /// model.safetensors, or shards with model.safetensors.index.json). The format is told by content, not by
+  /// name. errors: not_found, corrupt_data, unsupported; messages name the file and the field or tensor.
   static Result<Checkpoint> open(const std::string& path);
 
   Checkpoint();
@@ -45,7 +45,8 @@ class Checkpoint {
   /// GGUF metadata in file order of keys; empty for safetensors.
   const std::map<std::string, MetaValue, std::less<>>& metadata() const { return metadata_; }
   const MetaValue* meta(std::string_view key) const;
-  /// Typed look-ups: nothing when the key is absent or has another kind of value (an int is accepted as float).
+  /// Typed look-ups: nothing when the key is absent or has another kind of value (an int is accepted as
+  /// float).
   std::optional<bool> meta_bool(std::string_view key) const;
   std::optional<int64_t> meta_int(std::string_view key) const;
   std::optional<double> meta_float(std::string_view key) const;

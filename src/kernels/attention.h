@@ -2,8 +2,8 @@
 // Attention of ragged batches over the paged cache.
 //
 // Contract (batch invariance): the context is walked in chunks of kKvChunk positions aligned to absolute
-// positions; partial results (maximum, sum, weighted values) are merged in ascending order. The bits of a row's
-// output do not depend on the other rows, on threads, or on how the cache was filled.
+// positions; partial results (maximum, sum, weighted values) are merged in ascending order. The bits of a
+// row's output do not depend on the other rows, on threads, or on how the cache was filled.
 
 #include <cstdint>
 #include <span>
@@ -16,15 +16,15 @@ namespace dspark {
 
 /// Stores rows of K and V (after norms and RoPE) at their positions.
 /// k, v: row r of the batch, head h at [r * stride + h * head_dim].
-void kv_write(ThreadPool& pool, KvPool& cache, int layer, std::span<const KvRun> runs, const float* k, const float* v,
-              int64_t k_stride, int64_t v_stride);
+void kv_write(ThreadPool& pool, KvPool& cache, int layer, std::span<const KvRun> runs, const float* k,
+              const float* v, int64_t k_stride, int64_t v_stride);
 
 struct AttentionArgs {
   const float* q = nullptr;  // (rows, n_heads * head_dim), q_stride floats between rows
   int64_t q_stride = 0;
   float* out = nullptr;  // same shape, out_stride
   int64_t out_stride = 0;
-  int32_t n_heads = 0;   // multiple of the layer's n_kv_heads; head h reads kv head h / (n_heads / n_kv_heads)
+  int32_t n_heads = 0;  // multiple of the layer's n_kv_heads; head h reads kv head h / (n_heads / n_kv_heads)
   float scale = 1.0f;
   float softcap = 0.0f;  // 0: none; else scores become cap * tanh(score / cap)
   int32_t window = 0;    // 0: none; else query t sees keys t-window+1 .. t
@@ -37,7 +37,7 @@ struct AttentionScratch {
 
 /// Causal attention of every row over its own sequence, positions 0..pos (its own included).
 /// requires: kv_write of the same rows done before.
-void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const KvRun> runs, const AttentionArgs& args,
-               AttentionScratch& scratch);
+void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const KvRun> runs,
+               const AttentionArgs& args, AttentionScratch& scratch);
 
 }  // namespace dspark

@@ -6,7 +6,11 @@
 
 namespace dspark {
 
-enum class Isa { kPortable, kAvx2, kAvx512 };  // kAvx512: AVX-512 F/BW/VL/DQ + VNNI + BF16 (Zen 4, Sapphire Rapids)
+enum class Isa {
+  kPortable,
+  kAvx2,
+  kAvx512
+};  // kAvx512: AVX-512 F/BW/VL/DQ + VNNI + BF16 (Zen 4, Sapphire Rapids)
 
 /// The best set this CPU and build have, or the one that DSPARK_ISA=portable|avx2|avx512 forces
 /// (ignored when the CPU lacks it). Decided on first use.
@@ -14,8 +18,8 @@ Isa active_isa();
 const char* isa_name(Isa isa);
 /// All sets this machine can run; tests go through them with set_active_isa.
 std::span<const Isa> runnable_isas();
-/// For tests and benchmarks only. requires: isa in runnable_isas(); no kernel is running; weights packed before
-/// stay valid (the packed layout is the same for all sets).
+/// For tests and benchmarks only. requires: isa in runnable_isas(); no kernel is running; weights packed
+/// before stay valid (the packed layout is the same for all sets).
 void set_active_isa(Isa isa);
 
 }  // namespace dspark

@@ -23,12 +23,12 @@ struct KvLayerShape {
   int32_t head_dim = 0;  // of K and of V
 };
 
-/// Physical pages. Inside a page: layer after layer; inside a layer: kv head after kv head; inside a head: K, then V.
-/// The element order inside a K or V block is the attention kernel's business (kernels/attention.cc).
+/// Physical pages. Inside a page: layer after layer; inside a layer: kv head after kv head; inside a head: K,
+/// then V. The element order inside a K or V block is the attention kernel's business (kernels/attention.cc).
 struct KvPool {
   KvDType dtype = KvDType::kBF16;
   std::vector<KvLayerShape> layers;
-  std::vector<size_t> layer_offset;  // bytes from the start of a page to layer l
+  std::vector<size_t> layer_offset;       // bytes from the start of a page to layer l
   size_t head_bytes_of(int layer) const;  // K + V of one kv head in one page
   size_t page_bytes = 0;
   int32_t n_pages = 0;
@@ -39,7 +39,9 @@ struct KvPool {
   uint8_t* page_layer(int32_t page, int layer) {
     return data.data() + static_cast<size_t>(page) * page_bytes + layer_offset[static_cast<size_t>(layer)];
   }
-  const uint8_t* page_layer(int32_t page, int layer) const { return const_cast<KvPool*>(this)->page_layer(page, layer); }
+  const uint8_t* page_layer(int32_t page, int layer) const {
+    return const_cast<KvPool*>(this)->page_layer(page, layer);
+  }
 };
 
 /// Consecutive rows of one sequence inside a batch: row row_begin + i is at position pos_begin + i.

@@ -1,9 +1,9 @@
 #pragma once
 // Matrix products of activations with packed weights: y[r, o] = sum_k x[r, k] * w[o, k] (+ bias[o]).
 //
-// Contract (batch invariance): the bits of y[r, o] depend on row r of x and row o of w only - not on the number
-// of rows, the place of r among them, the thread count or the task that computed it. Results may differ between
-// instruction sets.
+// Contract (batch invariance): the bits of y[r, o] depend on row r of x and row o of w only - not on the
+// number of rows, the place of r among them, the thread count or the task that computed it. Results may
+// differ between instruction sets.
 
 #include <cstdint>
 #include <span>
@@ -22,7 +22,20 @@ inline constexpr int kPanelRows = 16;
 inline constexpr int kActBlock = 32;
 
 /// How a panel is laid out (see kernels/pack.cc).
-enum class PackKind : uint8_t { kF32, kBF16, kF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K, kQ8_Generic };
+enum class PackKind : uint8_t {
+  kF32,
+  kBF16,
+  kF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kQ8_Generic
+};
 
 /// True for kinds that multiply with int8 activations, false for float activations.
 bool uses_int8_activations(PackKind kind);
@@ -40,8 +53,8 @@ struct PackedMatrix {
 };
 
 /// Packs a [out, in] tensor. `float_activations`: decode to F32 and multiply in float whatever the type
-/// (the exact path of tests; costs memory). `row_order` (size out, or empty): packed row i = stored row row_order[i].
-/// errors: unsupported type or shape, out_of_memory; the message names the tensor.
+/// (the exact path of tests; costs memory). `row_order` (size out, or empty): packed row i = stored row
+/// row_order[i]. errors: unsupported type or shape, out_of_memory; the message names the tensor.
 Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations = false,
                                  std::span<const int32_t> row_order = {});
 

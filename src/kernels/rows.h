@@ -1,5 +1,6 @@
 #pragma once
-// Row-wise operations: norms, rotary embedding, activations. Every row is computed by itself, in one fixed order.
+// Row-wise operations: norms, rotary embedding, activations. Every row is computed by itself, in one fixed
+// order.
 
 #include <cstdint>
 #include <span>
@@ -11,29 +12,29 @@ namespace dspark {
 
 /// y[r] = x[r] * rsqrt(mean(x[r]^2) + eps) * weight. weight may be nullptr (all ones). In place allowed.
 /// Rows are `dim` floats, `x_stride` / `y_stride` apart. Gemma's (1 + w) is folded into `weight` at load.
-void rms_norm(ThreadPool& pool, float* y, int64_t y_stride, const float* x, int64_t x_stride, const float* weight,
-              float eps, int64_t n_rows, int64_t dim);
+void rms_norm(ThreadPool& pool, float* y, int64_t y_stride, const float* x, int64_t x_stride,
+              const float* weight, float eps, int64_t n_rows, int64_t dim);
 
 /// The same over every head of every row: x (n_rows, n_heads * head_dim), in place; weight (head_dim).
-void rms_norm_heads(ThreadPool& pool, float* x, int64_t stride, const float* weight, float eps, int64_t n_rows,
-                    int32_t n_heads, int32_t head_dim);
+void rms_norm_heads(ThreadPool& pool, float* x, int64_t stride, const float* weight, float eps,
+                    int64_t n_rows, int32_t n_heads, int32_t head_dim);
 
 /// Rotary embedding tables: cos/sin for pairs (j, j + head_dim/2).
 struct RopeTable {
-  std::vector<float> inv_freq;   // head_dim / 2; 0 for pairs that do not rotate
-  float attention_factor = 1.0f; // YaRN: multiplies cos and sin
+  std::vector<float> inv_freq;    // head_dim / 2; 0 for pairs that do not rotate
+  float attention_factor = 1.0f;  // YaRN: multiplies cos and sin
 };
 
 /// Rotates x (n_rows, n_heads * head_dim) in place; position of row r is positions[r].
 /// Angles are computed in double as position * inv_freq and rounded once, so they are the same for any batch.
-void apply_rope(ThreadPool& pool, float* x, int64_t stride, const RopeTable& table, std::span<const int32_t> positions,
-                int32_t n_heads, int32_t head_dim);
+void apply_rope(ThreadPool& pool, float* x, int64_t stride, const RopeTable& table,
+                std::span<const int32_t> positions, int32_t n_heads, int32_t head_dim);
 
 enum class GateActivation : uint8_t { kSilu, kGeluTanh };
 
 /// out[r, i] = act(gate[r, i]) * up[r, i]. out may be gate.
-void gated_activation(ThreadPool& pool, float* out, const float* gate, const float* up, int64_t n_rows, int64_t dim,
-                      GateActivation act);
+void gated_activation(ThreadPool& pool, float* out, const float* gate, const float* up, int64_t n_rows,
+                      int64_t dim, GateActivation act);
 
 /// x[r] += y[r] over dim floats, dense rows.
 void add_rows(ThreadPool& pool, float* x, const float* y, int64_t n_rows, int64_t dim);

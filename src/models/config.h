@@ -17,7 +17,8 @@ struct LayerConfig {
   int32_t rope_idx = 0;  // index into ModelConfig::ropes
 };
 
-/// Everything the generic decoder (llama, qwen2, qwen3, gemma3) needs. See docs/models.md for sources per family.
+/// Everything the generic decoder (llama, qwen2, qwen3, gemma3) needs. See docs/models.md for sources per
+/// family.
 struct ModelConfig {
   std::string arch;  // "llama", "qwen2", "qwen3", "gemma3"
   std::string name;
@@ -30,14 +31,14 @@ struct ModelConfig {
   int32_t vocab_size = 0;
   int32_t context_length = 0;
   float norm_eps = 1e-5f;
-  bool sandwich_norms = false;   // gemma: norms after attention and MLP too
-  bool norm_plus_one = false;    // stored norm weights are w with x * (1 + w) (safetensors gemma)
+  bool sandwich_norms = false;  // gemma: norms after attention and MLP too
+  bool norm_plus_one = false;   // stored norm weights are w with x * (1 + w) (safetensors gemma)
   bool qk_norm = false;
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
   bool tied_head = false;
-  bool qk_interleaved = false;   // stored q/k rows pair (2j, 2j+1): GGUF arch llama; undone at load
+  bool qk_interleaved = false;  // stored q/k rows pair (2j, 2j+1): GGUF arch llama; undone at load
   GateActivation activation = GateActivation::kSilu;
   float embedding_scale = 1.0f;
   float attention_scale = 0.0f;  // softmax scale

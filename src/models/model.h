@@ -17,10 +17,10 @@ namespace dspark {
 
 /// Rows of one forward pass. Rows of one sequence are consecutive and at consecutive positions (a KvRun).
 struct ForwardBatch {
-  std::vector<int32_t> tokens;      // (n_rows)
-  std::vector<int32_t> positions;   // (n_rows)
-  std::vector<KvRun> runs;          // cover all rows, in order
-  std::vector<int32_t> logit_rows;  // ascending row indices whose logits are wanted
+  std::vector<int32_t> tokens;        // (n_rows)
+  std::vector<int32_t> positions;     // (n_rows)
+  std::vector<KvRun> runs;            // cover all rows, in order
+  std::vector<int32_t> logit_rows;    // ascending row indices whose logits are wanted
   std::vector<int32_t> capture_rows;  // ascending row indices whose residual streams are wanted
   void clear();
   int64_t n_rows() const { return static_cast<int64_t>(tokens.size()); }

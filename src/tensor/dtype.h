@@ -59,8 +59,8 @@ enum class DType : uint32_t {
 /// n must be a multiple of block_elements.
 struct DTypeInfo {
   DType dtype;
-  const char* name;         // "Q4_1", "BF16": GGUF spelling
-  int32_t block_elements;   // 1 for plain types
+  const char* name;        // "Q4_1", "BF16": GGUF spelling
+  int32_t block_elements;  // 1 for plain types
   int32_t block_bytes;
 };
 
