@@ -1,0 +1,130 @@
+#include "cli/app.h"
+
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/nearest.h"
+#include "cli/report.h"
+#include "kernels/isa.h"
+
+namespace dspark::cli {
+namespace {
+
+// llama.cpp has long names behind a single dash; CLI11 would read them as groups of one-letter flags.
+std::string canonical_argument(const std::string& argument) {
+  if (argument == "-sys") return "--system";
+  if (argument == "-ctk") return "--kv-type";
+  return argument;
+}
+
+std::vector<std::string> subcommand_names(CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) {
+    names.push_back(sub->get_name());
+  }
+  return names;
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+int report_unknown(const std::string& kind, const std::string& word, const std::string& nearest,
+                   const std::string& help_command) {
+  std::string message = "unknown " + kind + " '" + word + "'";
+  message += nearest.empty() ? "; see '" + help_command + " --help'" : "; did you mean '" + nearest + "'?";
+  return report_usage(message);
+}
+
+// An argument nobody took explains more than the error that CLI11 met first ("a subcommand is required").
+int report_parse_error(CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const std::string command = chosen.empty() ? "dspark" : "dspark " + chosen.front()->get_name();
+  for (const std::string& word : app.remaining(true)) {
+    if (word.size() > 1 && word[0] == '-') {
+      const std::string name = word.substr(0, word.find('='));
+      const CLI::App& scope = chosen.empty() ? app : *chosen.front();
+      return report_unknown("option", name, nearest_word(name, option_names(scope)), command);
+    }
+    if (chosen.empty()) {
+      return report_unknown("command", word, nearest_word(word, subcommand_names(app)), command);
+    }
+    return report_usage(command + " does not take the argument '" + word + "'");
+  }
+  if (chosen.empty()) return report_usage("no command given; see 'dspark --help'");
+  return report_usage(command + ": " + error.what());
+}
+
+void describe(CLI::App& app) {
+  app.name("dspark");
+  app.description("Language models with speculative decoding, on the CPU.");
+  app.set_version_flag("--version",
+                       std::string("dspark ") + DSPARK_VERSION + " (" + isa_name(active_isa()) + " kernels)");
+  app.set_help_flag("-h,--help", "show this help, or with a command the help of the command");
+  app.require_subcommand(1);
+  app.footer(
+      "Every command has its own help, e.g. 'dspark run --help'.\n"
+      "Variables: DSPARK_MODEL (default model file), DSPARK_ISA=portable|avx2|avx512.");
+}
+
+void register_all(CLI::App& app, int& exit_code) {
+#if __has_include("cli/cmd_run.cc")  // every room is being written at once: build what is there
+  register_run(app, exit_code);
+#endif
+#if __has_include("cli/cmd_bench.cc")  // every room is being written at once: build what is there
+  register_bench(app, exit_code);
+#endif
+#if __has_include("cli/cmd_inspect.cc")  // every room is being written at once: build what is there
+  register_inspect(app, exit_code);
+#endif
+#if __has_include("cli/cmd_tokenize.cc")  // every room is being written at once: build what is there
+  register_tokenize(app, exit_code);
+#endif
+#if __has_include("cli/cmd_perplexity.cc")  // every room is being written at once: build what is there
+  register_perplexity(app, exit_code);
+#endif
+#if __has_include("cli/cmd_logits.cc")  // every room is being written at once: build what is there
+  register_logits(app, exit_code);
+#endif
+#if __has_include("cli/cmd_quantize.cc")  // every room is being written at once: build what is there
+  register_quantize(app, exit_code);
+#endif
+}
+
+int parse_and_run(int argc, const char* const* argv) {
+  CLI::App app;
+  int exit_code = 0;
+  describe(app);
+  register_all(app, exit_code);
+  std::vector<std::string> arguments;  // CLI11 takes them last first
+  for (int i = argc - 1; i > 0; --i) arguments.push_back(canonical_argument(argv[i]));
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    // --help and --version arrive as "errors" with status 0; CLI11 prints them to stdout.
+    if (error.get_exit_code() == 0) return app.exit(error);
+    return report_parse_error(app, error);
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+int run_command_line(int argc, const char* const* argv) {
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    return report_failure(out_of_memory("out of memory"));
+  } catch (const std::exception& error) {
+    return report_failure(internal_error(std::string("unexpected failure (please report): ") + error.what()));
+  }
+}
+
+}  // namespace dspark::cli

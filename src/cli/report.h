@@ -1,0 +1,18 @@
+#pragma once
+// Errors on the command line: one line on stderr and an exit status.
+
+#include <string_view>
+
+#include "base/status.h"
+
+namespace dspark::cli {
+
+inline constexpr int kExitFailure = 1;  // the work failed: bad file, out of memory, ...
+inline constexpr int kExitUsage = 2;    // the command line itself is wrong
+
+/// Writes "dspark: error: <message>" to stderr, line breaks replaced by spaces. returns: kExitFailure.
+int report_failure(const Status& error);
+/// The same for a wrong command line. returns: kExitUsage.
+int report_usage(std::string_view message);
+
+}  // namespace dspark::cli
