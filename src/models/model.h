@@ -16,6 +16,7 @@
 namespace dspark {
 
 /// Rows of one forward pass. Rows of one sequence are consecutive and at consecutive positions (a KvRun).
+/// Reused from step to step, so that its vectors keep their capacity.
 struct ForwardBatch {
   std::vector<int32_t> tokens;        // (n_rows)
   std::vector<int32_t> positions;     // (n_rows)
@@ -26,7 +27,8 @@ struct ForwardBatch {
   int64_t n_rows() const { return static_cast<int64_t>(tokens.size()); }
 };
 
-/// Results of one pass; valid until the next forward of the same model.
+/// Results of one pass; valid until the next forward of the same model. All spans are empty when the memory
+/// for a batch of this size could not be had (TargetModel::reserve tells beforehand).
 struct ForwardResult {
   std::span<const float> logits;      // (logit_rows, vocab_size), after the final soft cap
   std::span<const float> final_norm;  // (logit_rows, dim): input of the head
@@ -35,22 +37,32 @@ struct ForwardResult {
 
 struct ModelOptions {
   bool float_activations = false;  // exact fp32 path: weights decoded to float (tests, golden comparison)
-  int32_t max_rows = 2048;         // largest batch a forward will see (buffers grow on demand up to it)
 };
 
 /// One loaded target. thread: forward from one thread (the engine thread).
 class TargetModel {
  public:
+  /// Packs the weights of `checkpoint`. The model keeps the checkpoint (embedding rows are decoded from the
+  /// mapped file) and uses `pool` in every forward: the pool must outlive the model.
   /// errors: unsupported architecture or option, missing/unknown/misshapen tensors (all named).
-  static Result<std::unique_ptr<TargetModel>> load(const Checkpoint& checkpoint, ThreadPool& pool,
+  static Result<std::unique_ptr<TargetModel>> load(std::shared_ptr<const Checkpoint> checkpoint,
+                                                   ThreadPool& pool, const ModelOptions& options = {});
+  /// Opens `path` (a .gguf file, a .safetensors file or a Hugging Face folder) and loads it.
+  static Result<std::unique_ptr<TargetModel>> open(const std::string& path, ThreadPool& pool,
                                                    const ModelOptions& options = {});
   virtual ~TargetModel() = default;
 
   virtual const ModelConfig& config() const = 0;
+  /// The file behind the model: metadata, tokenizer, chat template.
+  virtual const Checkpoint& checkpoint() const = 0;
   /// Geometry for KvPool::create.
   virtual std::vector<KvLayerShape> kv_shapes() const = 0;
   /// Residual streams to keep in every forward: 0 = after the (scaled) embedding, l + 1 = after layer l.
+  /// `captured` holds them in the order given here. requires: every entry in [0, n_layers].
   virtual void set_capture_layers(std::vector<int32_t> layers) = 0;
+  /// Makes room for batches of up to `n_rows` rows with `n_logit_rows` logits, so that forward never
+  /// allocates. Optional: forward grows its buffers to the largest batch seen. errors: out_of_memory.
+  virtual Status reserve(int64_t n_rows, int64_t n_logit_rows) = 0;
   /// One pass. K and V of all rows are written to `cache` at their positions.
   /// requires: token ids in [0, vocab_size), pages cover the positions.
   virtual ForwardResult forward(const ForwardBatch& batch, KvPool& cache) = 0;
