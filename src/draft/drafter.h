@@ -1,0 +1,81 @@
+#pragma once
+// The drafter interface. Virtual calls happen here, at the room's border, once per step, never per token.
+//
+// Life of a sequence in a drafter: commit() with the prompt's tokens (in one or several calls), then rounds
+// of propose() and commit(), then release(). Only committed tokens reach a drafter, so it never has to undo
+// anything it was told; what it computed ahead for a proposal is its own to discard.
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "speculate/sampling_params.h"
+
+namespace dspark {
+
+/// One sequence that wants drafts.
+struct DraftRequest {
+  int32_t slot = 0;        // which sequence: a dense index, reused after release()
+  int32_t anchor = 0;      // the newest committed token; the target has not processed it yet
+  int32_t position = 0;    // its absolute index n; drafts are for n+1, n+2, ...
+  int32_t max_tokens = 0;  // at most this many drafts (>= 1)
+  const SamplingParams* sampling = nullptr;  // what the target will sample with, its noise seed included
+};
+
+/// Proposals for a batch of sequences, reused from step to step. Row i belongs to request i.
+struct DraftBlock {
+  int32_t stride = 0;             // tokens reserved per row
+  std::vector<int32_t> tokens;    // (n_requests, stride)
+  std::vector<float> confidence;  // (n_requests, stride) P(accepted | predecessors accepted); 1 if unknown
+  std::vector<int32_t> n_tokens;  // (n_requests) drafts of each row, 0 = nothing to propose
+
+  /// Makes room for n_requests rows of `row_stride` tokens; all rows empty. Allocates only to grow.
+  void reset(size_t n_requests, int32_t row_stride);
+  std::span<int32_t> row(size_t request_idx) {
+    return {tokens.data() + request_idx * static_cast<size_t>(stride), static_cast<size_t>(stride)};
+  }
+  std::span<const int32_t> drafts(size_t request_idx) const {
+    return {tokens.data() + request_idx * static_cast<size_t>(stride),
+            static_cast<size_t>(n_tokens[request_idx])};
+  }
+};
+
+/// What became certain for one sequence. Tokens run ahead of features by one: the newest token has not been
+/// processed by the target.
+struct CommitEvent {
+  int32_t slot = 0;
+  int32_t token_position = 0;       // absolute index of tokens[0]
+  std::span<const int32_t> tokens;  // newly committed: prompt tokens, accepted drafts, correction or bonus
+  int32_t feature_position = 0;     // absolute index of feature row 0
+  int32_t n_features = 0;           // rows the target processed and kept in this step
+  /// Residual streams of those rows after the layers of tap_layers(): row r of tap t at
+  /// features[t * tap_stride + r * dim]. Null when the drafter taps nothing. Valid during the call.
+  const float* features = nullptr;
+  int64_t tap_stride = 0;
+  int32_t dim = 0;
+};
+
+/// Proposes blocks of tokens for the target to verify. Whatever it proposes, the text stays the target's.
+/// thread: the engine thread only.
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+  /// Short name for statistics, e.g. "ngram".
+  virtual std::string_view name() const = 0;
+  /// Most tokens one proposal can have.
+  virtual int32_t max_block() const = 0;
+  /// Residual streams the drafter reads, ascending, in the numbering of TargetModel::set_capture_layers
+  /// (0 = embedding output, l + 1 = after layer l). Empty: none.
+  virtual std::span<const int32_t> tap_layers() const { return {}; }
+  /// Fills `out` (already reset by the caller, stride >= every max_tokens) with at most max_tokens drafts per
+  /// request. A failure here costs speed only: the engine goes on without drafts.
+  virtual Status propose(std::span<const DraftRequest> requests, DraftBlock& out) = 0;
+  /// Tells what was committed. Events of one call belong to different slots.
+  virtual void commit(std::span<const CommitEvent> events) = 0;
+  /// The sequence ended; its slot may come back as a new one.
+  virtual void release(int32_t slot) = 0;
+};
+
+}  // namespace dspark

@@ -1,0 +1,60 @@
+#pragma once
+// From a path to everything a request needs: checkpoint, tokenizer, chat template, packed model.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "draft/drafter.h"
+#include "engine/engine.h"
+#include "formats/checkpoint.h"
+#include "models/model.h"
+
+namespace dspark {
+
+class Tokenizer;     // text/tokenizer.h
+class ChatTemplate;  // text/chat_template.h
+
+struct LoadOptions {
+  int n_threads = 0;               // worker threads, the caller included; 0: physical cores
+  bool float_activations = false;  // exact float path instead of quantised activations (slow)
+  int32_t max_batch_rows = 2048;   // largest forward pass
+  /// Called before each stage with its name ("reading", "tokenizer", "packing weights").
+  std::function<void(std::string_view stage)> on_stage;
+};
+
+/// A loaded model. Movable; members die in the right order. The engine built from it keeps references into
+/// it, so it must outlive every engine.
+struct LoadedModel {
+  std::string path;
+  LoadOptions options;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Tokenizer> tokenizer;         // nullptr: the file has none (tiny test models); ids only
+  std::unique_ptr<ChatTemplate> chat_template;  // nullptr: none in the file (base models)
+  std::unique_ptr<TargetModel> model;
+  std::vector<int32_t> eos_ids;  // ids that end a turn: from the model's metadata and its tokenizer
+  double load_s = 0;             // seconds load_model took
+
+  LoadedModel();
+  LoadedModel(LoadedModel&&) noexcept;
+  LoadedModel& operator=(LoadedModel&&) noexcept;
+  ~LoadedModel();
+};
+
+/// Opens a GGUF file, a safetensors file or a Hugging Face folder and packs its weights.
+/// errors: those of Checkpoint::open, TargetModel::load and the tokenizer; a broken chat template is an
+/// error, a missing one is not.
+Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options = {});
+
+/// An engine over `loaded`. Fills options.eos_ids and the token-bytes function from it where they are empty.
+/// drafter: may be null. requires: `loaded` outlives the engine.
+Result<std::unique_ptr<Engine>> make_engine(LoadedModel& loaded, EngineOptions options = {},
+                                            std::unique_ptr<Drafter> drafter = nullptr);
+
+}  // namespace dspark

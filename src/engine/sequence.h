@@ -1,0 +1,61 @@
+#pragma once
+// One running request: plain data, owned by the engine; the step functions have the verbs.
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/stop_matcher.h"
+#include "speculate/token_counts.h"
+
+namespace dspark {
+
+/// What the current step does with a sequence. Filled by the step functions named in the comments.
+struct SequenceStep {
+  int32_t draft_idx = -1;     // draft(): row of the draft block, -1 none
+  int32_t n_drafted = 0;      // draft(): usable drafts of that row
+  int32_t n_verify = 0;       // plan(): drafts that get a row
+  int32_t n_rows = 0;         // batch(): rows in the forward pass, 0 = not part of it
+  int32_t row_begin = 0;      // batch()
+  int32_t logit_begin = 0;    // batch(): first of its logit rows
+  int32_t n_logits = 0;       // batch(): 0 (prompt not finished), 1 or 1 + n_verify
+  int32_t capture_begin = 0;  // batch(): first of its capture rows
+  int32_t n_kept = 0;         // accept(): rows whose position holds committed text
+};
+
+/// thread: the engine thread, once it left the queue.
+struct Sequence {
+  RequestId id = 0;
+  GenerateRequest request;
+  StreamCallback on_update;
+  VerifyPolicy policy;
+  std::vector<int32_t> stop_ids;  // request's and, unless ignored, the model's
+  int32_t n_prompt = 0;
+  int32_t token_limit = 0;     // prompt + output never exceed this
+  int32_t reserved_pages = 0;  // worst case, set aside at admission
+  bool cancel_requested = false;
+
+  int32_t slot = -1;            // dense index among running sequences, -1 before admission
+  std::vector<int32_t> tokens;  // prompt, then committed output
+  int32_t n_cached = 0;         // positions 0..n_cached-1 are in the cache and final
+  std::vector<int32_t> pages;   // page table
+  TokenCounts counts;           // used when the request has penalties
+  StopMatcher text;
+  std::string token_bytes;  // scratch
+  FinishReason finish_reason = FinishReason::kNone;
+  GenerateStats stats;
+  std::chrono::steady_clock::time_point submitted_at, admitted_at, first_token_at;
+
+  SequenceStep step;
+  std::vector<TokenEvent> events;  // committed in this step
+
+  bool prefilling() const {
+    return n_cached + 1 < static_cast<int32_t>(tokens.size()) || n_cached < n_prompt;
+  }
+  bool finished() const { return finish_reason != FinishReason::kNone; }
+  int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }
+};
+
+}  // namespace dspark
