@@ -72,12 +72,7 @@ class Activations {
   int64_t stride = 0;
   bool quantized = false;
   int64_t n_blocks = 0;  // n_in / kActBlock rounded up; the last block is zero-padded
-
-  // Quantised form, row-major; q is row_stride() bytes a row.
-  AlignedBuffer q;      // int8  (n_rows, n_blocks * 32)
-  AlignedBuffer scale;  // float (n_rows, n_blocks)
-  AlignedBuffer sum;    // int32 (n_rows, n_blocks, 2): sums of the two 16-element halves of q
-  int64_t row_stride() const { return n_blocks * kActBlock; }
+  AlignedBuffer blocks;  // ActBlock, tiled as kernels/panels.h says
 };
 
 /// One product of a group that shares its input.

@@ -1,0 +1,297 @@
+// AVX-512 VNNI panel kernels. Lanes are output rows; one vpdpbusd multiplies 4 K-elements of 16 rows with 4
+// activations broadcast from memory. A block of 32 K is summed exactly in int32, then scaled into a float
+// accumulator, block after block: the same operations for a row whatever the tile it is in.
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/matmul.h"
+#include "kernels/panels.h"
+
+namespace dspark {
+namespace {
+
+#define DSPARK_INLINE inline __attribute__((always_inline))
+
+DSPARK_INLINE __m512 load_f16(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
+}
+DSPARK_INLINE __m512 load_u8(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p))));
+}
+DSPARK_INLINE __m512 load_i8(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p))));
+}
+DSPARK_INLINE __m512i load_quants(const uint8_t* p) {
+  return _mm512_load_si512(p);
+}
+DSPARK_INLINE __m512i low_nibbles(__m512i x) {
+  return _mm512_and_si512(x, _mm512_set1_epi8(0x0f));
+}
+DSPARK_INLINE __m512i high_nibbles(__m512i x) {
+  return low_nibbles(_mm512_srli_epi16(x, 4));
+}
+// a | (b & mask) in one instruction.
+DSPARK_INLINE __m512i or_masked(__m512i a, __m512i b, int8_t mask) {
+  return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(mask), 0xf8);
+}
+DSPARK_INLINE __m512i shift_bits(__m512i x, int left) {
+  return left >= 0 ? _mm512_slli_epi16(x, static_cast<unsigned>(left))
+                   : _mm512_srli_epi16(x, static_cast<unsigned>(-left));
+}
+
+// Unpacking of the two groups 2z and 2z + 1 of one block.
+struct Nibbles {
+  static constexpr int kQuantBytes = 256;
+  DSPARK_INLINE static void pair(const uint8_t* q, int z, __m512i& g0, __m512i& g1) {
+    const __m512i x = load_quants(q + 64 * z);
+    g0 = low_nibbles(x);
+    g1 = high_nibbles(x);
+  }
+};
+struct FiveBits {
+  static constexpr int kQuantBytes = 320;
+  DSPARK_INLINE static void pair(const uint8_t* q, int z, __m512i& g0, __m512i& g1) {
+    const __m512i high = load_quants(q + 256);
+    Nibbles::pair(q, z, g0, g1);
+    g0 = or_masked(g0, shift_bits(high, 4 - 2 * z), 0x10);
+    g1 = or_masked(g1, shift_bits(high, 3 - 2 * z), 0x10);
+  }
+};
+struct SixBits {
+  static constexpr int kQuantBytes = 384;
+  DSPARK_INLINE static void pair(const uint8_t* q, int z, __m512i& g0, __m512i& g1) {
+    const __m512i high = load_quants(q + 256 + 64 * (z / 2));
+    const int bit = 4 * (z % 2);  // groups 2z and 2z + 1 sit at bits 4 (z % 2) and 4 (z % 2) + 2
+    Nibbles::pair(q, z, g0, g1);
+    g0 = or_masked(g0, shift_bits(high, 4 - bit), 0x30);
+    g1 = or_masked(g1, shift_bits(high, 2 - bit), 0x30);
+  }
+};
+struct Bytes {
+  static constexpr int kQuantBytes = 512;
+  DSPARK_INLINE static void pair(const uint8_t* q, int z, __m512i& g0, __m512i& g1) {
+    g0 = load_quants(q + 128 * z);
+    g1 = load_quants(q + 128 * z + 64);
+  }
+};
+
+// Scales of one kind: kBiasShift: bias = 8 << kBiasShift (-1: none); kMin: additive minimum; kSuper: K-quant.
+template <class BitsT, int kBiasShiftT, bool kMinT, bool kSuperT, bool kHalvesT = false>
+struct Kind {
+  using Bits = BitsT;
+  static constexpr int kBiasShift = kBiasShiftT;
+  static constexpr bool kMin = kMinT;
+  static constexpr bool kSuper = kSuperT;
+  static constexpr bool kHalves = kHalvesT;
+  static constexpr int kScaleBytes = kSuper ? 32 : (kMin ? 64 : 32);
+  static constexpr int kSuperBytes = kSuper ? (kHalves ? 32 : 64) : 0;
+};
+using KindQ4_0 = Kind<Nibbles, 0, false, false>;
+using KindQ4_1 = Kind<Nibbles, -1, true, false>;
+using KindQ5_0 = Kind<FiveBits, 1, false, false>;
+using KindQ5_1 = Kind<FiveBits, -1, true, false>;
+using KindQ8_0 = Kind<Bytes, 4, false, false>;
+using KindQ4_K = Kind<Nibbles, -1, true, true>;
+using KindQ5_K = Kind<FiveBits, -1, true, true>;
+using KindQ6_K = Kind<SixBits, 2, false, true, true>;
+
+DSPARK_INLINE __m512i broadcast_quad(const ActBlock& a, int g) {
+  int32_t quad;
+  __builtin_memcpy(&quad, a.q + 4 * g, 4);
+  return _mm512_set1_epi32(quad);
+}
+
+template <int M>
+DSPARK_INLINE void store_tile(const __m512 (&acc)[M], const TileOut& out) {
+  const __mmask16 mask = static_cast<__mmask16>((1u << out.n_lanes) - 1);
+  const __m512 bias = out.bias != nullptr ? _mm512_maskz_loadu_ps(mask, out.bias) : _mm512_setzero_ps();
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+    const __m512 y = out.bias != nullptr ? _mm512_add_ps(acc[r], bias) : acc[r];
+    _mm512_mask_storeu_ps(out.y + r * out.y_stride, mask, y);
+  }
+}
+
+// Adds group pair z of M rows to the integer sums.
+template <class K, int M>
+DSPARK_INLINE void dot_pair(const uint8_t* q, int z, const ActBlock* a, __m512i (&sum)[M]) {
+  __m512i g0, g1;
+  K::Bits::pair(q, z, g0, g1);
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) sum[r] = _mm512_dpbusd_epi32(sum[r], g0, broadcast_quad(a[r], 2 * z));
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) sum[r] = _mm512_dpbusd_epi32(sum[r], g1, broadcast_quad(a[r], 2 * z + 1));
+}
+
+// -bias * sum(q) of a whole block (half < 0) or of one half, in every lane.
+template <class K>
+DSPARK_INLINE __m512i start_sum(const ActBlock& a, int half) {
+  if constexpr (K::kBiasShift < 0) return _mm512_setzero_si512();
+  const __m512i b = _mm512_set1_epi32(half < 0 ? a.bias8 : a.bias8_half[half]);
+  return _mm512_slli_epi32(b, static_cast<unsigned>(K::kBiasShift < 0 ? 0 : K::kBiasShift));
+}
+
+// One block whose 32 weights share a scale.
+template <class K, int M>
+DSPARK_INLINE void block_whole(const uint8_t* q, __m512 scale, __m512 min, const ActBlock* a,
+                               __m512 (&acc)[M]) {
+  __m512i sum[M];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) sum[r] = start_sum<K>(a[r], -1);
+#pragma GCC unroll 4
+  for (int z = 0; z < 4; ++z) dot_pair<K, M>(q, z, a, sum);
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+    const __m512 s = _mm512_mul_ps(scale, _mm512_set1_ps(a[r].scale));
+    acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), s, acc[r]);
+    if constexpr (K::kMin) acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(a[r].sum), acc[r]);
+  }
+}
+
+// One block whose two halves have their own scales (Q6_K).
+template <class K, int M>
+DSPARK_INLINE void block_halves(const uint8_t* q, __m512 scale0, __m512 scale1, const ActBlock* a,
+                                __m512 (&acc)[M]) {
+  __m512i sum0[M], sum1[M];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) sum0[r] = start_sum<K>(a[r], 0);
+#pragma GCC unroll 2
+  for (int z = 0; z < 2; ++z) dot_pair<K, M>(q, z, a, sum0);
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) sum1[r] = start_sum<K>(a[r], 1);
+#pragma GCC unroll 2
+  for (int z = 2; z < 4; ++z) dot_pair<K, M>(q, z, a, sum1);
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(sum0[r]), scale0);
+    t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum1[r]), scale1, t);
+    acc[r] = _mm512_fmadd_ps(t, _mm512_set1_ps(a[r].scale), acc[r]);
+  }
+}
+
+template <class K, int M>
+void int_tile(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const TileOut& out) {
+  constexpr int kQuantBytes = K::Bits::kQuantBytes;
+  const uint8_t* q = panel;
+  const uint8_t* s = panel + n_blocks * kQuantBytes;
+  // A scale region of an odd number of 32-byte rows is padded to a line.
+  const uint8_t* super = s + (n_blocks * K::kScaleBytes + 63) / 64 * 64;
+  __m512 acc[M];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) acc[r] = _mm512_setzero_ps();
+  __m512 d = _mm512_setzero_ps(), dmin = _mm512_setzero_ps();
+  for (int64_t b = 0; b < n_blocks; ++b, q += kQuantBytes, s += K::kScaleBytes, a += M) {
+    if constexpr (K::kSuper) {
+      if (b % 8 == 0) {
+        d = load_f16(super);
+        if constexpr (K::kMin) dmin = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(super + 32));
+        super += K::kSuperBytes;
+      }
+    }
+    if constexpr (K::kHalves) {
+      block_halves<K, M>(q, _mm512_mul_ps(d, load_i8(s)), _mm512_mul_ps(d, load_i8(s + 16)), a, acc);
+    } else if constexpr (K::kSuper) {
+      block_whole<K, M>(q, _mm512_mul_ps(d, load_u8(s)), _mm512_mul_ps(dmin, load_u8(s + 16)), a, acc);
+    } else {
+      block_whole<K, M>(q, load_f16(s), K::kMin ? load_f16(s + 32) : _mm512_setzero_ps(), a, acc);
+    }
+  }
+  store_tile<M>(acc, out);
+}
+
+// Float panels: even and odd K in two accumulators, added at the end.
+struct PanelF32 {
+  DSPARK_INLINE static void pair(const uint8_t* p, int64_t k2, __m512& w0, __m512& w1) {
+    w0 = _mm512_load_ps(reinterpret_cast<const float*>(p) + k2 * 32);
+    w1 = _mm512_load_ps(reinterpret_cast<const float*>(p) + k2 * 32 + 16);
+  }
+};
+struct PanelBf16 {
+  DSPARK_INLINE static void pair(const uint8_t* p, int64_t k2, __m512& w0, __m512& w1) {
+    const __m512i x = load_quants(p + k2 * 64);
+    w0 = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+    w1 = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+  }
+};
+struct PanelF16 {
+  DSPARK_INLINE static void pair(const uint8_t* p, int64_t k2, __m512& w0, __m512& w1) {
+    w0 = load_f16(p + k2 * 64);
+    w1 = load_f16(p + k2 * 64 + 32);
+  }
+};
+
+template <class P, int M>
+void float_tile(const uint8_t* panel, const float* x, int64_t x_stride, int64_t n_in, const TileOut& out) {
+  __m512 even[M], odd[M];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) even[r] = odd[r] = _mm512_setzero_ps();
+  for (int64_t k2 = 0; k2 < n_in / 2; ++k2) {
+    __m512 w0, w1;
+    P::pair(panel, k2, w0, w1);
+#pragma GCC unroll 8
+    for (int r = 0; r < M; ++r) {
+      even[r] = _mm512_fmadd_ps(w0, _mm512_set1_ps(x[r * x_stride + 2 * k2]), even[r]);
+      odd[r] = _mm512_fmadd_ps(w1, _mm512_set1_ps(x[r * x_stride + 2 * k2 + 1]), odd[r]);
+    }
+  }
+  if (n_in % 2 != 0) {
+    __m512 w0, w1;
+    P::pair(panel, n_in / 2, w0, w1);
+#pragma GCC unroll 8
+    for (int r = 0; r < M; ++r)
+      even[r] = _mm512_fmadd_ps(w0, _mm512_set1_ps(x[r * x_stride + n_in - 1]), even[r]);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) even[r] = _mm512_add_ps(even[r], odd[r]);
+  store_tile<M>(even, out);
+}
+
+void quantize_block(__m512 lo, __m512 hi, ActBlock& a) {
+  const __m512 amax = _mm512_max_ps(_mm512_abs_ps(lo), _mm512_abs_ps(hi));
+  const float max = _mm512_reduce_max_ps(amax);
+  const float scale = max / 127.0f;
+  const __m512 inverse = _mm512_set1_ps(max > 1e-35f ? 127.0f / max : 0.0f);
+  const __m512i q0 = _mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse));
+  const __m512i q1 = _mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse));
+  _mm_store_si128(reinterpret_cast<__m128i*>(a.q), _mm512_cvtsepi32_epi8(q0));
+  _mm_store_si128(reinterpret_cast<__m128i*>(a.q + 16), _mm512_cvtsepi32_epi8(q1));
+  const int32_t sum0 = _mm512_reduce_add_epi32(q0);
+  const int32_t sum1 = _mm512_reduce_add_epi32(q1);
+  a.scale = scale;
+  a.sum = scale * static_cast<float>(sum0 + sum1);
+  a.bias8 = -8 * (sum0 + sum1);
+  a.bias8_half[0] = -8 * sum0;
+  a.bias8_half[1] = -8 * sum1;
+}
+
+void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_stride) {
+  int64_t k = 0;
+  for (; k + 32 <= n; k += 32, acts += block_stride) {
+    quantize_block(_mm512_loadu_ps(x + k), _mm512_loadu_ps(x + k + 16), *acts);
+  }
+  if (k < n) {
+    const uint32_t mask = (1u << (n - k)) - 1;
+    quantize_block(_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x + k),
+                   _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), x + k + 16), *acts);
+  }
+}
+
+#define DSPARK_ROW(FN, K) \
+  { FN<K, 1>, FN<K, 2>, FN<K, 3>, FN<K, 4>, FN<K, 5>, FN<K, 6>, FN<K, 7>, FN<K, 8> }
+#define DSPARK_NONE \
+  { nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr }
+
+}  // namespace
+
+const MatmulKernels kMatmulAvx512 = {
+    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1),
+     DSPARK_ROW(int_tile, KindQ5_0), DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0),
+     DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K), DSPARK_ROW(int_tile, KindQ6_K)},
+    {DSPARK_ROW(float_tile, PanelF32), DSPARK_ROW(float_tile, PanelBf16), DSPARK_ROW(float_tile, PanelF16),
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
+    quantize_row,
+};
+
+}  // namespace dspark

@@ -1,0 +1,208 @@
+// Panel kernels in plain C++: any CPU, no intrinsics. Same layout and order as the SIMD kernels; a multiply
+// and an add are two roundings here, so results may differ from theirs in the last bits.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/matmul.h"
+#include "kernels/panels.h"
+#include "tensor/half.h"
+
+namespace dspark {
+namespace {
+
+constexpr int kLanes = kPanelRows;
+
+float f16_at(const uint8_t* p, int lane) {
+  uint16_t bits;
+  __builtin_memcpy(&bits, p + 2 * lane, 2);
+  return f16_to_f32(bits);
+}
+
+// Byte i of group g of a block, unpacked.
+struct Nibbles {
+  static constexpr int kQuantBytes = 256;
+  static int at(const uint8_t* q, int g, int i) { return (q[64 * (g / 2) + i] >> (4 * (g % 2))) & 0x0f; }
+};
+struct FiveBits {
+  static constexpr int kQuantBytes = 320;
+  static int at(const uint8_t* q, int g, int i) {
+    return Nibbles::at(q, g, i) | (((q[256 + i] >> g) & 1) << 4);
+  }
+};
+struct SixBits {
+  static constexpr int kQuantBytes = 384;
+  static int at(const uint8_t* q, int g, int i) {
+    return Nibbles::at(q, g, i) | (((q[256 + 64 * (g / 4) + i] >> (2 * (g % 4))) & 3) << 4);
+  }
+};
+struct Bytes {
+  static constexpr int kQuantBytes = 512;
+  static int at(const uint8_t* q, int g, int i) { return q[64 * g + i]; }
+};
+
+template <class BitsT, int kBiasT, bool kMinT, bool kSuperT, bool kHalvesT = false>
+struct Kind {
+  using Bits = BitsT;
+  static constexpr int kBias = kBiasT;
+  static constexpr bool kMin = kMinT, kSuper = kSuperT, kHalves = kHalvesT;
+  static constexpr int kScaleBytes = kSuper ? 32 : (kMin ? 64 : 32);
+  static constexpr int kSuperBytes = kSuper ? (kHalves ? 32 : 64) : 0;
+};
+
+// The block's weights as integers, and the scales of the two halves and minimum of every lane.
+struct Unpacked {
+  int16_t w[8][64];
+  float scale[2][kLanes];
+  float min[kLanes];
+};
+
+template <class K>
+void unpack(const uint8_t* q, const uint8_t* s, const uint8_t* super, Unpacked& u) {
+  for (int g = 0; g < 8; ++g) {
+    for (int i = 0; i < 64; ++i) u.w[g][i] = static_cast<int16_t>(K::Bits::at(q, g, i) - K::kBias);
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    u.min[lane] = 0.0f;
+    if constexpr (!K::kSuper) {
+      u.scale[0][lane] = f16_at(s, lane);
+      if constexpr (K::kMin) u.min[lane] = f16_at(s + 32, lane);
+    } else if constexpr (K::kHalves) {
+      u.scale[0][lane] = f16_at(super, lane) * static_cast<float>(static_cast<int8_t>(s[lane]));
+      u.scale[1][lane] = f16_at(super, lane) * static_cast<float>(static_cast<int8_t>(s[16 + lane]));
+    } else {
+      u.scale[0][lane] = f16_at(super, lane) * static_cast<float>(s[lane]);
+      u.min[lane] = -f16_at(super + 32, lane) * static_cast<float>(s[16 + lane]);
+    }
+  }
+}
+
+// Integer dot products of groups [first, last) with one activation block.
+void dot_groups(const Unpacked& u, const ActBlock& a, int first, int last, int32_t* sum) {
+  for (int lane = 0; lane < kLanes; ++lane) sum[lane] = 0;
+  for (int g = first; g < last; ++g) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int j = 0; j < 4; ++j) sum[lane] += u.w[g][4 * lane + j] * a.q[4 * g + j];
+    }
+  }
+}
+
+template <class K>
+void add_block(const Unpacked& u, const ActBlock& a, float* acc) {
+  int32_t sum0[kLanes], sum1[kLanes];
+  if constexpr (K::kHalves) {
+    dot_groups(u, a, 0, 4, sum0);
+    dot_groups(u, a, 4, 8, sum1);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float t = static_cast<float>(sum0[lane]) * u.scale[0][lane] +
+                      static_cast<float>(sum1[lane]) * u.scale[1][lane];
+      acc[lane] += t * a.scale;
+    }
+  } else {
+    dot_groups(u, a, 0, 8, sum0);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      acc[lane] += static_cast<float>(sum0[lane]) * (u.scale[0][lane] * a.scale);
+      if constexpr (K::kMin) acc[lane] += u.min[lane] * a.sum;
+    }
+  }
+}
+
+void store_row(const float* acc, const TileOut& out, int r) {
+  for (int lane = 0; lane < out.n_lanes; ++lane) {
+    out.y[r * out.y_stride + lane] = out.bias != nullptr ? acc[lane] + out.bias[lane] : acc[lane];
+  }
+}
+
+template <class K, int M>
+void int_tile(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const TileOut& out) {
+  const uint8_t* q = panel;
+  const uint8_t* s = panel + n_blocks * K::Bits::kQuantBytes;
+  const uint8_t* super = s + (n_blocks * K::kScaleBytes + 63) / 64 * 64;
+  float acc[M][kLanes] = {};
+  Unpacked u;
+  for (int64_t b = 0; b < n_blocks; ++b) {
+    unpack<K>(q + b * K::Bits::kQuantBytes, s + b * K::kScaleBytes, super + b / 8 * K::kSuperBytes, u);
+    for (int r = 0; r < M; ++r) add_block<K>(u, a[b * M + r], acc[r]);
+  }
+  for (int r = 0; r < M; ++r) store_row(acc[r], out, r);
+}
+
+struct PanelF32 {
+  static float at(const uint8_t* p, int64_t k, int lane) {
+    return reinterpret_cast<const float*>(p)[k * kLanes + lane];
+  }
+};
+struct PanelBf16 {
+  static float at(const uint8_t* p, int64_t k, int lane) {
+    return bf16_to_f32(reinterpret_cast<const uint16_t*>(p)[(k / 2) * 2 * kLanes + 2 * lane + k % 2]);
+  }
+};
+struct PanelF16 {
+  static float at(const uint8_t* p, int64_t k, int lane) {
+    return f16_to_f32(reinterpret_cast<const uint16_t*>(p)[k * kLanes + lane]);
+  }
+};
+
+template <class P, int M>
+void float_tile(const uint8_t* panel, const float* x, int64_t x_stride, int64_t n_in, const TileOut& out) {
+  float even[M][kLanes] = {}, odd[M][kLanes] = {};
+  for (int64_t k = 0; k < n_in; ++k) {
+    float w[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) w[lane] = P::at(panel, k, lane);
+    for (int r = 0; r < M; ++r) {
+      float* acc = k % 2 == 0 ? even[r] : odd[r];
+      for (int lane = 0; lane < kLanes; ++lane) acc[lane] += w[lane] * x[r * x_stride + k];
+    }
+  }
+  for (int r = 0; r < M; ++r) {
+    for (int lane = 0; lane < kLanes; ++lane) even[r][lane] += odd[r][lane];
+    store_row(even[r], out, r);
+  }
+}
+
+void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_stride) {
+  for (int64_t first = 0; first < n; first += 32, acts += block_stride) {
+    const int count = static_cast<int>(n - first < 32 ? n - first : 32);
+    float max = 0.0f;
+    for (int j = 0; j < count; ++j) max = std::fabs(x[first + j]) > max ? std::fabs(x[first + j]) : max;
+    const float inverse = max > 1e-35f ? 127.0f / max : 0.0f;
+    int32_t sums[2] = {0, 0};
+    for (int j = 0; j < 32; ++j) {
+      const float v = j < count ? x[first + j] * inverse : 0.0f;
+      acts->q[j] = static_cast<int8_t>(std::nearbyintf(v));
+      sums[j / 16] += acts->q[j];
+    }
+    acts->scale = max / 127.0f;
+    acts->sum = acts->scale * static_cast<float>(sums[0] + sums[1]);
+    acts->bias8 = -8 * (sums[0] + sums[1]);
+    acts->bias8_half[0] = -8 * sums[0];
+    acts->bias8_half[1] = -8 * sums[1];
+  }
+}
+
+using KindQ4_0 = Kind<Nibbles, 8, false, false>;
+using KindQ4_1 = Kind<Nibbles, 0, true, false>;
+using KindQ5_0 = Kind<FiveBits, 16, false, false>;
+using KindQ5_1 = Kind<FiveBits, 0, true, false>;
+using KindQ8_0 = Kind<Bytes, 128, false, false>;
+using KindQ4_K = Kind<Nibbles, 0, true, true>;
+using KindQ5_K = Kind<FiveBits, 0, true, true>;
+using KindQ6_K = Kind<SixBits, 32, false, true, true>;
+
+#define DSPARK_ROW(FN, K) \
+  { FN<K, 1>, FN<K, 2>, FN<K, 3>, FN<K, 4>, FN<K, 5>, FN<K, 6>, FN<K, 7>, FN<K, 8> }
+#define DSPARK_NONE \
+  { nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr }
+
+}  // namespace
+
+const MatmulKernels kMatmulPortable = {
+    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1),
+     DSPARK_ROW(int_tile, KindQ5_0), DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0),
+     DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K), DSPARK_ROW(int_tile, KindQ6_K)},
+    {DSPARK_ROW(float_tile, PanelF32), DSPARK_ROW(float_tile, PanelBf16), DSPARK_ROW(float_tile, PanelF16),
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
+    quantize_row,
+};
+
+}  // namespace dspark

@@ -1,0 +1,132 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+
+#include "kernels/isa.h"
+#include "kernels/panels.h"
+
+namespace dspark {
+namespace {
+
+const MatmulKernels& kernels() {
+#if defined(__x86_64__)
+  switch (active_isa()) {
+    case Isa::kAvx512:
+      return kMatmulAvx512;
+    case Isa::kAvx2:
+      return kMatmulAvx2;
+    case Isa::kPortable:
+      break;
+  }
+#endif
+  return kMatmulPortable;
+}
+
+void reserve(AlignedBuffer& buffer, size_t bytes) {
+  if (buffer.size() < bytes) buffer = AlignedBuffer(bytes);
+}
+
+// Weights of one task: small enough that a slow or late thread can be helped, large enough to hide the claim.
+constexpr size_t kTaskBytes = 48 << 10;
+// Tasks per thread and job are not cut finer than this.
+constexpr int64_t kTasksPerThread = 12;
+// Row tiles of one task: a task covers a chunk of panels times a range of rows.
+constexpr int64_t kTaskRows = 256;
+
+// A job cut into tasks: `chunk` panels times kTaskRows rows each.
+struct JobPlan {
+  int64_t chunk = 1;
+  int64_t n_chunks = 0;
+  int64_t first_task = 0;
+};
+
+JobPlan plan_job(const PackedMatrix& w, int64_t n_rows, int n_threads) {
+  JobPlan plan;
+  const int64_t by_bytes = static_cast<int64_t>(kTaskBytes / w.panel_bytes);
+  const int64_t by_count = w.n_panels / (n_threads * kTasksPerThread);
+  plan.chunk = std::clamp<int64_t>(std::max(by_bytes, by_count), 1, w.n_panels);
+  if (n_threads == 1 && n_rows <= kRowTile) plan.chunk = w.n_panels;
+  // Many rows: the chunk's panels stay in the cache while all row tiles pass over them.
+  if (n_rows > kRowTile) plan.chunk = std::clamp<int64_t>(by_bytes, 1, 8);
+  plan.n_chunks = (w.n_panels + plan.chunk - 1) / plan.chunk;
+  return plan;
+}
+
+void run_chunk(const MatmulKernels& table, const MatmulJob& job, const Activations& x, int64_t first_panel,
+               int64_t last_panel, int64_t first_row, int64_t last_row) {
+  const PackedMatrix& w = *job.w;
+  const auto kind = static_cast<size_t>(w.kind);
+  const bool int8 = uses_int8_activations(w.kind);
+  for (int64_t row = first_row; row < last_row; row += kRowTile) {
+    const int64_t m = std::min<int64_t>(kRowTile, x.n_rows - row);
+    const ActBlock* acts = int8 ? x.blocks.as<ActBlock>() + row * x.n_blocks : nullptr;
+    for (int64_t p = first_panel; p < last_panel; ++p) {
+      const int64_t column = p * kPanelRows;
+      const uint8_t* panel = w.data.data() + static_cast<size_t>(p) * w.panel_bytes;
+      const TileOut out{job.y + row * job.y_stride + column, job.y_stride,
+                        job.bias != nullptr ? job.bias + column : nullptr,
+                        static_cast<int32_t>(std::min<int64_t>(kPanelRows, w.n_out - column))};
+      if (int8) {
+        table.int_tile[kind][m - 1](panel, acts, x.n_blocks, out);
+      } else {
+        table.float_tile[kind][m - 1](panel, x.x + row * x.stride, x.stride, x.n_in, out);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void Activations::assign(ThreadPool& pool, const float* rows, int64_t row_count, int64_t columns,
+                         int64_t row_stride, bool quantize) {
+  x = rows;
+  n_rows = row_count;
+  n_in = columns;
+  stride = row_stride;
+  quantized = quantize;
+  n_blocks = (columns + kActBlock - 1) / kActBlock;
+  if (!quantize) return;
+  reserve(blocks, static_cast<size_t>(n_rows * n_blocks) * sizeof(ActBlock));
+  const QuantizeRowFn quantize_row = kernels().quantize_row;
+  const auto one_tile = [&](int64_t tile, int) {
+    const int64_t first = tile * kRowTile;
+    const int64_t m = std::min<int64_t>(kRowTile, n_rows - first);
+    ActBlock* out = blocks.as<ActBlock>() + first * n_blocks;
+    for (int64_t r = 0; r < m; ++r) quantize_row(x + (first + r) * stride, n_in, out + r, m);
+  };
+  const int64_t n_tiles = (n_rows + kRowTile - 1) / kRowTile;
+  // One tile takes about as long as waking the other threads would.
+  if (n_tiles <= 2) {
+    for (int64_t tile = 0; tile < n_tiles; ++tile) one_tile(tile, 0);
+  } else {
+    pool.parallel_for(n_tiles, one_tile);
+  }
+}
+
+void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations& x) {
+  if (x.n_rows == 0) return;
+  constexpr size_t kMaxJobs = 8;
+  DSPARK_DCHECK(jobs.size() <= kMaxJobs);
+  JobPlan plans[kMaxJobs];
+  int64_t n_tasks = 0;
+  const int64_t n_row_parts = (x.n_rows + kTaskRows - 1) / kTaskRows;
+  for (size_t j = 0; j < jobs.size(); ++j) {
+    DSPARK_DCHECK(jobs[j].w->n_in == x.n_in);
+    plans[j] = plan_job(*jobs[j].w, x.n_rows, pool.n_threads());
+    plans[j].first_task = n_tasks;
+    n_tasks += plans[j].n_chunks * n_row_parts;
+  }
+  const MatmulKernels& table = kernels();
+  pool.parallel_for(n_tasks, [&](int64_t task, int) {
+    size_t j = jobs.size() - 1;
+    while (task < plans[j].first_task) --j;
+    const int64_t chunk = (task - plans[j].first_task) / n_row_parts;
+    const int64_t part = (task - plans[j].first_task) % n_row_parts;
+    const int64_t first_panel = chunk * plans[j].chunk;
+    const int64_t last_panel = std::min(jobs[j].w->n_panels, first_panel + plans[j].chunk);
+    run_chunk(table, jobs[j], x, first_panel, last_panel, part * kTaskRows,
+              std::min(x.n_rows, (part + 1) * kTaskRows));
+  });
+}
+
+}  // namespace dspark

@@ -1,0 +1,327 @@
+// Repacking of stored rows into panels (layout: kernels/panels.h). Values keep their bits; only their order
+// changes.
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+
+#include "kernels/matmul.h"
+#include "kernels/panels.h"
+#include "tensor/blocks.h"
+#include "tensor/half.h"
+#include "tensor/quantize.h"
+
+namespace dspark {
+namespace {
+
+// One row's block of 32 as unsigned integers (stored value + bias) with its scales.
+struct RowBlock {
+  uint8_t q[32];
+  uint16_t d = 0, m = 0;          // f16 bits
+  uint8_t scale = 0, scale2 = 0;  // K-quants: sc and m; Q6_K: both sc
+};
+
+void unpack_nibbles(const uint8_t* qs, uint8_t* q) {
+  for (int j = 0; j < 16; ++j) {
+    q[j] = qs[j] & 0x0f;
+    q[j + 16] = qs[j] >> 4;
+  }
+}
+
+void add_fifth_bits(const uint8_t* qh, uint8_t* q) {
+  uint32_t bits;
+  std::memcpy(&bits, qh, 4);
+  for (int j = 0; j < 32; ++j) q[j] = static_cast<uint8_t>(q[j] | (((bits >> j) & 1u) << 4));
+}
+
+// The 6-bit scale and minimum of sub-block j of Q4_K and Q5_K.
+void k_scale_min(const uint8_t* s, int j, uint8_t* scale, uint8_t* min) {
+  if (j < 4) {
+    *scale = s[j] & 63;
+    *min = s[j + 4] & 63;
+  } else {
+    *scale = static_cast<uint8_t>((s[j + 4] & 0x0f) | ((s[j - 4] >> 6) << 4));
+    *min = static_cast<uint8_t>((s[j + 4] >> 4) | ((s[j] >> 6) << 4));
+  }
+}
+
+RowBlock read_q4_0(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ4_0*>(row)[b];
+  RowBlock out;
+  unpack_nibbles(block.qs, out.q);
+  out.d = block.d;
+  return out;
+}
+
+RowBlock read_q4_1(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ4_1*>(row)[b];
+  RowBlock out;
+  unpack_nibbles(block.qs, out.q);
+  out.d = block.d;
+  out.m = block.m;
+  return out;
+}
+
+RowBlock read_q5_0(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ5_0*>(row)[b];
+  RowBlock out;
+  unpack_nibbles(block.qs, out.q);
+  add_fifth_bits(block.qh, out.q);
+  out.d = block.d;
+  return out;
+}
+
+RowBlock read_q5_1(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ5_1*>(row)[b];
+  RowBlock out;
+  unpack_nibbles(block.qs, out.q);
+  add_fifth_bits(block.qh, out.q);
+  out.d = block.d;
+  out.m = block.m;
+  return out;
+}
+
+RowBlock read_q8_0(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ8_0*>(row)[b];
+  RowBlock out;
+  for (int j = 0; j < 32; ++j) out.q[j] = static_cast<uint8_t>(static_cast<uint8_t>(block.qs[j]) ^ 0x80u);
+  out.d = block.d;
+  return out;
+}
+
+RowBlock read_q4_k(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ4_K*>(row)[b / 8];
+  const int j = static_cast<int>(b % 8);
+  RowBlock out;
+  const uint8_t* qs = block.qs + 32 * (j / 2);
+  for (int i = 0; i < 32; ++i) out.q[i] = j % 2 == 0 ? qs[i] & 0x0f : qs[i] >> 4;
+  k_scale_min(block.scales, j, &out.scale, &out.scale2);
+  out.d = block.d;
+  out.m = block.dmin;
+  return out;
+}
+
+RowBlock read_q5_k(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ5_K*>(row)[b / 8];
+  const int j = static_cast<int>(b % 8);
+  RowBlock out;
+  const uint8_t* qs = block.qs + 32 * (j / 2);
+  for (int i = 0; i < 32; ++i) {
+    const int nibble = j % 2 == 0 ? qs[i] & 0x0f : qs[i] >> 4;
+    out.q[i] = static_cast<uint8_t>(nibble | (((block.qh[i] >> j) & 1) << 4));
+  }
+  k_scale_min(block.scales, j, &out.scale, &out.scale2);
+  out.d = block.d;
+  out.m = block.dmin;
+  return out;
+}
+
+RowBlock read_q6_k(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ6_K*>(row)[b / 8];
+  const int j = static_cast<int>(b % 8);
+  const int half = j / 4, part = j % 4;  // 128 elements a half, 32 a part
+  const uint8_t* ql = block.ql + 64 * half + 32 * (part % 2);
+  const uint8_t* qh = block.qh + 32 * half;
+  RowBlock out;
+  for (int i = 0; i < 32; ++i) {
+    const int low = part < 2 ? ql[i] & 0x0f : ql[i] >> 4;
+    out.q[i] = static_cast<uint8_t>(low | (((qh[i] >> (2 * part)) & 3) << 4));
+  }
+  out.scale = static_cast<uint8_t>(block.scales[2 * j]);
+  out.scale2 = static_cast<uint8_t>(block.scales[2 * j + 1]);
+  out.d = block.d;
+  return out;
+}
+
+struct KindInfo {
+  DType dtype;
+  PackKind kind;
+  RowBlock (*read)(const uint8_t* row, int64_t b);
+  PanelLayout layout;
+  uint8_t bias;  // quant that stands for zero, for the padding rows (their scales are zero anyway)
+};
+
+constexpr std::array kIntKinds = {
+    KindInfo{DType::kQ4_0, PackKind::kQ4_0, read_q4_0, {256, 32, 0}, 8},
+    KindInfo{DType::kQ4_1, PackKind::kQ4_1, read_q4_1, {256, 64, 0}, 0},
+    KindInfo{DType::kQ5_0, PackKind::kQ5_0, read_q5_0, {320, 32, 0}, 16},
+    KindInfo{DType::kQ5_1, PackKind::kQ5_1, read_q5_1, {320, 64, 0}, 0},
+    KindInfo{DType::kQ8_0, PackKind::kQ8_0, read_q8_0, {512, 32, 0}, 128},
+    KindInfo{DType::kQ4_K, PackKind::kQ4_K, read_q4_k, {256, 32, 64}, 0},
+    KindInfo{DType::kQ5_K, PackKind::kQ5_K, read_q5_k, {320, 32, 64}, 0},
+    KindInfo{DType::kQ6_K, PackKind::kQ6_K, read_q6_k, {384, 32, 32}, 32},
+};
+
+const KindInfo* int_kind(DType dtype) {
+  for (const KindInfo& info : kIntKinds) {
+    if (info.dtype == dtype) return &info;
+  }
+  return nullptr;
+}
+
+size_t round_up(size_t n, size_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+
+// Writes the quants of one block: 16 rows of 32 values into groups of [16 lanes][4].
+void write_quants(const KindInfo& kind, const RowBlock* rows, uint8_t* out) {
+  alignas(64) uint8_t groups[8][64];
+  for (int lane = 0; lane < kPanelRows; ++lane) {
+    for (int g = 0; g < 8; ++g) std::memcpy(&groups[g][lane * 4], rows[lane].q + 4 * g, 4);
+  }
+  if (kind.layout.quant_bytes == 512) {
+    std::memcpy(out, groups, 512);
+    return;
+  }
+  for (int z = 0; z < 4; ++z) {
+    for (int i = 0; i < 64; ++i) {
+      out[64 * z + i] = static_cast<uint8_t>((groups[2 * z][i] & 0x0f) | (groups[2 * z + 1][i] << 4));
+    }
+  }
+  if (kind.layout.quant_bytes == 320) {
+    for (int i = 0; i < 64; ++i) {
+      uint32_t bits = 0;
+      for (int g = 0; g < 8; ++g) bits |= static_cast<uint32_t>((groups[g][i] >> 4) & 1) << g;
+      out[256 + i] = static_cast<uint8_t>(bits);
+    }
+  } else if (kind.layout.quant_bytes == 384) {
+    for (int half = 0; half < 2; ++half) {
+      for (int i = 0; i < 64; ++i) {
+        uint32_t bits = 0;
+        for (int g = 0; g < 4; ++g) bits |= static_cast<uint32_t>(groups[4 * half + g][i] >> 4) << (2 * g);
+        out[256 + 64 * half + i] = static_cast<uint8_t>(bits);
+      }
+    }
+  }
+}
+
+void put_f16(uint8_t* lanes, int lane, uint16_t bits) {
+  std::memcpy(lanes + 2 * lane, &bits, 2);
+}
+
+void pack_int_panel(const KindInfo& kind, const uint8_t* const* rows, int64_t n_blocks, uint8_t* panel) {
+  const PanelLayout& layout = kind.layout;
+  uint8_t* scales = panel + static_cast<size_t>(n_blocks) * layout.quant_bytes;
+  uint8_t* supers = scales + round_up(static_cast<size_t>(n_blocks) * layout.scale_bytes, 64);
+  RowBlock blocks[kPanelRows];
+  for (int64_t b = 0; b < n_blocks; ++b) {
+    uint8_t* s = scales + b * layout.scale_bytes;
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      RowBlock& block = blocks[lane];
+      if (rows[lane] != nullptr) {
+        block = kind.read(rows[lane], b);
+      } else {
+        block = RowBlock{};
+        std::memset(block.q, kind.bias, sizeof(block.q));
+      }
+      if (layout.super_bytes == 0) {
+        put_f16(s, lane, block.d);
+        if (layout.scale_bytes == 64) put_f16(s + 32, lane, block.m);
+      } else {
+        s[lane] = block.scale;
+        s[16 + lane] = block.scale2;
+        uint8_t* super = supers + b / 8 * layout.super_bytes;
+        put_f16(super, lane, block.d);
+        if (layout.super_bytes == 64) put_f16(super + 32, lane, block.m);
+      }
+    }
+    write_quants(kind, blocks, panel + b * layout.quant_bytes);
+  }
+}
+
+void pack_float_panel(PackKind kind, const uint8_t* const* rows, DType dtype, int64_t n_in, uint8_t* panel) {
+  if (kind == PackKind::kF32) {
+    std::vector<float> values(static_cast<size_t>(n_in));
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      if (rows[lane] == nullptr) continue;  // the buffer starts zeroed
+      decode_row(dtype, rows[lane], values.data(), n_in);
+      float* out = reinterpret_cast<float*>(panel) + lane;
+      for (int64_t k = 0; k < n_in; ++k) out[k * kPanelRows] = values[static_cast<size_t>(k)];
+    }
+    return;
+  }
+  uint16_t* out = reinterpret_cast<uint16_t*>(panel);
+  for (int lane = 0; lane < kPanelRows; ++lane) {
+    if (rows[lane] == nullptr) continue;
+    for (int64_t k = 0; k < n_in; ++k) {
+      uint16_t bits;
+      std::memcpy(&bits, rows[lane] + 2 * k, 2);
+      const int64_t at = kind == PackKind::kBF16 ? (k / 2) * 32 + lane * 2 + k % 2 : k * kPanelRows + lane;
+      out[at] = bits;
+    }
+  }
+}
+
+PackKind choose_kind(DType dtype, bool float_activations) {
+  if (float_activations) return PackKind::kF32;
+  if (const KindInfo* info = int_kind(dtype)) return info->kind;
+  if (dtype == DType::kBF16) return PackKind::kBF16;
+  if (dtype == DType::kF16) return PackKind::kF16;
+  return PackKind::kF32;
+}
+
+size_t panel_bytes_of(const PackedMatrix& m) {
+  const auto n_in = static_cast<size_t>(m.n_in);
+  switch (m.kind) {
+    case PackKind::kF32:
+      return round_up(n_in, 2) * 64;
+    case PackKind::kBF16:
+    case PackKind::kF16:
+      return round_up(n_in, 2) * 32;
+    default:
+      break;
+  }
+  const PanelLayout& layout = int_kind(m.source)->layout;
+  const size_t n_blocks = n_in / kActBlock;
+  return round_up(n_blocks * layout.quant_bytes + round_up(n_blocks * layout.scale_bytes, 64) +
+                      (n_blocks + 7) / 8 * layout.super_bytes,
+                  64);
+}
+
+}  // namespace
+
+bool uses_int8_activations(PackKind kind) {
+  return kind != PackKind::kF32 && kind != PackKind::kBF16 && kind != PackKind::kF16;
+}
+
+Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations,
+                                 std::span<const int32_t> row_order) {
+  if (tensor.shape.size() != 2 || tensor.n_elements() == 0) {
+    return invalid_argument(fmt::format("{}: want a non-empty matrix [out, in], found {} dimensions",
+                                        tensor.name, tensor.shape.size()));
+  }
+  if (!can_decode(tensor.dtype)) {
+    return unsupported(
+        fmt::format("{}: tensor type {} cannot be computed with", tensor.name, dtype_name(tensor.dtype)));
+  }
+  PackedMatrix m;
+  m.kind = choose_kind(tensor.dtype, float_activations);
+  m.source = tensor.dtype;
+  m.n_out = tensor.shape[0];
+  m.n_in = tensor.shape[1];
+  m.n_panels = (m.n_out + kPanelRows - 1) / kPanelRows;
+  m.panel_bytes = panel_bytes_of(m);
+  m.data = AlignedBuffer(m.panel_bytes * static_cast<size_t>(m.n_panels));
+  if (m.data.data() == nullptr) return out_of_memory(tensor.name + ": cannot allocate packed weights");
+
+  const size_t row_bytes = tensor.row_bytes();
+  const auto pack_panel = [&](int64_t p, int) {
+    const uint8_t* rows[kPanelRows] = {};
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      const int64_t out = p * kPanelRows + lane;
+      if (out >= m.n_out) break;
+      const int64_t stored = row_order.empty() ? out : row_order[static_cast<size_t>(out)];
+      rows[lane] = tensor.data + static_cast<size_t>(stored) * row_bytes;
+    }
+    uint8_t* panel = m.data.data() + static_cast<size_t>(p) * m.panel_bytes;
+    if (uses_int8_activations(m.kind)) {
+      pack_int_panel(*int_kind(m.source), rows, m.n_in / kActBlock, panel);
+    } else {
+      pack_float_panel(m.kind, rows, tensor.dtype, m.n_in, panel);
+    }
+  };
+  pool.parallel_for(m.n_panels, pack_panel);
+  return m;
+}
+
+}  // namespace dspark
