@@ -27,12 +27,12 @@ struct ForwardBatch {
   int64_t n_rows() const { return static_cast<int64_t>(tokens.size()); }
 };
 
-/// Results of one pass; valid until the next forward of the same model. All spans are empty when the memory
-/// for a batch of this size could not be had (TargetModel::reserve tells beforehand).
+/// Results of one pass; valid until the next forward of the same model.
 struct ForwardResult {
   std::span<const float> logits;      // (logit_rows, vocab_size), after the final soft cap
   std::span<const float> final_norm;  // (logit_rows, dim): input of the head
   std::span<const float> captured;    // (capture_layers, capture_rows, dim)
+  bool out_of_memory = false;         // nothing was computed; TargetModel::reserve tells beforehand
 };
 
 struct ModelOptions {

@@ -1,0 +1,209 @@
+// GGUF metadata -> ModelConfig. The keys and their defaults are listed in docs/models.md.
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "models/config_readers.h"
+#include "models/rope_scaling.h"
+#include "tensor/quantize.h"
+
+namespace dspark {
+namespace {
+
+constexpr int32_t kGemma3Pattern = 6;     // files without a pattern: every sixth layer is full
+constexpr int32_t kGemma3Layers27B = 62;  // the one Gemma 3 whose softmax scale is not 1/sqrt(head_dim)
+constexpr double kDefaultFreqBase = 10000.0;
+
+bool is_supported(const std::string& arch) {
+  return arch == "llama" || arch == "qwen2" || arch == "qwen3" || arch == "gemma3";
+}
+
+void read_sizes(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
+  config.n_layers = meta.size("block_count", ConfigLimits::kLayers);
+  config.dim = meta.size("embedding_length", ConfigLimits::kDim);
+  config.ffn_dim = meta.size("feed_forward_length", ConfigLimits::kDim);
+  config.context_length = meta.size("context_length", ConfigLimits::kContext);
+  config.n_heads = meta.size("attention.head_count", ConfigLimits::kHeads);
+  config.n_kv_heads = meta.size("attention.head_count_kv", ConfigLimits::kHeads, config.n_heads);
+  config.norm_eps = static_cast<float>(meta.number("attention.layer_norm_rms_epsilon"));
+
+  if (!meta.has("attention.key_length") && config.dim % config.n_heads != 0) {
+    meta.fail(invalid_argument(
+        fmt::format("{}: {} is missing and embedding_length {} is no multiple of {} heads", checkpoint.path(),
+                    meta.key_name("attention.key_length"), config.dim, config.n_heads)));
+  }
+  const int32_t default_head_dim = std::max(1, config.dim / config.n_heads);
+  config.head_dim = meta.size("attention.key_length", ConfigLimits::kHeadDim, default_head_dim);
+  const int32_t value_dim = meta.size("attention.value_length", ConfigLimits::kHeadDim, config.head_dim);
+  const int32_t rotated = meta.size("rope.dimension_count", ConfigLimits::kHeadDim, config.head_dim);
+  if (value_dim != config.head_dim) {
+    meta.fail(unsupported(fmt::format("{}: value heads of {} elements beside key heads of {}",
+                                      checkpoint.path(), value_dim, config.head_dim)));
+  }
+  if (rotated != config.head_dim) {
+    meta.fail(
+        unsupported(fmt::format("{}: {} is {}, only {} (all of the head) is supported", checkpoint.path(),
+                                meta.key_name("rope.dimension_count"), rotated, config.head_dim)));
+  }
+
+  const TensorView* embedding = checkpoint.find("token_embd.weight");
+  std::optional<int32_t> rows;
+  if (embedding != nullptr && embedding->shape.size() == 2 && embedding->shape[0] >= 1 &&
+      embedding->shape[0] <= ConfigLimits::kVocab) {
+    rows = static_cast<int32_t>(embedding->shape[0]);
+  }
+  config.vocab_size = meta.size("vocab_size", ConfigLimits::kVocab, rows);
+}
+
+// llama-architecture files carry llama3 scaling as divisors of the inverse frequencies, not as metadata.
+Status apply_rope_divisors(const Checkpoint& checkpoint, RopeTable& table) {
+  const TensorView* divisors = checkpoint.find("rope_freqs.weight");
+  if (divisors == nullptr) return ok_status();
+  const auto n = static_cast<int64_t>(table.inv_freq.size());
+  if (divisors->dtype != DType::kF32 || divisors->shape != std::vector<int64_t>{n}) {
+    return invalid_argument(
+        fmt::format("{}: rope_freqs.weight: expected {} F32 numbers", checkpoint.path(), n));
+  }
+  std::vector<float> values(table.inv_freq.size());
+  decode_row(DType::kF32, divisors->data, values.data(), n);
+  for (size_t j = 0; j < values.size(); ++j) {
+    if (!(values[j] > 0.0f)) {
+      return invalid_argument(fmt::format("{}: rope_freqs.weight[{}] is {}, expected a positive number",
+                                          checkpoint.path(), j, values[j]));
+    }
+    table.inv_freq[j] /= values[j];
+  }
+  return ok_status();
+}
+
+RopeParams read_rope(const Checkpoint& checkpoint, MetaReader& meta, int32_t context_length) {
+  RopeParams rope;
+  rope.theta = meta.number("rope.freq_base", kDefaultFreqBase);
+  const std::string type = meta.text("rope.scaling.type", "none");
+  const std::optional<RopeScaling> scaling = rope_scaling_from_name(type);
+  if (!scaling || *scaling == RopeScaling::kLlama3) {
+    meta.fail(unsupported(fmt::format("{}: {} '{}' (supported: none, linear, yarn)", checkpoint.path(),
+                                      meta.key_name("rope.scaling.type"), type)));
+    return rope;
+  }
+  rope.scaling = *scaling;
+  if (rope.scaling == RopeScaling::kNone) return rope;
+  rope.factor = meta.number("rope.scaling.factor");
+  if (rope.scaling == RopeScaling::kLinear) return rope;
+  if (meta.has("rope.scaling.yarn_log_multiplier")) {
+    meta.fail(unsupported(
+        fmt::format("{}: {}", checkpoint.path(), meta.key_name("rope.scaling.yarn_log_multiplier"))));
+  }
+  rope.original_context =
+      meta.size("rope.scaling.original_context_length", ConfigLimits::kContext, context_length);
+  rope.beta_fast = meta.number("rope.scaling.yarn_beta_fast", 32.0);
+  rope.beta_slow = meta.number("rope.scaling.yarn_beta_slow", 1.0);
+  // Unlike Hugging Face's attention_factor this key multiplies the default.
+  if (meta.has("rope.scaling.attn_factor") && rope.factor > 0.0) {
+    const double standard = rope.factor <= 1.0 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0;
+    rope.attention_factor = meta.number("rope.scaling.attn_factor") * standard;
+  }
+  return rope;
+}
+
+// Which layers slide: a flag per layer, a period, or (absent) Gemma 3's own period.
+std::vector<bool> read_sliding(const Checkpoint& checkpoint, MetaReader& meta, int32_t n_layers) {
+  const std::string key = meta.key_name("attention.sliding_window_pattern");
+  const MetaValue* value = checkpoint.meta(key);
+  if (value != nullptr) {
+    if (const auto* flags = std::get_if<std::vector<bool>>(value)) {
+      if (flags->size() == static_cast<size_t>(n_layers)) return *flags;
+      meta.fail(invalid_argument(fmt::format("{}: {} has {} entries for {} layers", checkpoint.path(), key,
+                                             flags->size(), n_layers)));
+      return std::vector<bool>(static_cast<size_t>(n_layers));
+    }
+  }
+  const int32_t period = meta.size("attention.sliding_window_pattern", ConfigLimits::kLayers, kGemma3Pattern);
+  std::vector<bool> sliding(static_cast<size_t>(n_layers));
+  for (int32_t i = 0; i < n_layers; ++i) sliding[static_cast<size_t>(i)] = (i + 1) % period != 0;
+  return sliding;
+}
+
+// gemma3: full layers use rope 0 (scaled), sliding layers rope 1 (own base, never scaled).
+void read_gemma3_layers(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
+  RopeParams local;
+  local.theta = meta.number("rope.freq_base_swa", kDefaultFreqBase);
+  if (Status st = check_rope_params(local, checkpoint.path()); !st.ok()) return meta.fail(st);
+  config.ropes.push_back(make_rope_table(local, config.head_dim));
+  const int32_t window = meta.size("attention.sliding_window", ConfigLimits::kContext);
+  const std::vector<bool> sliding = read_sliding(checkpoint, meta, config.n_layers);
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    if (sliding[i]) config.layers[i] = {window, 1};
+  }
+}
+
+void read_gemma3(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
+  config.sandwich_norms = true;
+  config.activation = GateActivation::kGeluTanh;
+  config.embedding_scale = std::sqrt(static_cast<float>(config.dim));
+  if (config.n_layers == kGemma3Layers27B) {
+    config.attention_scale =
+        1.0f / std::sqrt(static_cast<float>(config.dim) / static_cast<float>(config.n_heads));
+  }
+  config.attention_softcap = static_cast<float>(meta.number("attn_logit_softcapping", 0.0));
+  config.final_softcap = static_cast<float>(meta.number("final_logit_softcapping", 0.0));
+  read_gemma3_layers(checkpoint, meta, config);
+}
+
+std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
+  std::vector<int32_t> ids;
+  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    const std::optional<int64_t> id = checkpoint.meta_int(key);
+    if (!id || *id < 0 || *id >= vocab_size) continue;
+    if (!ids.empty() && ids.front() == *id) continue;
+    ids.push_back(static_cast<int32_t>(*id));
+  }
+  return ids;
+}
+
+}  // namespace
+
+Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
+  ModelConfig config;
+  const std::optional<std::string> arch = checkpoint.meta_string("general.architecture");
+  if (!arch) return invalid_argument(checkpoint.path() + ": key 'general.architecture' is missing");
+  config.arch = *arch;
+  if (!is_supported(config.arch)) {
+    return unsupported(fmt::format("{}: architecture '{}' (supported: llama, qwen2, qwen3, gemma3)",
+                                   checkpoint.path(), config.arch));
+  }
+  config.name = checkpoint.meta_string("general.name").value_or("");
+  MetaReader meta(checkpoint, config.arch);
+  read_sizes(checkpoint, meta, config);
+  const RopeParams rope = read_rope(checkpoint, meta, config.context_length);
+  if (meta.has("expert_count") && checkpoint.meta_int(meta.key_name("expert_count")).value_or(1) != 0) {
+    meta.fail(unsupported(
+        fmt::format("{}: {} (mixture of experts)", checkpoint.path(), meta.key_name("expert_count"))));
+  }
+  if (!meta.status().ok()) return meta.status();
+  DSPARK_RETURN_IF_ERROR(check_rope_params(rope, checkpoint.path()));
+
+  config.attention_scale = static_cast<float>(
+      meta.number("attention.scale", 1.0 / std::sqrt(static_cast<double>(config.head_dim))));
+  config.layers.resize(static_cast<size_t>(config.n_layers));
+  config.ropes.push_back(make_rope_table(rope, config.head_dim));
+  config.qk_norm = config.arch == "qwen3" || config.arch == "gemma3";
+  config.qk_interleaved = config.arch == "llama";
+  // Optional biases are told by the first layer; the loader then asks for them in every layer.
+  const auto present = [&](const char* name) { return checkpoint.find(name) != nullptr; };
+  config.qkv_bias = config.arch == "qwen2" || present("blk.0.attn_q.bias");
+  config.o_bias = present("blk.0.attn_output.bias");
+  config.mlp_bias = present("blk.0.ffn_gate.bias");
+  config.tied_head = !present("output.weight");
+  if (config.arch == "llama") DSPARK_RETURN_IF_ERROR(apply_rope_divisors(checkpoint, config.ropes[0]));
+  if (config.arch == "gemma3") read_gemma3(checkpoint, meta, config);
+  if (!meta.status().ok()) return meta.status();
+  config.eos_ids = read_eos(checkpoint, config.vocab_size);
+  return config;
+}
+
+}  // namespace dspark

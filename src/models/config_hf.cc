@@ -1,0 +1,313 @@
+// Hugging Face config.json -> ModelConfig: the key names of released files and those of transformers 5.
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/config_readers.h"
+#include "models/rope_scaling.h"
+
+namespace dspark {
+namespace {
+
+using nlohmann::json;
+
+/// What a family's config class assumes when a key is absent (released Gemma 3 files rely on it heavily).
+struct FamilyDefaults {
+  const char* model_type;
+  const char* arch;
+  std::optional<int32_t> head_dim;  // nothing: hidden_size / num_attention_heads
+  double rope_theta;
+  bool tied_head;
+};
+
+constexpr FamilyDefaults kFamilies[] = {
+    {"llama", "llama", std::nullopt, 10000.0, false}, {"qwen2", "qwen2", std::nullopt, 10000.0, false},
+    {"qwen3", "qwen3", 128, 10000.0, false},          {"gemma3_text", "gemma3", 256, 1000000.0, true},
+    {"gemma3", "gemma3", 256, 1000000.0, true},
+};
+
+// Gemma3TextConfig of transformers: the nested text_config of released 4B–27B files leaves these out.
+constexpr int32_t kGemma3Heads = 8;
+constexpr int32_t kGemma3KvHeads = 4;
+constexpr int32_t kGemma3Vocab = 262208;
+constexpr int32_t kGemma3Context = 131072;
+constexpr int32_t kGemma3Window = 4096;
+constexpr int32_t kGemma3Pattern = 6;
+constexpr double kGemma3QueryScalar = 256.0;
+constexpr double kGemma3LocalTheta = 10000.0;
+
+void read_sizes(JsonReader& in, const FamilyDefaults& family, ModelConfig& config) {
+  const bool gemma = config.arch == "gemma3";
+  const auto gemma_default = [&](int32_t value) {
+    return gemma ? std::optional<int32_t>(value) : std::nullopt;
+  };
+  config.n_layers = in.size("num_hidden_layers", ConfigLimits::kLayers);
+  config.dim = in.size("hidden_size", ConfigLimits::kDim);
+  config.ffn_dim = in.size("intermediate_size", ConfigLimits::kDim);
+  config.n_heads = in.size("num_attention_heads", ConfigLimits::kHeads, gemma_default(kGemma3Heads));
+  config.n_kv_heads =
+      in.size("num_key_value_heads", ConfigLimits::kHeads, gemma ? kGemma3KvHeads : config.n_heads);
+  config.vocab_size = in.size("vocab_size", ConfigLimits::kVocab, gemma_default(kGemma3Vocab));
+  config.context_length =
+      in.size("max_position_embeddings", ConfigLimits::kContext, gemma_default(kGemma3Context));
+  config.norm_eps = static_cast<float>(in.number("rms_norm_eps", 1e-6));
+  if (!in.has("head_dim") && !family.head_dim && config.dim % config.n_heads != 0) {
+    in.fail(invalid_argument(
+        fmt::format("{}: 'head_dim' is missing and hidden_size {} is no multiple of {} heads", in.where(),
+                    config.dim, config.n_heads)));
+  }
+  config.head_dim = in.size("head_dim", ConfigLimits::kHeadDim,
+                            family.head_dim.value_or(std::max(1, config.dim / config.n_heads)));
+}
+
+void read_activation(JsonReader& in, ModelConfig& config) {
+  const bool gemma = config.arch == "gemma3";
+  const char* key = in.has("hidden_activation") ? "hidden_activation" : "hidden_act";
+  const std::string name = in.text(key, gemma ? "gelu_pytorch_tanh" : "silu");
+  if (name == "silu" || name == "swish") {
+    config.activation = GateActivation::kSilu;
+  } else if (name == "gelu_pytorch_tanh") {
+    config.activation = GateActivation::kGeluTanh;
+  } else {
+    in.fail(unsupported(
+        fmt::format("{}: '{}' is '{}' (supported: silu, gelu_pytorch_tanh)", in.where(), key, name)));
+  }
+}
+
+/// `in`: a rope_parameters or rope_scaling object. `theta` applies where the object names no rope_theta.
+RopeParams read_rope_object(JsonReader& in, double theta, int32_t context_length) {
+  RopeParams rope;
+  rope.theta = in.number("rope_theta", theta);
+  const std::string type = in.text(in.has("rope_type") ? "rope_type" : "type", "default");
+  const std::optional<RopeScaling> scaling = rope_scaling_from_name(type);
+  if (!scaling) {
+    in.fail(unsupported(
+        fmt::format("{}: rope type '{}' (supported: default, linear, llama3, yarn)", in.where(), type)));
+    return rope;
+  }
+  if (in.number("partial_rotary_factor", 1.0) != 1.0) {
+    in.fail(unsupported(in.where() + ": 'partial_rotary_factor' other than 1"));
+  }
+  rope.scaling = *scaling;
+  if (rope.scaling == RopeScaling::kNone) return rope;
+  rope.factor = in.number("factor");
+  if (rope.scaling == RopeScaling::kLinear) return rope;
+  rope.original_context = in.size("original_max_position_embeddings", ConfigLimits::kContext, context_length);
+  if (rope.scaling == RopeScaling::kLlama3) {
+    rope.low_freq_factor = in.number("low_freq_factor");
+    rope.high_freq_factor = in.number("high_freq_factor");
+    return rope;
+  }
+  rope.beta_fast = in.number("beta_fast", 32.0);
+  rope.beta_slow = in.number("beta_slow", 1.0);
+  rope.truncate = in.flag("truncate", true);
+  if (in.has("mscale")) rope.mscale = in.number("mscale");
+  if (in.has("mscale_all_dim")) rope.mscale_all_dim = in.number("mscale_all_dim");
+  if (in.has("attention_factor")) rope.attention_factor = in.number("attention_factor");
+  return rope;
+}
+
+RopeParams read_nested_rope(JsonReader& in, const json& object, const std::string& name, double theta,
+                            int32_t context_length) {
+  if (!object.is_object()) {
+    in.fail(invalid_argument(fmt::format("{}: '{}' is not an object", in.where(), name)));
+    return {};
+  }
+  JsonReader nested(object, fmt::format("{}: {}", in.where(), name));
+  RopeParams rope = read_rope_object(nested, theta, context_length);
+  if (nested.status().ok()) {
+    if (Status st = check_rope_params(rope, nested.where()); !st.ok()) nested.fail(st);
+  }
+  if (!nested.status().ok()) {
+    in.fail(nested.status());
+    return {};
+  }
+  return rope;
+}
+
+// The rotary embedding of full layers [0] and of sliding layers [1]; equal where a model has one.
+struct RopePair {
+  RopeParams full;
+  RopeParams sliding;
+};
+
+RopePair read_ropes(JsonReader& in, const FamilyDefaults& family, int32_t context_length) {
+  const bool gemma = std::string(family.arch) == "gemma3";
+  const double theta = in.number("rope_theta", family.rope_theta);
+  RopePair ropes;
+  ropes.full.theta = theta;
+  if (in.has("rope_parameters")) {
+    const json& object = in.object().at("rope_parameters");
+    if (object.is_object() && object.contains("full_attention")) {  // one object per layer type
+      ropes.full = read_nested_rope(in, object.at("full_attention"), "rope_parameters.full_attention", theta,
+                                    context_length);
+      if (object.contains("sliding_attention")) {
+        ropes.sliding =
+            read_nested_rope(in, object.at("sliding_attention"), "rope_parameters.sliding_attention",
+                             kGemma3LocalTheta, context_length);
+        return ropes;
+      }
+    } else {
+      ropes.full = read_nested_rope(in, object, "rope_parameters", theta, context_length);
+    }
+  } else if (in.has("rope_scaling")) {
+    ropes.full = read_nested_rope(in, in.object().at("rope_scaling"), "rope_scaling", theta, context_length);
+  } else if (Status st = check_rope_params(ropes.full, in.where()); !st.ok()) {
+    in.fail(st);
+  }
+  ropes.sliding = ropes.full;
+  if (gemma) {  // sliding layers have their own base and are never scaled
+    ropes.sliding = RopeParams{};
+    ropes.sliding.theta = in.number("rope_local_base_freq", kGemma3LocalTheta);
+    if (Status st = check_rope_params(ropes.sliding, in.where() + ": rope_local_base_freq"); !st.ok())
+      in.fail(st);
+  }
+  return ropes;
+}
+
+std::vector<bool> read_layer_types(JsonReader& in, int32_t n_layers) {
+  const json& types = in.object().at("layer_types");
+  std::vector<bool> sliding(static_cast<size_t>(n_layers));
+  if (!types.is_array() || types.size() != sliding.size()) {
+    in.fail(invalid_argument(fmt::format("{}: 'layer_types' is not a list of {} (num_hidden_layers) names",
+                                         in.where(), n_layers)));
+    return sliding;
+  }
+  for (size_t i = 0; i < sliding.size(); ++i) {
+    sliding[i] = types[i] == "sliding_attention";
+    if (!sliding[i] && types[i] != "full_attention") {
+      in.fail(
+          unsupported(fmt::format("{}: layer_types[{}] is {} (supported: full_attention, sliding_attention)",
+                                  in.where(), i, types[i].dump().substr(0, 60))));
+      break;
+    }
+  }
+  return sliding;
+}
+
+// Which layers slide. gemma3: a period; qwen2/qwen3: from max_window_layers on, if use_sliding_window.
+std::vector<bool> read_sliding(JsonReader& in, const ModelConfig& config) {
+  if (in.has("layer_types")) return read_layer_types(in, config.n_layers);
+  std::vector<bool> sliding(static_cast<size_t>(config.n_layers));
+  if (config.arch == "gemma3") {
+    const char* key = in.has("sliding_window_pattern") ? "sliding_window_pattern" : "_sliding_window_pattern";
+    const int32_t period = in.size(key, ConfigLimits::kLayers, kGemma3Pattern);
+    for (int32_t i = 0; i < config.n_layers; ++i) sliding[static_cast<size_t>(i)] = (i + 1) % period != 0;
+  } else if (config.arch != "llama" && in.flag("use_sliding_window", false)) {
+    const double first = in.number("max_window_layers");
+    for (int32_t i = 0; i < config.n_layers; ++i) sliding[static_cast<size_t>(i)] = i >= first;
+  }
+  return sliding;
+}
+
+void read_layers(JsonReader& in, const FamilyDefaults& family, ModelConfig& config) {
+  const RopePair ropes = read_ropes(in, family, config.context_length);
+  const std::vector<bool> sliding = read_sliding(in, config);
+  int32_t window = 0;
+  for (bool slides : sliding) {
+    if (!slides) continue;
+    window = in.size("sliding_window", ConfigLimits::kContext,
+                     config.arch == "gemma3" ? std::optional<int32_t>(kGemma3Window) : std::nullopt);
+    break;
+  }
+  if (!in.status().ok()) return;
+  config.ropes.push_back(make_rope_table(ropes.full, config.head_dim));
+  config.ropes.push_back(make_rope_table(ropes.sliding, config.head_dim));
+  for (bool slides : sliding) config.layers.push_back(slides ? LayerConfig{window, 1} : LayerConfig{0, 0});
+}
+
+void read_biases(JsonReader& in, ModelConfig& config) {
+  const bool attention_bias = in.flag("attention_bias", false);
+  config.qkv_bias = attention_bias || config.arch == "qwen2";
+  config.o_bias = attention_bias && config.arch != "qwen2";
+  config.mlp_bias = config.arch == "llama" && in.flag("mlp_bias", false);
+}
+
+void read_gemma3(JsonReader& in, ModelConfig& config) {
+  config.sandwich_norms = true;
+  config.norm_plus_one = true;
+  config.embedding_scale = std::sqrt(static_cast<float>(config.dim));
+  const double query_scalar = in.number("query_pre_attn_scalar", kGemma3QueryScalar);
+  config.attention_scale = query_scalar > 0.0 ? static_cast<float>(1.0 / std::sqrt(query_scalar)) : 0.0f;
+  config.attention_softcap = static_cast<float>(in.number("attn_logit_softcapping", 0.0));
+  config.final_softcap = static_cast<float>(in.number("final_logit_softcapping", 0.0));
+  if (in.flag("use_bidirectional_attention", false)) {
+    in.fail(unsupported(in.where() + ": 'use_bidirectional_attention' (not a causal language model)"));
+  }
+}
+
+std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
+  std::vector<int32_t> ids;
+  for (const json* source : {&checkpoint.generation_config(), &checkpoint.config()}) {
+    if (!source->is_object() || !source->contains("eos_token_id")) continue;
+    const json& eos = source->at("eos_token_id");
+    const json list = eos.is_array() ? eos : json::array({eos});
+    for (const json& id : list) {
+      if (!id.is_number_integer()) continue;
+      const int64_t value = id.get<int64_t>();
+      if (value >= 0 && value < vocab_size) ids.push_back(static_cast<int32_t>(value));
+    }
+    if (!ids.empty()) break;  // generation_config.json wins
+  }
+  return ids;
+}
+
+const FamilyDefaults* find_family(const std::string& model_type) {
+  for (const FamilyDefaults& family : kFamilies) {
+    if (model_type == family.model_type) return &family;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint) {
+  const json& root = checkpoint.config();
+  if (!root.is_object()) {
+    return not_found(checkpoint.path() + ": no config.json beside the weights; pass the model's folder");
+  }
+  const std::string where = checkpoint.path() + ": config.json";
+  JsonReader top(root, where);
+  const std::string model_type = top.text("model_type", "");
+  const FamilyDefaults* family = find_family(model_type);
+  if (family == nullptr) {
+    return unsupported(fmt::format(
+        "{}: model_type '{}' (supported: llama, qwen2, qwen3, gemma3, gemma3_text)", where, model_type));
+  }
+  // Multimodal Gemma 3 keeps the language model's settings in a nested object.
+  const bool nested = root.contains("text_config") && root.at("text_config").is_object();
+  JsonReader in(nested ? root.at("text_config") : root, nested ? where + ": text_config" : where);
+  if (top.has("quantization_config") || in.has("quantization_config")) {
+    return unsupported(where + ": 'quantization_config' (give the unquantised weights or a GGUF file)");
+  }
+
+  ModelConfig config;
+  config.arch = family->arch;
+  config.name = std::filesystem::path(checkpoint.folder()).filename().string();
+  read_sizes(in, *family, config);
+  read_activation(in, config);
+  if (!in.status().ok()) return in.status();
+  if (config.head_dim % 2 != 0) {
+    return invalid_argument(
+        fmt::format("{}: 'head_dim' is {}, expected an even number", where, config.head_dim));
+  }
+  config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
+  config.qk_norm = config.arch == "qwen3" || config.arch == "gemma3";
+  const bool tied_default = nested ? top.flag("tie_word_embeddings", family->tied_head) : family->tied_head;
+  config.tied_head = in.flag("tie_word_embeddings", tied_default);
+  read_biases(in, config);
+  if (config.arch == "gemma3") read_gemma3(in, config);
+  read_layers(in, *family, config);
+  if (!in.status().ok()) return in.status();
+  if (!top.status().ok()) return top.status();
+  config.eos_ids = read_eos(checkpoint, config.vocab_size);
+  return config;
+}
+
+}  // namespace dspark

@@ -1,0 +1,72 @@
+#pragma once
+// Inside of read_model_config: one reader per format, and key look-ups that remember the first error.
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "formats/checkpoint.h"
+#include "models/config.h"
+
+namespace dspark {
+
+/// From GGUF metadata (and rope_freqs.weight).
+Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint);
+/// From config.json: the key names of released files and those that transformers 5 writes.
+Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint);
+
+/// Limits that keep every later size computation and allocation sane. Real models stay far below.
+struct ConfigLimits {
+  static constexpr int32_t kLayers = 1024;
+  static constexpr int32_t kHeads = 4096;
+  static constexpr int32_t kHeadDim = 4096;
+  static constexpr int32_t kDim = 1 << 20;
+  static constexpr int32_t kVocab = 1 << 24;
+  static constexpr int32_t kContext = 1 << 30;
+};
+
+/// GGUF metadata under "<arch>.". Every look-up either succeeds, takes the fallback because the key is
+/// absent, or leaves an error in status() (the first one stays) and returns a harmless value.
+class MetaReader {
+ public:
+  MetaReader(const Checkpoint& checkpoint, std::string arch);
+  bool has(std::string_view key) const;
+  /// In [1, max]. An array counts when all its elements agree (some writers repeat a number per layer).
+  int32_t size(std::string_view key, int32_t max, std::optional<int32_t> fallback = std::nullopt);
+  double number(std::string_view key, std::optional<double> fallback = std::nullopt);
+  std::string text(std::string_view key, const std::string& fallback);
+  void fail(Status error);
+  const Status& status() const { return status_; }
+  std::string key_name(std::string_view key) const;
+
+ private:
+  const Checkpoint& checkpoint_;
+  std::string arch_;
+  Status status_;
+};
+
+/// One JSON object of a config.json, with the same manners. Null counts as absent.
+class JsonReader {
+ public:
+  /// `where`: file and path of the object, starts every message.
+  JsonReader(const nlohmann::json& object, std::string where);
+  bool has(const char* key) const;
+  int32_t size(const char* key, int32_t max, std::optional<int32_t> fallback = std::nullopt);
+  double number(const char* key, std::optional<double> fallback = std::nullopt);
+  bool flag(const char* key, bool fallback);
+  std::string text(const char* key, const std::string& fallback);
+  void fail(Status error);
+  const Status& status() const { return status_; }
+  const std::string& where() const { return where_; }
+  const nlohmann::json& object() const { return object_; }
+
+ private:
+  const nlohmann::json& object_;
+  std::string where_;
+  Status status_;
+};
+
+}  // namespace dspark

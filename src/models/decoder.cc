@@ -1,0 +1,210 @@
+#include "models/decoder.h"
+
+#include <cstring>
+#include <utility>
+
+#include "kernels/rows.h"
+#include "tensor/quantize.h"
+
+namespace dspark {
+namespace {
+
+const float* bias_or_null(const std::vector<float>& bias) {
+  return bias.empty() ? nullptr : bias.data();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TargetModel>> Decoder::load(std::shared_ptr<const Checkpoint> checkpoint,
+                                                   ModelConfig config, ThreadPool& pool,
+                                                   const ModelOptions& options) {
+  DSPARK_ASSIGN_OR_RETURN(ModelWeights weights,
+                          load_weights(*checkpoint, config, pool, options.float_activations));
+  return std::unique_ptr<TargetModel>(
+      new Decoder(std::move(checkpoint), std::move(config), std::move(weights), pool));
+}
+
+Decoder::Decoder(std::shared_ptr<const Checkpoint> checkpoint, ModelConfig config, ModelWeights weights,
+                 ThreadPool& pool)
+    : checkpoint_(std::move(checkpoint)),
+      config_(std::move(config)),
+      weights_(std::move(weights)),
+      pool_(pool) {}
+
+std::vector<KvLayerShape> Decoder::kv_shapes() const {
+  return std::vector<KvLayerShape>(static_cast<size_t>(config_.n_layers),
+                                   KvLayerShape{config_.n_kv_heads, config_.head_dim});
+}
+
+bool Decoder::FloatBuffer::grow(int64_t n_floats) {
+  const size_t bytes = static_cast<size_t>(n_floats) * sizeof(float);
+  if (bytes <= buffer_.size()) return true;
+  buffer_ = AlignedBuffer();  // first give back, then ask: never both at once
+  buffer_ = AlignedBuffer(bytes);
+  return buffer_.data() != nullptr;
+}
+
+bool Decoder::grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows) {
+  const int64_t q_dim = static_cast<int64_t>(config_.n_heads) * config_.head_dim;
+  const int64_t kv_dim = static_cast<int64_t>(config_.n_kv_heads) * config_.head_dim;
+  const auto n_captured = static_cast<int64_t>(capture_layers_.size()) * n_capture_rows;
+  return residual_.grow(n_rows * config_.dim) && branch_.grow(n_rows * config_.dim) &&
+         q_.grow(n_rows * q_dim) && k_.grow(n_rows * kv_dim) && v_.grow(n_rows * kv_dim) &&
+         attended_.grow(n_rows * q_dim) && gate_.grow(n_rows * config_.ffn_dim) &&
+         up_.grow(n_rows * config_.ffn_dim) && final_norm_.grow(n_logit_rows * config_.dim) &&
+         logits_.grow(n_logit_rows * config_.vocab_size) && captured_.grow(n_captured * config_.dim);
+}
+
+Status Decoder::reserve(int64_t n_rows, int64_t n_logit_rows) {
+  if (grow_buffers(n_rows, n_logit_rows, n_rows)) return ok_status();
+  return out_of_memory("no memory for batches of " + std::to_string(n_rows) + " rows with " +
+                       std::to_string(n_logit_rows) + " rows of logits");
+}
+
+ForwardResult Decoder::forward(const ForwardBatch& batch, KvPool& cache) {
+  const int64_t n_rows = batch.n_rows();
+  const auto n_logit_rows = static_cast<int64_t>(batch.logit_rows.size());
+  const auto n_capture_rows = static_cast<int64_t>(batch.capture_rows.size());
+  ForwardResult result;
+  if (!grow_buffers(n_rows, n_logit_rows, n_capture_rows)) {
+    result.out_of_memory = true;
+    return result;
+  }
+  embed(batch);
+  capture(batch, 0);
+  for (int32_t layer_idx = 0; layer_idx < config_.n_layers; ++layer_idx) {
+    attention_block(batch, cache, layer_idx);
+    mlp_block(weights_.layers[static_cast<size_t>(layer_idx)], n_rows);
+    capture(batch, layer_idx + 1);
+  }
+  head(batch);
+  const auto size = [](int64_t rows, int64_t dim) { return static_cast<size_t>(rows * dim); };
+  result.logits = {logits_.data(), size(n_logit_rows, config_.vocab_size)};
+  result.final_norm = {final_norm_.data(), size(n_logit_rows, config_.dim)};
+  result.captured = {captured_.data(), capture_layers_.size() * size(n_capture_rows, config_.dim)};
+  return result;
+}
+
+// Rows of the embedding are decoded from the mapped file: a packed copy would only serve a tied head.
+void Decoder::embed(const ForwardBatch& batch) {
+  const TensorView& table = weights_.embedding;
+  const size_t row_bytes = table.row_bytes();
+  const int64_t dim = config_.dim;
+  const float scale = config_.embedding_scale;
+  pool_.parallel_for(batch.n_rows(), [&](int64_t row, int) {
+    const int32_t token = batch.tokens[static_cast<size_t>(row)];
+    DSPARK_DCHECK(token >= 0 && token < config_.vocab_size);
+    float* out = residual_.data() + row * dim;
+    decode_row(table.dtype, table.data + static_cast<size_t>(token) * row_bytes, out, dim);
+    if (scale == 1.0f) return;
+    for (int64_t i = 0; i < dim; ++i) out[i] *= scale;
+  });
+}
+
+void Decoder::attention_block(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx) {
+  const LayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
+  const LayerConfig& layer = config_.layers[static_cast<size_t>(layer_idx)];
+  const RopeTable& rope = config_.ropes[static_cast<size_t>(layer.rope_idx)];
+  const int64_t n_rows = batch.n_rows();
+  const int64_t q_dim = static_cast<int64_t>(config_.n_heads) * config_.head_dim;
+  const int64_t kv_dim = static_cast<int64_t>(config_.n_kv_heads) * config_.head_dim;
+
+  norm(branch_.data(), residual_.data(), w.attn_norm, n_rows);
+  project_qkv(w, n_rows);
+  if (config_.qk_norm) {
+    rms_norm_heads(pool_, q_.data(), q_dim, w.q_norm.data(), config_.norm_eps, n_rows, config_.n_heads,
+                   config_.head_dim);
+    rms_norm_heads(pool_, k_.data(), kv_dim, w.k_norm.data(), config_.norm_eps, n_rows, config_.n_kv_heads,
+                   config_.head_dim);
+  }
+  apply_rope(pool_, q_.data(), q_dim, rope, batch.positions, config_.n_heads, config_.head_dim);
+  apply_rope(pool_, k_.data(), kv_dim, rope, batch.positions, config_.n_kv_heads, config_.head_dim);
+  kv_write(pool_, cache, layer_idx, batch.runs, k_.data(), v_.data(), kv_dim, kv_dim);
+
+  AttentionArgs args;
+  args.q = q_.data();
+  args.q_stride = q_dim;
+  args.out = attended_.data();
+  args.out_stride = q_dim;
+  args.n_heads = config_.n_heads;
+  args.scale = config_.attention_scale;
+  args.softcap = config_.attention_softcap;
+  args.window = layer.window;
+  attention(pool_, cache, layer_idx, batch.runs, args, scratch_);
+
+  const MatmulJob out = {&w.o, branch_.data(), config_.dim, bias_or_null(w.o_bias)};
+  multiply(attended_.data(), q_dim, n_rows, {&out, 1});
+  add_branch(w.attn_post_norm, n_rows);
+}
+
+void Decoder::project_qkv(const LayerWeights& w, int64_t n_rows) {
+  const MatmulJob jobs[] = {
+      {&w.q, q_.data(), w.q.n_out, bias_or_null(w.q_bias)},
+      {&w.k, k_.data(), w.k.n_out, bias_or_null(w.k_bias)},
+      {&w.v, v_.data(), w.v.n_out, bias_or_null(w.v_bias)},
+  };
+  multiply(branch_.data(), config_.dim, n_rows, jobs);
+}
+
+void Decoder::mlp_block(const LayerWeights& w, int64_t n_rows) {
+  const int64_t ffn_dim = config_.ffn_dim;
+  norm(branch_.data(), residual_.data(), w.ffn_norm, n_rows);
+  const MatmulJob in[] = {
+      {&w.gate, gate_.data(), ffn_dim, bias_or_null(w.gate_bias)},
+      {&w.up, up_.data(), ffn_dim, bias_or_null(w.up_bias)},
+  };
+  multiply(branch_.data(), config_.dim, n_rows, in);
+  gated_activation(pool_, gate_.data(), gate_.data(), up_.data(), n_rows, ffn_dim, config_.activation);
+  const MatmulJob out = {&w.down, branch_.data(), config_.dim, bias_or_null(w.down_bias)};
+  multiply(gate_.data(), ffn_dim, n_rows, {&out, 1});
+  add_branch(w.ffn_post_norm, n_rows);
+}
+
+// Sandwich models norm a branch before it joins the residual stream.
+void Decoder::add_branch(const std::vector<float>& post_norm, int64_t n_rows) {
+  if (!post_norm.empty()) norm(branch_.data(), branch_.data(), post_norm, n_rows);
+  add_rows(pool_, residual_.data(), branch_.data(), n_rows, config_.dim);
+}
+
+void Decoder::capture(const ForwardBatch& batch, int32_t stream) {
+  const size_t dim = static_cast<size_t>(config_.dim);
+  const size_t n_rows = batch.capture_rows.size();
+  for (size_t i = 0; i < capture_layers_.size(); ++i) {
+    if (capture_layers_[i] != stream) continue;
+    float* out = captured_.data() + i * n_rows * dim;
+    for (size_t r = 0; r < n_rows; ++r) {
+      const auto row = static_cast<size_t>(batch.capture_rows[r]);
+      std::memcpy(out + r * dim, residual_.data() + row * dim, dim * sizeof(float));
+    }
+  }
+}
+
+void Decoder::head(const ForwardBatch& batch) {
+  const auto n_rows = static_cast<int64_t>(batch.logit_rows.size());
+  if (n_rows == 0) return;
+  const size_t dim = static_cast<size_t>(config_.dim);
+  for (size_t r = 0; r < batch.logit_rows.size(); ++r) {
+    const auto row = static_cast<size_t>(batch.logit_rows[r]);
+    std::memcpy(final_norm_.data() + r * dim, residual_.data() + row * dim, dim * sizeof(float));
+  }
+  norm(final_norm_.data(), final_norm_.data(), weights_.final_norm, n_rows);
+  const MatmulJob job = {&weights_.head, logits_.data(), config_.vocab_size, nullptr};
+  multiply(final_norm_.data(), config_.dim, n_rows, {&job, 1});
+  if (config_.final_softcap > 0.0f) {
+    softcap_rows(pool_, logits_.data(), n_rows, config_.vocab_size, config_.final_softcap);
+  }
+}
+
+void Decoder::norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows) {
+  rms_norm(pool_, y, config_.dim, x, config_.dim, weight.data(), config_.norm_eps, n_rows, config_.dim);
+}
+
+// All jobs share one set of activation blocks, made only if some weight needs them.
+void Decoder::multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs) {
+  bool quantize = false;
+  for (const MatmulJob& job : jobs) quantize = quantize || uses_int8_activations(job.w->kind);
+  activations_.assign(pool_, x, n_rows, n_in, n_in, quantize);
+  matmul(pool_, jobs, activations_);
+}
+
+}  // namespace dspark

@@ -1,0 +1,70 @@
+#pragma once
+// The generic decoder: llama, qwen2, qwen3 and gemma3 differ by data (ModelConfig), not by code.
+
+#include <memory>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "models/model.h"
+#include "models/weights.h"
+
+namespace dspark {
+
+class Decoder final : public TargetModel {
+ public:
+  /// errors: see TargetModel::load.
+  static Result<std::unique_ptr<TargetModel>> load(std::shared_ptr<const Checkpoint> checkpoint,
+                                                   ModelConfig config, ThreadPool& pool,
+                                                   const ModelOptions& options);
+
+  const ModelConfig& config() const override { return config_; }
+  const Checkpoint& checkpoint() const override { return *checkpoint_; }
+  std::vector<KvLayerShape> kv_shapes() const override;
+  void set_capture_layers(std::vector<int32_t> layers) override { capture_layers_ = std::move(layers); }
+  Status reserve(int64_t n_rows, int64_t n_logit_rows) override;
+  ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override;
+  size_t weight_bytes() const override { return weights_.packed_bytes; }
+
+ private:
+  /// Floats that grow to the largest size asked for and stay.
+  class FloatBuffer {
+   public:
+    /// false when the memory could not be had; the old contents are lost whenever it grows.
+    bool grow(int64_t n_floats);
+    float* data() { return buffer_.as<float>(); }
+
+   private:
+    AlignedBuffer buffer_;
+  };
+
+  Decoder(std::shared_ptr<const Checkpoint> checkpoint, ModelConfig config, ModelWeights weights,
+          ThreadPool& pool);
+
+  bool grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows);
+  void embed(const ForwardBatch& batch);
+  void attention_block(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
+  void project_qkv(const LayerWeights& w, int64_t n_rows);
+  void mlp_block(const LayerWeights& w, int64_t n_rows);
+  void add_branch(const std::vector<float>& post_norm, int64_t n_rows);
+  void capture(const ForwardBatch& batch, int32_t stream);
+  void head(const ForwardBatch& batch);
+  void norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows);
+  void multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs);
+
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  ModelConfig config_;
+  ModelWeights weights_;
+  ThreadPool& pool_;
+  std::vector<int32_t> capture_layers_;
+
+  // Scratch of one forward, rows dense. `residual_` is the stream; `branch_` holds what goes into and comes
+  // out of the attention and the MLP.
+  FloatBuffer residual_, branch_, q_, k_, v_, attended_, gate_, up_;
+  FloatBuffer final_norm_, logits_, captured_;
+  Activations activations_;
+  AttentionScratch scratch_;
+};
+
+}  // namespace dspark

@@ -1,0 +1,29 @@
+#include "models/model.h"
+
+#include <utility>
+
+#include "models/decoder.h"
+
+namespace dspark {
+
+void ForwardBatch::clear() {
+  tokens.clear();
+  positions.clear();
+  runs.clear();
+  logit_rows.clear();
+  capture_rows.clear();
+}
+
+Result<std::unique_ptr<TargetModel>> TargetModel::load(std::shared_ptr<const Checkpoint> checkpoint,
+                                                       ThreadPool& pool, const ModelOptions& options) {
+  DSPARK_ASSIGN_OR_RETURN(ModelConfig config, read_model_config(*checkpoint));
+  return Decoder::load(std::move(checkpoint), std::move(config), pool, options);
+}
+
+Result<std::unique_ptr<TargetModel>> TargetModel::open(const std::string& path, ThreadPool& pool,
+                                                       const ModelOptions& options) {
+  DSPARK_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(path));
+  return load(std::make_shared<const Checkpoint>(std::move(checkpoint)), pool, options);
+}
+
+}  // namespace dspark

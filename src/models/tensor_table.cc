@@ -1,0 +1,148 @@
+#include "models/tensor_table.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace dspark {
+namespace {
+
+using Present = bool (*)(const ModelConfig&);
+constexpr Present kAlways = [](const ModelConfig&) { return true; };
+constexpr Present kPlainOnly = [](const ModelConfig& c) { return !c.sandwich_norms; };
+constexpr Present kSandwich = [](const ModelConfig& c) { return c.sandwich_norms; };
+constexpr Present kQkNorm = [](const ModelConfig& c) { return c.qk_norm; };
+constexpr Present kQkvBias = [](const ModelConfig& c) { return c.qkv_bias; };
+constexpr Present kOBias = [](const ModelConfig& c) { return c.o_bias; };
+constexpr Present kMlpBias = [](const ModelConfig& c) { return c.mlp_bias; };
+
+using W = LayerWeights;
+
+LayerTensor matrix(PackedMatrix W::*slot, Extent out, Extent in, const char* gguf, const char* hf,
+                   RowOrder rows = RowOrder::kPlain) {
+  return {slot, nullptr, out, in, gguf, hf, false, rows, kAlways};
+}
+
+LayerTensor norm(std::vector<float> W::*slot, Extent size, const char* gguf, const char* hf,
+                 Present present) {
+  return {nullptr, slot, size, size, gguf, hf, true, RowOrder::kPlain, present};
+}
+
+LayerTensor bias(std::vector<float> W::*slot, Extent size, const char* gguf, const char* hf, Present present,
+                 RowOrder rows = RowOrder::kPlain) {
+  return {nullptr, slot, size, size, gguf, hf, false, rows, present};
+}
+
+// "post_attention_layernorm" is the norm before the MLP in llama and qwen, and the norm after attention in
+// Gemma. GGUF calls the first ffn_norm and the second post_attention_norm.
+const std::array kLayerTensors = {
+    norm(&W::attn_norm, Extent::kModel, "attn_norm.weight", "input_layernorm.weight", kAlways),
+    matrix(&W::q, Extent::kQuery, Extent::kModel, "attn_q.weight", "self_attn.q_proj.weight",
+           RowOrder::kQueryHeads),
+    matrix(&W::k, Extent::kKeyValue, Extent::kModel, "attn_k.weight", "self_attn.k_proj.weight",
+           RowOrder::kKeyHeads),
+    matrix(&W::v, Extent::kKeyValue, Extent::kModel, "attn_v.weight", "self_attn.v_proj.weight"),
+    bias(&W::q_bias, Extent::kQuery, "attn_q.bias", "self_attn.q_proj.bias", kQkvBias, RowOrder::kQueryHeads),
+    bias(&W::k_bias, Extent::kKeyValue, "attn_k.bias", "self_attn.k_proj.bias", kQkvBias,
+         RowOrder::kKeyHeads),
+    bias(&W::v_bias, Extent::kKeyValue, "attn_v.bias", "self_attn.v_proj.bias", kQkvBias),
+    norm(&W::q_norm, Extent::kHead, "attn_q_norm.weight", "self_attn.q_norm.weight", kQkNorm),
+    norm(&W::k_norm, Extent::kHead, "attn_k_norm.weight", "self_attn.k_norm.weight", kQkNorm),
+    matrix(&W::o, Extent::kModel, Extent::kQuery, "attn_output.weight", "self_attn.o_proj.weight"),
+    bias(&W::o_bias, Extent::kModel, "attn_output.bias", "self_attn.o_proj.bias", kOBias),
+    norm(&W::attn_post_norm, Extent::kModel, "post_attention_norm.weight", "post_attention_layernorm.weight",
+         kSandwich),
+    norm(&W::ffn_norm, Extent::kModel, "ffn_norm.weight", "post_attention_layernorm.weight", kPlainOnly),
+    norm(&W::ffn_norm, Extent::kModel, "ffn_norm.weight", "pre_feedforward_layernorm.weight", kSandwich),
+    matrix(&W::gate, Extent::kFeedForward, Extent::kModel, "ffn_gate.weight", "mlp.gate_proj.weight"),
+    matrix(&W::up, Extent::kFeedForward, Extent::kModel, "ffn_up.weight", "mlp.up_proj.weight"),
+    bias(&W::gate_bias, Extent::kFeedForward, "ffn_gate.bias", "mlp.gate_proj.bias", kMlpBias),
+    bias(&W::up_bias, Extent::kFeedForward, "ffn_up.bias", "mlp.up_proj.bias", kMlpBias),
+    matrix(&W::down, Extent::kModel, Extent::kFeedForward, "ffn_down.weight", "mlp.down_proj.weight"),
+    bias(&W::down_bias, Extent::kModel, "ffn_down.bias", "mlp.down_proj.bias", kMlpBias),
+    norm(&W::ffn_post_norm, Extent::kModel, "post_ffw_norm.weight", "post_feedforward_layernorm.weight",
+         kSandwich),
+};
+
+// Where a safetensors file keeps the language model: alone, or inside a multimodal Gemma 3 (released files,
+// files of transformers 5). The head stands outside of "model.".
+struct Prefix {
+  const char* body;
+  const char* head;
+};
+constexpr Prefix kPrefixes[] = {
+    {"model.", ""}, {"language_model.model.", "language_model."}, {"model.language_model.", ""}};
+
+constexpr std::string_view kOtherModalities[] = {"vision_tower.", "multi_modal_projector.",
+                                                 "model.vision_tower.", "model.multi_modal_projector."};
+
+}  // namespace
+
+std::vector<LayerTensor> layer_tensors(const ModelConfig& config) {
+  std::vector<LayerTensor> tensors;
+  for (const LayerTensor& tensor : kLayerTensors) {
+    if (tensor.present(config)) tensors.push_back(tensor);
+  }
+  return tensors;
+}
+
+int64_t extent_of(const ModelConfig& config, Extent extent) {
+  switch (extent) {
+    case Extent::kModel:
+      return config.dim;
+    case Extent::kQuery:
+      return static_cast<int64_t>(config.n_heads) * config.head_dim;
+    case Extent::kKeyValue:
+      return static_cast<int64_t>(config.n_kv_heads) * config.head_dim;
+    case Extent::kFeedForward:
+      return config.ffn_dim;
+    case Extent::kHead:
+      return config.head_dim;
+  }
+  return 0;
+}
+
+TensorNames::TensorNames(const Checkpoint& checkpoint)
+    : gguf_(checkpoint.format() == Checkpoint::Format::kGguf),
+      prefix_(kPrefixes[0].body),
+      head_prefix_(kPrefixes[0].head) {
+  for (const Prefix& prefix : kPrefixes) {
+    if (gguf_ || checkpoint.find(std::string(prefix.body) + "embed_tokens.weight") == nullptr) continue;
+    prefix_ = prefix.body;
+    head_prefix_ = prefix.head;
+    break;
+  }
+}
+
+std::string TensorNames::layer(const LayerTensor& tensor, int32_t layer_idx) const {
+  if (gguf_) return fmt::format("blk.{}.{}", layer_idx, tensor.gguf);
+  return fmt::format("{}layers.{}.{}", prefix_, layer_idx, tensor.hf);
+}
+
+std::string TensorNames::embedding() const {
+  return gguf_ ? "token_embd.weight" : prefix_ + "embed_tokens.weight";
+}
+
+std::string TensorNames::final_norm() const {
+  return gguf_ ? "output_norm.weight" : prefix_ + "norm.weight";
+}
+
+std::string TensorNames::head() const {
+  return gguf_ ? "output.weight" : head_prefix_ + "lm_head.weight";
+}
+
+bool TensorNames::is_ignorable(std::string_view name, const ModelConfig& config) const {
+  if (gguf_) {
+    // Divisors of the rotary frequencies: read with the config.
+    return config.arch == "llama" && name == "rope_freqs.weight";
+  }
+  // Old exports keep the rotary buffer of every layer; it follows from the config.
+  if (name.ends_with(".rotary_emb.inv_freq")) return true;
+  if (config.tied_head && name == head()) return true;  // a copy of the embedding
+  for (std::string_view prefix : kOtherModalities) {
+    if (config.arch == "gemma3" && name.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
+}  // namespace dspark

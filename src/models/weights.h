@@ -1,0 +1,52 @@
+#pragma once
+// The weights of a decoder, packed for the kernels.
+
+#include <cstddef>
+#include <vector>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "formats/checkpoint.h"
+#include "kernels/matmul.h"
+#include "models/config.h"
+
+namespace dspark {
+
+/// Weights of one layer. Vectors that the architecture does not have stay empty.
+struct LayerWeights {
+  std::vector<float> attn_norm;       // (dim) before attention
+  std::vector<float> attn_post_norm;  // (dim) after attention, before the residual sum: sandwich only
+  std::vector<float> ffn_norm;        // (dim) before the MLP
+  std::vector<float> ffn_post_norm;   // (dim) after the MLP: sandwich only
+  std::vector<float> q_norm;          // (head_dim)
+  std::vector<float> k_norm;          // (head_dim)
+  PackedMatrix q;                     // [n_heads * head_dim, dim], rows in half-split rotary order
+  PackedMatrix k;                     // [n_kv_heads * head_dim, dim], the same
+  PackedMatrix v;                     // [n_kv_heads * head_dim, dim]
+  PackedMatrix o;                     // [dim, n_heads * head_dim]
+  PackedMatrix gate;                  // [ffn_dim, dim]
+  PackedMatrix up;                    // [ffn_dim, dim]
+  PackedMatrix down;                  // [dim, ffn_dim]
+  std::vector<float> q_bias;
+  std::vector<float> k_bias;
+  std::vector<float> v_bias;
+  std::vector<float> o_bias;
+  std::vector<float> gate_bias;
+  std::vector<float> up_bias;
+  std::vector<float> down_bias;
+};
+
+struct ModelWeights {
+  TensorView embedding;  // [vocab_size, dim] in the file: rows are decoded when they are needed
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;  // (dim)
+  PackedMatrix head;              // [vocab_size, dim]; packed from the embedding when tied
+  size_t packed_bytes = 0;
+};
+
+/// Finds every tensor by its name in the file, checks all names and shapes before any work, then packs.
+/// errors: missing, misshapen or unexplained tensors (each listed by name); whatever pack_matrix reports.
+Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config, ThreadPool& pool,
+                                  bool float_activations);
+
+}  // namespace dspark
