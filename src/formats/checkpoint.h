@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -18,20 +19,33 @@
 
 namespace dspark {
 
-/// A GGUF metadata value. Integers of all widths become int64 (uint64 values above its range: corrupt data
-/// unless they are stored as kept-as-is arrays nobody reads); floats become double.
-using MetaValue = std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
-                               std::vector<double>, std::vector<std::string>>;
+/// A metadata value. Integers of all widths become int64 and floats double; uint64 and vector<uint64_t>
+/// appear only where a GGUF uint64 (or one element of an array of them) is above the range of int64. Strings
+/// are the bytes of the file, UTF-8 or not.
+using MetaValue =
+    std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
+                 std::vector<double>, std::vector<std::string>, uint64_t, std::vector<uint64_t>>;
+
+/// One GGUF key as the file spells it, so that a rewrite keeps every width and type. Views into the mapped
+/// file.
+struct RawMeta {
+  std::string_view key;
+  uint32_t type = 0;               // GGUF value type id (gguf_reader.h)
+  std::span<const uint8_t> value;  // the encoded value, without the type id
+};
 
 /// A model file or folder, memory-mapped. Opening reads headers only; tensor bytes are views into the maps,
-/// valid while the Checkpoint lives. Movable. thread: const members from any thread.
+/// valid while the Checkpoint lives (moving it keeps them). GGUF data is aligned as the file promises (32
+/// bytes or general.alignment); safetensors promises nothing: the data of a tensor may start at any byte, so
+/// read elements through memcpy or decode_row. Movable. thread: const members from any thread.
 class Checkpoint {
  public:
   enum class Format { kGguf, kSafetensors };
 
-  /// `path`: a .gguf file, a .safetensors file, or a Hugging Face model folder (config.json +
-  /// model.safetensors, or shards with model.safetensors.index.json). The format is told by content, not by
-  /// name. errors: not_found, corrupt_data, unsupported; messages name the file and the field or tensor.
+  /// `path`: a .gguf file (version 2 or 3, not split), a .safetensors file, or a Hugging Face model folder
+  /// (config.json + model.safetensors, or shards with model.safetensors.index.json). The format is told by
+  /// content, not by name. Tensors keep the order of the file (safetensors: of the data; shards: by name).
+  /// errors: not_found, corrupt_data, unsupported; messages name the file and the field or tensor.
   static Result<Checkpoint> open(const std::string& path);
 
   Checkpoint();
@@ -42,9 +56,13 @@ class Checkpoint {
   Format format() const { return format_; }
   const std::string& path() const { return path_; }
 
-  /// GGUF metadata in file order of keys; empty for safetensors.
+  /// GGUF metadata sorted by key; for safetensors the strings of `__metadata__` (of the first shard that has
+  /// the key).
   const std::map<std::string, MetaValue, std::less<>>& metadata() const { return metadata_; }
+  /// nullptr when absent.
   const MetaValue* meta(std::string_view key) const;
+  /// GGUF keys in the order of the file, undecoded; empty for safetensors.
+  const std::vector<RawMeta>& raw_metadata() const { return raw_metadata_; }
   /// Typed look-ups: nothing when the key is absent or has another kind of value (an int is accepted as
   /// float).
   std::optional<bool> meta_bool(std::string_view key) const;
@@ -72,6 +90,7 @@ class Checkpoint {
   std::string path_;
   std::string folder_;
   std::map<std::string, MetaValue, std::less<>> metadata_;
+  std::vector<RawMeta> raw_metadata_;
   std::unique_ptr<nlohmann::json> config_;
   std::unique_ptr<nlohmann::json> generation_config_;
   std::vector<TensorView> tensors_;
