@@ -20,7 +20,8 @@ namespace dspark {
 /// Buffers reused from call to call.
 struct SamplerScratch {
   std::vector<float> row;             // (vocab) logits after steps 2-5
-  std::vector<Candidate> candidates;  // survivors
+  std::vector<Candidate> candidates;  // survivors of steps 7-9
+  std::vector<float> heads;           // large logits, for top_k
 };
 
 /// Steps 2-5 in place. counts may be null when params has no penalties.
@@ -28,10 +29,10 @@ struct SamplerScratch {
 void apply_bias_and_penalties(std::span<float> logits, const SamplingParams& params,
                               const TokenCounts* counts);
 
-/// Steps 6-9 on a row after step 5. `out`: the tokens that are left with weight > 0, ids ascending, weights
-/// exp((logit - max) / temperature). requires: !params.greedy(), at least one logit above -infinity.
-void filter_candidates(std::span<const float> logits, const SamplingParams& params,
-                       std::vector<Candidate>& out);
+/// Steps 6-9 on a row after step 5. scratch.candidates: the tokens that are left with weight > 0, ids
+/// ascending, weights exp((logit - max) / temperature). requires: !params.greedy(), at least one logit above
+/// -infinity.
+void filter_candidates(std::span<const float> logits, const SamplingParams& params, SamplerScratch& scratch);
 
 /// Index of the largest value, the lowest on ties; NaN never wins. requires: not empty.
 int32_t argmax(std::span<const float> logits);

@@ -21,8 +21,8 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;  // > 0; over ids of prompt and output; 1: off
   float presence_penalty = 0.0f;    // once per id that occurs in the output
   float frequency_penalty = 0.0f;   // per occurrence in the output
-  std::vector<std::pair<int32_t, float>> logit_bias;  // (token id, added to its logit), each id once
-  uint64_t seed = 0;                                  // noise is a pure function of (seed, position, token)
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // (token id, added to its logit), each id once
+  uint64_t seed = 0;  // noise is a pure function of (seed, position, token)
 
   /// errors: invalid_argument naming the field, its allowed range and the value found.
   Status validate(int32_t vocab_size) const;

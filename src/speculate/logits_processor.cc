@@ -1,0 +1,147 @@
+#include "speculate/logits_processor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "speculate/row_max.h"
+
+namespace dspark {
+namespace {
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+/// The k-th largest logit; tokens below it are dropped by top_k. NaN is ignored.
+/// Works on a short list of large values instead of sorting the row.
+float kth_largest(std::span<const float> logits, size_t k, std::vector<float>& heads) {
+  const size_t room = 2 * k + 256;
+  const auto keep_k = [&heads, k] {
+    std::nth_element(heads.begin(), heads.begin() + static_cast<std::ptrdiff_t>(k - 1), heads.end(),
+                     std::greater<>());
+    heads.resize(k);
+    return heads[k - 1];
+  };
+  heads.clear();
+  float threshold = kLowest;
+  for (float logit : logits) {
+    if (!(logit >= threshold)) continue;
+    heads.push_back(logit);
+    if (heads.size() == room) threshold = keep_k();
+  }
+  return heads.size() < k ? kLowest : keep_k();
+}
+
+/// Gathers tokens with logit >= lowest, ids ascending, weights still unset.
+void gather(std::span<const float> logits, double lowest, std::vector<Candidate>& out) {
+  out.clear();
+  for (size_t v = 0; v < logits.size(); ++v) {
+    if (logits[v] >= lowest && logits[v] > kLowest) {
+      out.push_back({static_cast<int32_t>(v), logits[v], 0.0});
+    }
+  }
+}
+
+void set_weights(std::vector<Candidate>& candidates, float max_logit, float temperature) {
+  for (Candidate& c : candidates) c.weight = coupled_weight(c.logit, max_logit, temperature);
+}
+
+/// Step 8 on a list that min_p already shortened.
+void keep_top_k(std::vector<Candidate>& candidates, size_t k, std::vector<float>& values) {
+  if (k >= candidates.size()) return;
+  values.clear();
+  for (const Candidate& c : candidates) values.push_back(c.logit);
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(k - 1), values.end(),
+                   std::greater<>());
+  const float threshold = values[k - 1];
+  std::erase_if(candidates, [threshold](const Candidate& c) { return c.logit < threshold; });
+}
+
+/// Step 9. A token that stays has more than (1 - top_p) of the mass at and behind it, all in tokens no larger
+/// than itself: those below (1 - top_p) * mass / n need not be sorted.
+void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
+  double mass = 0.0;
+  for (const Candidate& c : candidates) mass += c.weight;
+  const double floor = (1.0 - top_p) * mass / static_cast<double>(candidates.size()) * (1.0 - 1e-9);
+  std::erase_if(candidates, [floor](const Candidate& c) { return c.weight < floor; });
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  });
+  size_t n_kept = 0;
+  double before = 0.0;
+  while (n_kept < candidates.size() && (n_kept == 0 || before < top_p * mass)) {
+    before += candidates[n_kept++].weight;
+  }
+  candidates.resize(n_kept);
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+}
+
+}  // namespace
+
+void apply_bias_and_penalties(std::span<float> logits, const SamplingParams& params,
+                              const TokenCounts* counts) {
+  for (const auto& [id, bias] : params.logit_bias) logits[static_cast<size_t>(id)] += bias;
+  if (counts == nullptr || !params.has_penalties()) return;
+  const double repetition = params.repetition_penalty;
+  for (const TokenCounts::Entry& entry : counts->entries()) {
+    if (!entry.in_prompt && entry.in_output == 0) continue;
+    double logit = logits[static_cast<size_t>(entry.token)];
+    if (repetition != 1.0) logit = logit > 0.0 ? logit / repetition : logit * repetition;
+    if (entry.in_output > 0) {
+      logit -= static_cast<double>(params.frequency_penalty) * entry.in_output;
+      logit -= static_cast<double>(params.presence_penalty);
+    }
+    logits[static_cast<size_t>(entry.token)] = static_cast<float>(logit);
+  }
+}
+
+void filter_candidates(std::span<const float> logits, const SamplingParams& params, SamplerScratch& scratch) {
+  std::vector<Candidate>& out = scratch.candidates;
+  const float max_logit = row_max(logits);
+  const auto k = static_cast<size_t>(std::max(params.top_k, 0));
+  const bool cuts_by_k = k > 0 && k < logits.size();
+  if (params.min_p > 0.0f) {
+    // The logit bound only saves exponentials; the weight decides.
+    const double lowest =
+        static_cast<double>(max_logit) +
+        static_cast<double>(params.temperature) * (std::log(static_cast<double>(params.min_p)) - 1e-6);
+    gather(logits, lowest, out);
+    set_weights(out, max_logit, params.temperature);
+    std::erase_if(out, [&](const Candidate& c) { return c.weight < static_cast<double>(params.min_p); });
+    if (cuts_by_k) keep_top_k(out, k, scratch.heads);
+  } else {
+    gather(logits, cuts_by_k ? kth_largest(logits, k, scratch.heads) : kLowest, out);
+    set_weights(out, max_logit, params.temperature);
+  }
+  std::erase_if(out, [](const Candidate& c) { return !(c.weight > 0.0); });
+  if (params.top_p < 1.0f && !out.empty()) keep_top_p(out, params.top_p);
+}
+
+int32_t argmax(std::span<const float> logits) {
+  const float largest = row_max(logits);
+  const auto at = std::find(logits.begin(), logits.end(), largest);
+  return at == logits.end() ? 0 : static_cast<int32_t>(at - logits.begin());
+}
+
+int32_t choose_token(std::span<const float> logits, const SamplingParams& params, const TokenCounts* counts,
+                     int64_t position, SamplerScratch& scratch) {
+  std::span<const float> row = logits;
+  if (!params.logit_bias.empty() || params.has_penalties()) {
+    scratch.row.assign(logits.begin(), logits.end());
+    apply_bias_and_penalties(scratch.row, params, counts);
+    row = scratch.row;
+  }
+  if (params.greedy()) return argmax(row);
+  const auto key_position = static_cast<uint64_t>(position);
+  int32_t pick = -1;
+  if (params.has_filters()) {
+    filter_candidates(row, params, scratch);
+    pick = coupled_pick(scratch.candidates, params.seed, key_position);
+  } else {
+    pick = coupled_pick_row(row, params.temperature, params.seed, key_position);
+  }
+  return pick >= 0 ? pick : argmax(row);  // a row of -infinity or NaN only
+}
+
+}  // namespace dspark

@@ -1,0 +1,173 @@
+// Noise vectors, coupled picks, and the row pick that skips most logarithms.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "base/philox.h"
+#include "speculate/accept.h"
+#include "speculate/coupled.h"
+#include "speculate/golden_json.h"
+#include "speculate/logits_processor.h"
+
+namespace dspark {
+namespace {
+
+using nlohmann::json;
+
+std::vector<json> files() {
+  return test::fixture_and_golden("coupled.json", "draft/rules/coupled.json");
+}
+
+uint64_t as_u64(const json& text) {
+  return std::stoull(text.get<std::string>());
+}
+
+std::vector<Candidate> candidates_of(const std::vector<double>& p) {
+  std::vector<Candidate> all;
+  for (size_t v = 0; v < p.size(); ++v) all.push_back({static_cast<int32_t>(v), 0.0f, p[v]});
+  return all;
+}
+
+TEST(Coupled, PhiloxKnownAnswers) {
+  for (const json& file : files()) {
+    ASSERT_EQ(file["philox4x32_10"].size(), 3u);
+    for (const json& c : file["philox4x32_10"]) {
+      const auto out =
+          philox4x32_10(c["counter"].get<std::array<uint32_t, 4>>(), c["key"].get<std::array<uint32_t, 2>>());
+      EXPECT_EQ(out, (c["output"].get<std::array<uint32_t, 4>>()));
+    }
+    for (const json& c : file["noise"]) {
+      const uint64_t seed = as_u64(c["seed"]), position = as_u64(c["position"]);
+      const auto token = c["token"].get<uint32_t>();
+      EXPECT_EQ(uniform_of_word(noise_word(seed, position, token)), c["u"].get<double>());
+      EXPECT_NEAR(noise_gumbel(seed, position, token), c["gumbel"].get<double>(), 1e-12);
+    }
+  }
+}
+
+TEST(Coupled, ReferencePicksAndRounds) {
+  for (const json& file : files()) {
+    ASSERT_GE(file["picks"].size(), 20u);
+    for (const json& c : file["picks"]) {
+      EXPECT_EQ(coupled_pick(candidates_of(c["p"]), as_u64(c["seed"]), as_u64(c["position"])), c["token"]);
+    }
+    ASSERT_GE(file["rounds"].size(), 10u);
+    for (const json& c : file["rounds"]) {
+      const uint64_t seed = as_u64(c["seed"]);
+      const auto anchor = c["anchor_position"].get<uint64_t>();
+      const auto drafts = c["drafted"].get<std::vector<int32_t>>();
+      for (size_t i = 0; i < drafts.size(); ++i) {
+        EXPECT_EQ(coupled_pick(candidates_of(c["p_d"][i]), seed, anchor + 1 + i), drafts[i]);
+      }
+      std::vector<int32_t> committed;
+      const AcceptResult result = accept_run(drafts, [&](int32_t i) {
+        const auto row = static_cast<size_t>(i);
+        committed.push_back(coupled_pick(candidates_of(c["p_t"][row]), seed, anchor + 1 + row));
+        return committed.back();
+      });
+      EXPECT_EQ(result.accepted, c["accepted"]);
+      EXPECT_EQ(result.last_pick, c["next_token"]);
+      EXPECT_EQ(result.is_bonus, static_cast<size_t>(result.accepted) == drafts.size());
+      EXPECT_EQ(committed, c["committed"].get<std::vector<int32_t>>());
+    }
+  }
+}
+
+/// How often target and draft pick the same under shared noise.
+TEST(Coupled, MatchRateIsTheFormulas) {
+  for (const json& file : files()) {
+    for (const json& c : file["match"]) {
+      const auto p = candidates_of(c["p"]), q = candidates_of(c["q"]);
+      constexpr int kDraws = 4000;
+      int equal = 0;
+      for (int i = 0; i < kDraws; ++i) {
+        const auto position = static_cast<uint64_t>(i);
+        equal += coupled_pick(p, 99, position) == coupled_pick(q, 99, position) ? 1 : 0;
+      }
+      const double expected = c["match_probability"];
+      const double sigma = std::sqrt(expected * (1 - expected) / kDraws) + 1e-3;
+      EXPECT_NEAR(static_cast<double>(equal) / kDraws, expected, 5 * sigma);
+    }
+  }
+}
+
+TEST(Coupled, RowPickEqualsBruteForce) {
+  std::mt19937 rng(11);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<float> logits(static_cast<size_t>(rng() % 3000 + 1));
+    const float spread = std::array{0.0f, 0.1f, 1.0f, 4.0f, 12.0f, 60.0f}[rng() % 6];
+    std::normal_distribution<float> normal(static_cast<float>(rng() % 200) - 100.0f, spread + 1e-6f);
+    for (float& l : logits) l = rng() % 50 == 0 ? -std::numeric_limits<float>::infinity() : normal(rng);
+    const float temperature = std::array{0.0001f, 0.05f, 0.7f, 1.0f, 1.7f, 50.0f}[rng() % 6];
+    const uint64_t seed = (uint64_t{rng()} << 32) | rng(), position = rng();
+    SamplerScratch scratch;
+    SamplingParams params;
+    params.temperature = temperature;
+    filter_candidates(logits, params, scratch);
+    if (scratch.candidates.empty()) continue;
+    ASSERT_EQ(coupled_pick_row(logits, temperature, seed, position),
+              coupled_pick(scratch.candidates, seed, position))
+        << "n " << logits.size() << " T " << temperature << " spread " << spread;
+  }
+}
+
+TEST(Coupled, RowPickEqualsBruteForceOnAVocabulary) {
+  std::mt19937 rng(12);
+  std::vector<float> logits(49152);
+  std::normal_distribution<float> normal(0.0f, 3.0f);
+  for (float& l : logits) l = normal(rng);
+  SamplerScratch scratch;
+  filter_candidates(logits, {}, scratch);
+  for (uint64_t position = 0; position < 40; ++position) {
+    ASSERT_EQ(coupled_pick_row(logits, 1.0f, 5, position), coupled_pick(scratch.candidates, 5, position));
+  }
+}
+
+/// Pearson's statistic of picks against the softmax; each bound fails once in 10^6 for a correct sampler,
+/// and the seeds are fixed.
+TEST(Coupled, PicksFollowTheSoftmax) {
+  const std::vector<float> logits = {0.0f, 1.0f, -1.0f, 2.0f, 0.5f, -3.0f};
+  for (float temperature : {0.7f, 1.0f, 2.0f}) {
+    constexpr int kDraws = 60000;
+    std::array<int, 6> seen{};
+    for (int i = 0; i < kDraws; ++i) {
+      ++seen[static_cast<size_t>(coupled_pick_row(logits, temperature, 77, static_cast<uint64_t>(i)))];
+    }
+    double mass = 0.0, chi2 = 0.0;
+    for (float l : logits) mass += coupled_weight(l, 2.0f, temperature);
+    for (size_t v = 0; v < 6; ++v) {
+      const double expected = kDraws * coupled_weight(logits[v], 2.0f, temperature) / mass;
+      chi2 += (seen[v] - expected) * (seen[v] - expected) / expected;
+    }
+    EXPECT_LT(chi2, 35.9);  // 5 degrees of freedom
+  }
+}
+
+TEST(Coupled, AcceptStopsAtTheFirstDifferenceAndAsksNoFurther) {
+  const std::vector<int32_t> drafts = {4, 5, 6};
+  int calls = 0;
+  const auto picks = [&](std::vector<int32_t> target) {
+    calls = 0;
+    return accept_run(drafts, [&calls, target](int32_t i) {
+      EXPECT_EQ(calls++, i);
+      return target[static_cast<size_t>(i)];
+    });
+  };
+  AcceptResult result = picks({4, 9, 6, 7});
+  EXPECT_EQ(result.accepted, 1);
+  EXPECT_EQ(result.last_pick, 9);
+  EXPECT_FALSE(result.is_bonus);
+  EXPECT_EQ(calls, 2);
+  result = picks({4, 5, 6, 7});
+  EXPECT_EQ(result.accepted, 3);
+  EXPECT_EQ(result.last_pick, 7);
+  EXPECT_TRUE(result.is_bonus);
+  result = accept_run({}, [](int32_t) { return 3; });
+  EXPECT_EQ(result.accepted, 0);
+  EXPECT_TRUE(result.is_bonus);
+}
+
+}  // namespace
+}  // namespace dspark

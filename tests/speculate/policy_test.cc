@@ -1,0 +1,108 @@
+// Verify policies and the counters of speculation.
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "speculate/golden_json.h"
+#include "speculate/scheduler.h"
+#include "speculate/stats.h"
+
+namespace dspark {
+namespace {
+
+using nlohmann::json;
+
+TEST(VerifyPolicy, ParsesWhatItPrints) {
+  for (const char* text : {"off", "fixed:0", "fixed:1", "fixed:16", "fixed:64"}) {
+    const auto policy = VerifyPolicy::parse(text);
+    ASSERT_TRUE(policy.ok()) << text;
+    EXPECT_EQ(policy->to_string(), text);
+  }
+  EXPECT_EQ(VerifyPolicy::parse("fixed:7")->draft_tokens(), 7);
+  EXPECT_EQ(VerifyPolicy::parse("off")->draft_tokens(), 0);
+}
+
+TEST(VerifyPolicy, RefusesTheRestByName) {
+  for (const char* text : {"", "fixed", "fixed:", "fixed:-1", "fixed:65", "fixed:3x", "fixed: 3", "on",
+                           "fixed:99999999999999999999", "Off", "off:1", "fixed:1:2"}) {
+    const auto policy = VerifyPolicy::parse(text);
+    ASSERT_FALSE(policy.ok()) << text;
+    EXPECT_EQ(policy.status().code(), StatusCode::kInvalidArgument) << text;
+    EXPECT_NE(policy.status().message().find("'" + std::string(text) + "'"), std::string::npos);
+  }
+  for (const char* text : {"adaptive", "threshold:0.5", "causal"}) {
+    EXPECT_EQ(VerifyPolicy::parse(text).status().code(), StatusCode::kUnsupported) << text;
+  }
+}
+
+TEST(VerifyPolicy, LengthsAndRowCap) {
+  EXPECT_EQ(verify_length(VerifyPolicy::off(), 5), 0);
+  EXPECT_EQ(verify_length(VerifyPolicy::fixed(3), 5), 3);
+  EXPECT_EQ(verify_length(VerifyPolicy::fixed(3), 2), 2);
+  std::vector<int32_t> lengths = {4, 0, 7, 7};
+  cap_verify_rows(lengths, 100);
+  EXPECT_EQ(lengths, (std::vector<int32_t>{4, 0, 7, 7}));
+  cap_verify_rows(lengths, 15);  // 22 rows: seven fewer
+  EXPECT_EQ(lengths, (std::vector<int32_t>{4, 0, 4, 3}));
+  cap_verify_rows(lengths, 4);
+  EXPECT_EQ(lengths, (std::vector<int32_t>{0, 0, 0, 0}));
+  std::mt19937 rng(5);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<int32_t> random(rng() % 20 + 1);
+    for (int32_t& l : random) l = static_cast<int32_t>(rng() % 17);
+    const auto before = random;
+    const auto n = static_cast<int64_t>(random.size());
+    const int64_t limit = n + static_cast<int64_t>(rng() % 60);
+    cap_verify_rows(random, limit);
+    const int64_t total = std::accumulate(random.begin(), random.end(), n);
+    EXPECT_EQ(total, std::min(limit, std::accumulate(before.begin(), before.end(), n)));
+    for (size_t i = 0; i < random.size(); ++i) EXPECT_LE(random[i], before[i]);
+  }
+}
+
+void expect_rate(const json& want, double got) {
+  if (want.is_null()) {
+    EXPECT_LT(got, 0.0);
+  } else {
+    EXPECT_NEAR(got, want.get<double>(), 1e-12);
+  }
+}
+
+TEST(SpeculationStats, ReferenceCases) {
+  for (const json& file : test::fixture_and_golden("statistics.json", "draft/rules/statistics.json")) {
+    ASSERT_GE(file.size(), 10u);
+    for (const json& c : file) {
+      SpeculationStats total;
+      for (const json& sample : c["samples"]) {
+        SpeculationStats one;
+        for (const json& r : sample) {
+          RoundRecord round;
+          round.proposal_length = r["proposal_length"];
+          round.accepted = r["accepted"];
+          round.acceptance_length = r["acceptance_length"];
+          round.verified = round.proposal_length;
+          round.drafted = c["max_proposal"];
+          one.add(round);
+        }
+        total.add(one);
+      }
+      const json& want = c["expect"];
+      EXPECT_EQ(total.rounds, want["rounds"].get<int64_t>());
+      EXPECT_NEAR(total.accept_len(), want["accept_len"].get<double>(), 1e-12);
+      EXPECT_NEAR(total.propose_mean(), want["propose_mean"].get<double>(), 1e-12);
+      EXPECT_NEAR(total.verify_rate(), want["verify_rate"].get<double>(), 1e-12);
+      for (int j = 0; j < c["max_proposal"].get<int>(); ++j) {
+        const auto at = static_cast<size_t>(j);
+        expect_rate(want["accept_rate_at"][at], total.accept_rate_at(j));
+        expect_rate(want["conditional_acceptance_at"][at], total.conditional_acceptance_at(j));
+      }
+      EXPECT_EQ(total.trimmed, total.drafted - total.verified);
+      EXPECT_GE(total.verified, total.accepted);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dspark
