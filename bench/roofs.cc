@@ -1,0 +1,160 @@
+// Measures what the machine itself can do: reading memory and multiplying int8, with all given threads.
+//
+//   roofs [threads] [seconds]     prints {"threads":..., "read_gb_per_s":..., "int8_gop_per_s":...}
+//
+// A stand-alone program: bench/compare_peers.py compiles it with -O3 -march=native and runs it between the
+// rounds of a comparison, because a shared machine's roof moves from hour to hour.
+
+#include <immintrin.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kBytesPerThread = size_t{256} << 20;  // far beyond any last-level cache
+constexpr int64_t kDotsPerRun = 1 << 22;
+
+// Seconds that the slowest of n_threads needs for work(thread_idx); all start together.
+template <typename Work>
+double time_together(int n_threads, const Work& work) {
+  std::atomic<int> waiting{n_threads};
+  std::vector<double> seconds(static_cast<size_t>(n_threads));
+  const auto body = [&](int idx) {
+    waiting.fetch_sub(1);
+    while (waiting.load() > 0) {
+    }
+    const Clock::time_point start = Clock::now();
+    work(idx);
+    seconds[static_cast<size_t>(idx)] = std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  std::vector<std::thread> threads;
+  for (int i = 1; i < n_threads; ++i) threads.emplace_back(body, i);
+  body(0);
+  for (std::thread& thread : threads) thread.join();
+  return *std::max_element(seconds.begin(), seconds.end());
+}
+
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+
+uint64_t read_all(const uint8_t* data, size_t size) {
+  __m512i sum[4] = {};
+  for (size_t at = 0; at < size; at += 256) {
+    for (int i = 0; i < 4; ++i) {
+      _mm_prefetch(reinterpret_cast<const char*>(data + at + 2048 + i * 64), _MM_HINT_T0);
+      sum[i] = _mm512_xor_si512(sum[i], _mm512_load_si512(data + at + i * 64));
+    }
+  }
+  const __m512i all = _mm512_xor_si512(_mm512_xor_si512(sum[0], sum[1]), _mm512_xor_si512(sum[2], sum[3]));
+  return static_cast<uint64_t>(_mm512_reduce_add_epi64(all));
+}
+
+constexpr double kOpsPerDot = 64 * 2;  // 64 int8 products and as many additions
+constexpr int kChains = 12;            // hides the latency of the instruction
+
+uint64_t multiply(int64_t n_dots) {
+  __m512i sum[kChains] = {};
+  for (__m512i& s : sum) asm volatile("" : "+v"(s));  // not known to be equal, so no chain is shared
+  __m512i a = _mm512_set1_epi8(3);
+  const __m512i b = _mm512_set1_epi8(5);
+  for (int64_t n = 0; n < n_dots; n += kChains) {
+    for (int i = 0; i < kChains; ++i) sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
+    asm volatile("" : "+v"(a));  // looks new each time, so no product is taken out of the loop
+  }
+  for (int i = 1; i < kChains; ++i) sum[0] = _mm512_add_epi32(sum[0], sum[i]);
+  return static_cast<uint64_t>(_mm512_reduce_add_epi32(sum[0]));
+}
+
+#elif defined(__AVX2__)
+
+uint64_t read_all(const uint8_t* data, size_t size) {
+  __m256i sum[4] = {};
+  for (size_t at = 0; at < size; at += 128) {
+    for (int i = 0; i < 4; ++i) {
+      const auto* line = reinterpret_cast<const __m256i*>(data + at + static_cast<size_t>(i) * 32);
+      sum[i] = _mm256_xor_si256(sum[i], _mm256_load_si256(line));
+    }
+  }
+  const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
+  return static_cast<uint64_t>(_mm256_extract_epi64(all, 0));
+}
+
+constexpr double kOpsPerDot = 32 * 2;
+constexpr int kChains = 6;
+
+uint64_t multiply(int64_t n_dots) {
+  __m256i sum[kChains] = {};
+  for (__m256i& s : sum) asm volatile("" : "+x"(s));  // not known to be equal, so no chain is shared
+  __m256i a = _mm256_set1_epi8(3);
+  const __m256i b = _mm256_set1_epi8(5);
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int64_t n = 0; n < n_dots; n += kChains) {
+    for (int i = 0; i < kChains; ++i) {
+      sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
+    }
+    asm volatile("" : "+x"(a));  // looks new each time, so no product is taken out of the loop
+  }
+  for (int i = 1; i < kChains; ++i) sum[0] = _mm256_add_epi32(sum[0], sum[i]);
+  return static_cast<uint64_t>(_mm256_extract_epi64(sum[0], 0));
+}
+
+#else
+#error "roofs.cc measures x86-64 with AVX2 or AVX-512 VNNI; compile with -march=native"
+#endif
+
+std::atomic<uint64_t> sink{0};  // keeps the results alive
+
+double read_roof(int n_threads, const std::vector<uint8_t*>& memory, double limit_s) {
+  double best = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    const double seconds = time_together(
+        n_threads, [&](int idx) { sink += read_all(memory[static_cast<size_t>(idx)], kBytesPerThread); });
+    best = std::max(best, static_cast<double>(kBytesPerThread) * n_threads / seconds * 1e-9);
+  } while (std::chrono::duration<double>(Clock::now() - start).count() < limit_s);
+  return best;
+}
+
+double int8_roof(int n_threads, double limit_s) {
+  double best = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    const double seconds = time_together(n_threads, [&](int) { sink += multiply(kDotsPerRun); });
+    best = std::max(best, static_cast<double>(kDotsPerRun) * kOpsPerDot * n_threads / seconds * 1e-9);
+  } while (std::chrono::duration<double>(Clock::now() - start).count() < limit_s);
+  return best;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int n_threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
+  const double seconds = argc > 2 ? std::max(0.05, std::atof(argv[2])) : 1.0;
+  std::vector<uint8_t*> memory;
+  for (int i = 0; i < n_threads; ++i) {
+    // One prefetch distance more than is read.
+    void* block = std::aligned_alloc(size_t{2} << 20, kBytesPerThread + (size_t{2} << 20));
+    if (block == nullptr) {
+      std::fprintf(stderr, "roofs: error: out of memory\n");
+      return 1;
+    }
+    madvise(block, kBytesPerThread, MADV_HUGEPAGE);
+    std::memset(block, i + 1, kBytesPerThread + (size_t{2} << 20));
+    memory.push_back(static_cast<uint8_t*>(block));
+  }
+  const double read = read_roof(n_threads, memory, seconds / 2);
+  const double int8 = int8_roof(n_threads, seconds / 2);
+  std::printf("{\"threads\":%d,\"read_gb_per_s\":%.1f,\"int8_gop_per_s\":%.0f}\n", n_threads, read, int8);
+  for (uint8_t* block : memory) std::free(block);
+  return sink.load() == 1 ? 3 : 0;
+}
