@@ -6,10 +6,12 @@
 // differ between instruction sets.
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "base/aligned_buffer.h"
+#include "base/arena.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "tensor/tensor.h"
@@ -49,14 +51,15 @@ struct PackedMatrix {
   int64_t n_in = 0;
   int64_t n_panels = 0;
   size_t panel_bytes = 0;
-  AlignedBuffer data;
+  std::span<uint8_t> data;               // (n_panels, panel_bytes)
+  std::shared_ptr<AlignedBuffer> owner;  // keeps `data` alive
 };
 
 /// Packs a [out, in] tensor. `float_activations`: decode to F32 and multiply in float whatever the type
 /// (the exact path of tests; costs memory). `row_order` (size out, or empty): packed row i = stored row
 /// row_order[i]. errors: unsupported type or shape, out_of_memory; the message names the tensor.
 Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations = false,
-                                 std::span<const int32_t> row_order = {});
+                                 std::span<const int32_t> row_order = {}, Arena* arena = nullptr);
 
 /// The input rows of one or more products: the floats, and (made on demand) their int8 blocks.
 /// Reused between calls: buffers grow to the largest size seen and stay.

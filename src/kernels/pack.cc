@@ -2,8 +2,10 @@
 // changes.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
 
 #include "kernels/matmul.h"
 #include "kernels/panels.h"
@@ -199,33 +201,42 @@ void put_f16(uint8_t* lanes, int lane, uint16_t bits) {
   std::memcpy(lanes + 2 * lane, &bits, 2);
 }
 
+// Writes one block of 16 rows: quants at `quants`, scales at `scales`, the chunk's super-scales at `super`.
+void pack_block(const KindInfo& kind, const uint8_t* const* rows, int64_t b, uint8_t* quants, uint8_t* scales,
+                uint8_t* super) {
+  RowBlock blocks[kPanelRows];
+  for (int lane = 0; lane < kPanelRows; ++lane) {
+    RowBlock& block = blocks[lane];
+    if (rows[lane] != nullptr) {
+      block = kind.read(rows[lane], b);
+    } else {
+      std::memset(block.q, kind.bias, sizeof(block.q));
+    }
+    if (kind.layout.super_bytes == 0) {
+      put_f16(scales, lane, block.d);
+      if (kind.layout.scale_bytes == 64) put_f16(scales + 32, lane, block.m);
+    } else {
+      scales[lane] = block.scale;
+      scales[16 + lane] = block.scale2;
+      put_f16(super, lane, block.d);
+      if (kind.layout.super_bytes == 64) put_f16(super + 32, lane, block.m);
+    }
+  }
+  write_quants(kind, blocks, quants);
+}
+
 void pack_int_panel(const KindInfo& kind, const uint8_t* const* rows, int64_t n_blocks, uint8_t* panel) {
   const PanelLayout& layout = kind.layout;
-  uint8_t* scales = panel + static_cast<size_t>(n_blocks) * layout.quant_bytes;
-  uint8_t* supers = scales + round_up(static_cast<size_t>(n_blocks) * layout.scale_bytes, 64);
-  RowBlock blocks[kPanelRows];
-  for (int64_t b = 0; b < n_blocks; ++b) {
-    uint8_t* s = scales + b * layout.scale_bytes;
-    for (int lane = 0; lane < kPanelRows; ++lane) {
-      RowBlock& block = blocks[lane];
-      if (rows[lane] != nullptr) {
-        block = kind.read(rows[lane], b);
-      } else {
-        block = RowBlock{};
-        std::memset(block.q, kind.bias, sizeof(block.q));
-      }
-      if (layout.super_bytes == 0) {
-        put_f16(s, lane, block.d);
-        if (layout.scale_bytes == 64) put_f16(s + 32, lane, block.m);
-      } else {
-        s[lane] = block.scale;
-        s[16 + lane] = block.scale2;
-        uint8_t* super = supers + b / 8 * layout.super_bytes;
-        put_f16(super, lane, block.d);
-        if (layout.super_bytes == 64) put_f16(super + 32, lane, block.m);
-      }
+  uint8_t* chunk = panel;
+  for (int64_t first = 0; first < n_blocks; first += kChunkBlocks) {
+    const int64_t n = std::min<int64_t>(kChunkBlocks, n_blocks - first);
+    uint8_t* scales = chunk + n * layout.quant_bytes;
+    uint8_t* super = chunk + super_offset(layout, n);
+    for (int64_t i = 0; i < n; ++i) {
+      pack_block(kind, rows, first + i, chunk + i * layout.quant_bytes, scales + i * layout.scale_bytes,
+                 super);
     }
-    write_quants(kind, blocks, panel + b * layout.quant_bytes);
+    chunk += chunk_bytes(layout, n);
   }
 }
 
@@ -272,10 +283,9 @@ size_t panel_bytes_of(const PackedMatrix& m) {
       break;
   }
   const PanelLayout& layout = int_kind(m.source)->layout;
-  const size_t n_blocks = n_in / kActBlock;
-  return round_up(n_blocks * layout.quant_bytes + round_up(n_blocks * layout.scale_bytes, 64) +
-                      (n_blocks + 7) / 8 * layout.super_bytes,
-                  64);
+  const int64_t n_blocks = m.n_in / kActBlock, tail = n_blocks % kChunkBlocks;
+  return static_cast<size_t>(n_blocks / kChunkBlocks * chunk_bytes(layout, kChunkBlocks) +
+                             (tail > 0 ? chunk_bytes(layout, tail) : 0));
 }
 
 }  // namespace
@@ -285,7 +295,7 @@ bool uses_int8_activations(PackKind kind) {
 }
 
 Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations,
-                                 std::span<const int32_t> row_order) {
+                                 std::span<const int32_t> row_order, Arena* arena) {
   if (tensor.shape.size() != 2 || tensor.n_elements() == 0) {
     return invalid_argument(fmt::format("{}: want a non-empty matrix [out, in], found {} dimensions",
                                         tensor.name, tensor.shape.size()));
@@ -301,7 +311,11 @@ Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, boo
   m.n_in = tensor.shape[1];
   m.n_panels = (m.n_out + kPanelRows - 1) / kPanelRows;
   m.panel_bytes = panel_bytes_of(m);
-  m.data = AlignedBuffer(m.panel_bytes * static_cast<size_t>(m.n_panels));
+  Arena own;
+  ArenaBlock block =
+      (arena != nullptr ? *arena : own).allocate(m.panel_bytes * static_cast<size_t>(m.n_panels));
+  m.data = block.bytes;
+  m.owner = std::move(block.owner);
   if (m.data.data() == nullptr) return out_of_memory(tensor.name + ": cannot allocate packed weights");
 
   const size_t row_bytes = tensor.row_bytes();

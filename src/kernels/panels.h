@@ -3,13 +3,12 @@
 // kernels.
 //
 // A panel holds kPanelRows = 16 output rows of one matrix, K split in blocks of 32. For the integer kinds it
-// is three regions, each starting on a cache line:
-//   quants  n_blocks x quant_bytes  values as unsigned integers (stored value + bias), in 8 groups of 4
-//   K-elements;
-//                                   byte [lane * 4 + j] of group g is row `lane`, element 4 g + j of the
-//                                   block
-//   scales  n_blocks x scale_bytes  per block: 16 lanes of each scale, lane after lane
-//   supers  n_supers x super_bytes  per 8 blocks (K-quants): 16 lanes of f16 d, then of f16 dmin
+// is a sequence of chunks of up to 8 blocks (one super-block of the K-quants), read front to back; a chunk of
+// n blocks is
+//   quants  n x quant_bytes  values as unsigned integers (stored value + bias), in 8 groups of 4 K-elements;
+//                            byte [lane * 4 + j] of group g is row `lane`, element 4 g + j of the block
+//   scales  n x scale_bytes  per block: 16 lanes of each scale, lane after lane; padded to a cache line
+//   super   super_bytes      K-quants: 16 lanes of f16 d, then of f16 dmin; padded to a cache line
 //
 //   kind   quants                                              scales                     supers   bias
 //   Q4_0   4 x 64 B: low nibble group 2z, high nibble 2z+1     f16 d                               8
@@ -45,12 +44,24 @@ static_assert(sizeof(ActBlock) == 64);
 /// tile of m rows (the last one may be smaller): block after block, row after row.
 inline constexpr int kRowTile = 8;
 
-/// Bytes of the three regions, per block / per super-block of 8 blocks.
+/// Blocks of a chunk.
+inline constexpr int kChunkBlocks = 8;
+
+/// Bytes of the three regions, per block / per chunk.
 struct PanelLayout {
   uint16_t quant_bytes;
   uint16_t scale_bytes;
   uint16_t super_bytes;
 };
+
+/// Offset of the super region in a chunk of n blocks.
+constexpr int64_t super_offset(const PanelLayout& layout, int64_t n) {
+  return n * layout.quant_bytes + (n * layout.scale_bytes + 63) / 64 * 64;
+}
+/// Size of a chunk of n blocks.
+constexpr int64_t chunk_bytes(const PanelLayout& layout, int64_t n) {
+  return super_offset(layout, n) + (layout.super_bytes + 63) / 64 * 64;
+}
 
 /// Where a kernel puts one tile of results.
 struct TileOut {

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/aligned_buffer.h"
+#include "base/arena.h"
 #include "base/mapped_file.h"
 #include "base/status.h"
 
@@ -82,6 +83,22 @@ TEST(AlignedBuffer, IsAlignedZeroedAndMovable) {
     EXPECT_EQ(buffer.data(), nullptr);
   }
   EXPECT_EQ(AlignedBuffer(0).data(), nullptr);
+}
+
+TEST(Arena, BlocksAreNeighboursAndOutliveIt) {
+  ArenaBlock first, second;
+  {
+    Arena arena;
+    first = arena.allocate(100);
+    second = arena.allocate(200);
+  }
+  ASSERT_NE(first.bytes.data(), nullptr);
+  EXPECT_EQ(second.bytes.data(), first.bytes.data() + 128);
+  EXPECT_EQ(second.bytes.size(), 200u);
+  EXPECT_EQ(first.bytes[99], 0);
+  second.bytes[199] = 1;
+  Arena big;
+  EXPECT_EQ(big.allocate(size_t{65} << 20).bytes.size(), size_t{65} << 20);
 }
 
 }  // namespace

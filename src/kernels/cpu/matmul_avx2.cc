@@ -79,8 +79,8 @@ struct Kind {
   using Bits = BitsT;
   static constexpr int kBiasShift = kBiasShiftT;
   static constexpr bool kMin = kMinT, kSuper = kSuperT, kHalves = kHalvesT;
-  static constexpr int kScaleBytes = kSuper ? 32 : (kMin ? 64 : 32);
-  static constexpr int kSuperBytes = kSuper ? (kHalves ? 32 : 64) : 0;
+  static constexpr PanelLayout kLayout = {Bits::kQuantBytes, !kSuper && kMin ? 64 : 32,
+                                          kSuper ? (kHalves ? 32 : 64) : 0};
 };
 using KindQ4_0 = Kind<Nibbles, 0, false, false>;
 using KindQ4_1 = Kind<Nibbles, -1, true, false>;
@@ -188,14 +188,19 @@ DSPARK_INLINE void store_row(__m256 acc, const TileOut& out, int r, int lane) {
 template <class K, int R>
 void int_part(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const TileOut& out, int m, int first,
               int lane) {
-  const uint8_t* q = panel + 4 * lane;
-  const uint8_t* s = panel + n_blocks * K::Bits::kQuantBytes;
-  const uint8_t* super = s + (n_blocks * K::kScaleBytes + 63) / 64 * 64;
   __m256 acc[R];
   for (int r = 0; r < R; ++r) acc[r] = _mm256_setzero_ps();
-  for (int64_t b = 0; b < n_blocks; ++b) {
-    const Scales scales = load_scales<K>(s + b * K::kScaleBytes, super + b / 8 * K::kSuperBytes, lane);
-    add_block<K, R>(q + b * K::Bits::kQuantBytes, scales, a + b * m + first, acc);
+  a += first;
+  while (n_blocks > 0) {
+    const int64_t n = n_blocks < kChunkBlocks ? n_blocks : kChunkBlocks;
+    const uint8_t* q = panel + 4 * lane;
+    const uint8_t* s = panel + n * K::kLayout.quant_bytes;
+    const uint8_t* super = panel + super_offset(K::kLayout, n);
+    for (int64_t b = 0; b < n; ++b, a += m, q += K::kLayout.quant_bytes, s += K::kLayout.scale_bytes) {
+      add_block<K, R>(q, load_scales<K>(s, super, lane), a, acc);
+    }
+    panel += chunk_bytes(K::kLayout, n);
+    n_blocks -= n;
   }
   for (int r = 0; r < R; ++r) store_row(acc[r], out, first + r, lane);
 }

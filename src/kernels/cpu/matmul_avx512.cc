@@ -85,8 +85,8 @@ struct Kind {
   static constexpr bool kMin = kMinT;
   static constexpr bool kSuper = kSuperT;
   static constexpr bool kHalves = kHalvesT;
-  static constexpr int kScaleBytes = kSuper ? 32 : (kMin ? 64 : 32);
-  static constexpr int kSuperBytes = kSuper ? (kHalves ? 32 : 64) : 0;
+  static constexpr PanelLayout kLayout = {Bits::kQuantBytes, !kSuper && kMin ? 64 : 32,
+                                          kSuper ? (kHalves ? 32 : 64) : 0};
 };
 using KindQ4_0 = Kind<Nibbles, 0, false, false>;
 using KindQ4_1 = Kind<Nibbles, -1, true, false>;
@@ -171,24 +171,29 @@ DSPARK_INLINE void block_halves(const uint8_t* q, __m512 scale0, __m512 scale1, 
   }
 }
 
+// How far ahead of use weights are fetched: a DRAM round trip at one core's share of the bandwidth.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// One chunk of n blocks; returns the next chunk. The chunk's bytes, spread over its blocks, are prefetched
+// from kPrefetchBytes further on: few rows finish a chunk faster than memory delivers it.
 template <class K, int M>
-void int_tile(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const TileOut& out) {
-  constexpr int kQuantBytes = K::Bits::kQuantBytes;
-  const uint8_t* q = panel;
-  const uint8_t* s = panel + n_blocks * kQuantBytes;
-  // A scale region of an odd number of 32-byte rows is padded to a line.
-  const uint8_t* super = s + (n_blocks * K::kScaleBytes + 63) / 64 * 64;
-  __m512 acc[M];
-#pragma GCC unroll 8
-  for (int r = 0; r < M; ++r) acc[r] = _mm512_setzero_ps();
+DSPARK_INLINE const uint8_t* chunk_tile(const uint8_t* chunk, const ActBlock* a, int64_t n,
+                                        __m512 (&acc)[M]) {
+  constexpr PanelLayout kLayout = K::kLayout;
+  constexpr int64_t kBytesPerBlock = chunk_bytes(kLayout, kChunkBlocks) / kChunkBlocks;
+  const uint8_t* s = chunk + n * kLayout.quant_bytes;
   __m512 d = _mm512_setzero_ps(), dmin = _mm512_setzero_ps();
-  for (int64_t b = 0; b < n_blocks; ++b, q += kQuantBytes, s += K::kScaleBytes, a += M) {
-    if constexpr (K::kSuper) {
-      if (b % 8 == 0) {
-        d = load_f16(super);
-        if constexpr (K::kMin) dmin = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(super + 32));
-        super += K::kSuperBytes;
-      }
+  if constexpr (K::kSuper) {
+    const uint8_t* super = chunk + super_offset(kLayout, n);
+    d = load_f16(super);
+    if constexpr (K::kMin) dmin = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(super + 32));
+  }
+  const uint8_t* q = chunk;
+  for (int64_t b = 0; b < n; ++b, q += kLayout.quant_bytes, s += kLayout.scale_bytes, a += M) {
+    const uint8_t* ahead = chunk + kPrefetchBytes + b * kBytesPerBlock;
+#pragma GCC unroll 10
+    for (int64_t line = 0; line < (kBytesPerBlock + 63) / 64; ++line) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + 64 * line), _MM_HINT_T0);
     }
     if constexpr (K::kHalves) {
       block_halves<K, M>(q, _mm512_mul_ps(d, load_i8(s)), _mm512_mul_ps(d, load_i8(s + 16)), a, acc);
@@ -198,6 +203,18 @@ void int_tile(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const T
       block_whole<K, M>(q, load_f16(s), K::kMin ? load_f16(s + 32) : _mm512_setzero_ps(), a, acc);
     }
   }
+  return chunk + chunk_bytes(kLayout, n);
+}
+
+template <class K, int M>
+void int_tile(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const TileOut& out) {
+  __m512 acc[M];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) acc[r] = _mm512_setzero_ps();
+  for (; n_blocks >= kChunkBlocks; n_blocks -= kChunkBlocks, a += kChunkBlocks * M) {
+    panel = chunk_tile<K, M>(panel, a, kChunkBlocks, acc);
+  }
+  if (n_blocks > 0) chunk_tile<K, M>(panel, a, n_blocks, acc);
   store_tile<M>(acc, out);
 }
 

@@ -46,8 +46,8 @@ struct Kind {
   using Bits = BitsT;
   static constexpr int kBias = kBiasT;
   static constexpr bool kMin = kMinT, kSuper = kSuperT, kHalves = kHalvesT;
-  static constexpr int kScaleBytes = kSuper ? 32 : (kMin ? 64 : 32);
-  static constexpr int kSuperBytes = kSuper ? (kHalves ? 32 : 64) : 0;
+  static constexpr PanelLayout kLayout = {Bits::kQuantBytes, !kSuper && kMin ? 64 : 32,
+                                          kSuper ? (kHalves ? 32 : 64) : 0};
 };
 
 // The block's weights as integers, and the scales of the two halves and minimum of every lane.
@@ -115,14 +115,17 @@ void store_row(const float* acc, const TileOut& out, int r) {
 
 template <class K, int M>
 void int_tile(const uint8_t* panel, const ActBlock* a, int64_t n_blocks, const TileOut& out) {
-  const uint8_t* q = panel;
-  const uint8_t* s = panel + n_blocks * K::Bits::kQuantBytes;
-  const uint8_t* super = s + (n_blocks * K::kScaleBytes + 63) / 64 * 64;
   float acc[M][kLanes] = {};
   Unpacked u;
-  for (int64_t b = 0; b < n_blocks; ++b) {
-    unpack<K>(q + b * K::Bits::kQuantBytes, s + b * K::kScaleBytes, super + b / 8 * K::kSuperBytes, u);
-    for (int r = 0; r < M; ++r) add_block<K>(u, a[b * M + r], acc[r]);
+  for (int64_t first = 0; first < n_blocks; first += kChunkBlocks) {
+    const int64_t n = n_blocks - first < kChunkBlocks ? n_blocks - first : kChunkBlocks;
+    const uint8_t* scales = panel + n * K::kLayout.quant_bytes;
+    const uint8_t* super = panel + super_offset(K::kLayout, n);
+    for (int64_t i = 0; i < n; ++i, a += M) {
+      unpack<K>(panel + i * K::kLayout.quant_bytes, scales + i * K::kLayout.scale_bytes, super, u);
+      for (int r = 0; r < M; ++r) add_block<K>(u, a[r], acc[r]);
+    }
+    panel += chunk_bytes(K::kLayout, n);
   }
   for (int r = 0; r < M; ++r) store_row(acc[r], out, r);
 }
