@@ -1,0 +1,85 @@
+"""What one forward pass of a GGUF model has to read and to multiply, from the headers of the file.
+
+Just enough of GGUF v3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) for names, shapes and types.
+"""
+
+import struct
+from pathlib import Path
+
+# type id -> (elements per block, bytes per block)
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
+          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2)}
+SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+STRING, ARRAY = 8, 9
+
+
+class Reader:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def number(self, code):
+        (value,) = struct.unpack_from("<" + code, self.data, self.at)
+        self.at += struct.calcsize(code)
+        return value
+
+    def string(self):
+        size = self.number("Q")
+        text = self.data[self.at : self.at + size].decode("utf-8", "replace")
+        self.at += size
+        return text
+
+    def skip(self, kind):
+        if kind == STRING:
+            self.string()
+        elif kind == ARRAY:
+            inner, count = self.number("I"), self.number("Q")
+            if inner in SCALARS:
+                self.at += SCALARS[inner] * count
+            else:
+                for _ in range(count):
+                    self.skip(inner)
+        else:
+            self.at += SCALARS[kind]
+
+
+def read_tensors(path):
+    """[(name, number of elements, bytes, is a matrix)]"""
+    with open(path, "rb") as file:
+        reader = Reader(file.read(64 << 20))  # headers of the models used here are far smaller
+    if reader.data[:4] != b"GGUF":
+        raise ValueError(f"{path}: not a GGUF file")
+    reader.at = 8
+    n_tensors, n_keys = reader.number("Q"), reader.number("Q")
+    for _ in range(n_keys):
+        reader.string()
+        reader.skip(reader.number("I"))
+    tensors = []
+    for _ in range(n_tensors):
+        name = reader.string()
+        dims = [reader.number("Q") for _ in range(reader.number("I"))]
+        kind = reader.number("I")
+        reader.number("Q")
+        elements = 1
+        for dim in dims:
+            elements *= dim
+        per_block, block_bytes = BLOCKS[kind]
+        tensors.append((name, elements, elements // per_block * block_bytes, len(dims) > 1))
+    return tensors
+
+
+def pass_work(path):
+    """{"bytes", "head_bytes", "params", "head_params", "file_bytes"} of the weights that a pass multiplies.
+
+    The embedding table is the head when there is no output tensor; otherwise only single rows of it are read.
+    """
+    tensors = read_tensors(path)
+    head = "output.weight" if any(name == "output.weight" for name, *_ in tensors) else "token_embd.weight"
+    work = {"bytes": 0, "params": 0, "head_bytes": 0, "head_params": 0, "file_bytes": Path(path).stat().st_size}
+    for name, elements, size, is_matrix in tensors:
+        if not is_matrix or (name == "token_embd.weight" and head != name):
+            continue
+        work["bytes"] += size
+        work["params"] += elements
+        if name == head:
+            work["head_bytes"], work["head_params"] = size, elements
+    return work
