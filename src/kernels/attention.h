@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
@@ -15,7 +16,9 @@
 namespace dspark {
 
 /// Stores rows of K and V (after norms and RoPE) at their positions.
-/// k, v: row r of the batch, head h at [r * stride + h * head_dim].
+/// k, v: row r of the batch, head h at [r * stride + h * head_dim]. bf16 rounds to nearest even; q8_0 takes
+/// one scale per 32 elements. Infinities become the largest finite number and NaN becomes 0, so that pages
+/// passed on from one sequence to the next never hold anything but finite numbers.
 void kv_write(ThreadPool& pool, KvPool& cache, int layer, std::span<const KvRun> runs, const float* k,
               const float* v, int64_t k_stride, int64_t v_stride);
 
@@ -30,13 +33,30 @@ struct AttentionArgs {
   int32_t window = 0;    // 0: none; else query t sees keys t-window+1 .. t
 };
 
-/// Scratch of attention, grown on demand and reused.
+/// One piece of work of a call: a tile of rows and heads, over all its chunks or (shared) a range of them.
+struct AttentionTask {
+  int32_t run_idx = 0;
+  int32_t kv_head = 0;
+  int32_t first_row = 0;  // of the run
+  int32_t n_rows = 0;
+  int32_t tile_chunk_begin = 0;  // all chunks of the tile
+  int32_t tile_chunk_end = 0;
+  int32_t chunk_begin = 0;  // of this task
+  int32_t chunk_end = 0;
+  int32_t shared_idx = -1;  // index of the tile among those cut into several tasks, -1: not cut
+  int64_t partial_at = 0;   // floats from the start of the partials to those of tile_chunk_begin
+};
+
+/// Scratch of attention, grown on demand and reused. One call at a time.
 struct AttentionScratch {
-  AlignedBuffer partials;
+  AlignedBuffer partials;    // partial results of tiles that are cut
+  AlignedBuffer workspaces;  // one part per thread
+  std::vector<AttentionTask> tasks;
+  std::vector<int32_t> pending;  // per cut tile: tasks still running
 };
 
 /// Causal attention of every row over its own sequence, positions 0..pos (its own included).
-/// requires: kv_write of the same rows done before.
+/// requires: kv_write of the same rows done before; q and out do not overlap.
 void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const KvRun> runs,
                const AttentionArgs& args, AttentionScratch& scratch);
 

@@ -7,15 +7,9 @@
 
 #include "base/aligned_buffer.h"
 #include "base/status.h"
+#include "kernels/kv_layout.h"
 
 namespace dspark {
-
-/// Positions of one page. A page holds K and V of all layers for kKvPageSize consecutive, aligned positions.
-inline constexpr int kKvPageSize = 32;
-/// Positions of one attention chunk: softmax partials are made per chunk and merged in ascending order.
-inline constexpr int kKvChunk = 256;
-
-enum class KvDType : uint8_t { kF32, kBF16, kQ8_0 };
 
 /// Geometry of one layer's cache.
 struct KvLayerShape {
@@ -24,17 +18,21 @@ struct KvLayerShape {
 };
 
 /// Physical pages. Inside a page: layer after layer; inside a layer: kv head after kv head; inside a head: K,
-/// then V. The element order inside a K or V block is the attention kernel's business (kernels/attention.cc).
+/// then V. The element order inside a K or V block is described in kernels/kv_layout.h.
 struct KvPool {
   KvDType dtype = KvDType::kBF16;
   std::vector<KvLayerShape> layers;
   std::vector<size_t> layer_offset;       // bytes from the start of a page to layer l
-  size_t head_bytes_of(int layer) const;  // K + V of one kv head in one page
+  std::vector<KvHeadLayout> head_layout;  // of one kv head in one page, per layer
   size_t page_bytes = 0;
   int32_t n_pages = 0;
   AlignedBuffer data;  // zeroed: masked positions must hold finite numbers
 
-  /// errors: invalid_argument (head_dim not a multiple of 8; of 32 for q8_0), out_of_memory.
+  /// Bytes of K + V of one kv head in one page.
+  size_t head_bytes_of(int layer) const { return head_layout[static_cast<size_t>(layer)].bytes; }
+
+  /// errors: invalid_argument (no layer or page; n_kv_heads < 1; head_dim not a multiple of 8, or of 32 for
+  /// q8_0), out_of_memory.
   static Result<KvPool> create(KvDType dtype, std::vector<KvLayerShape> layers, int32_t n_pages);
   uint8_t* page_layer(int32_t page, int layer) {
     return data.data() + static_cast<size_t>(page) * page_bytes + layer_offset[static_cast<size_t>(layer)];

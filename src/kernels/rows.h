@@ -19,10 +19,18 @@ void rms_norm(ThreadPool& pool, float* y, int64_t y_stride, const float* x, int6
 void rms_norm_heads(ThreadPool& pool, float* x, int64_t stride, const float* weight, float eps,
                     int64_t n_rows, int32_t n_heads, int32_t head_dim);
 
+/// Cosines and sines of the rows that a table was last used for: all layers of a pass share them.
+struct RopeAngles {
+  std::vector<int32_t> positions;  // of the rows
+  std::vector<float> cos_sin;      // (rows, head_dim): first half cosines, second half sines
+};
+
 /// Rotary embedding tables: cos/sin for pairs (j, j + head_dim/2).
+/// thread: apply_rope with one table from one thread at a time (it fills `angles`).
 struct RopeTable {
   std::vector<float> inv_freq;    // head_dim / 2; 0 for pairs that do not rotate
   float attention_factor = 1.0f;  // YaRN: multiplies cos and sin
+  mutable RopeAngles angles;      // requires: the fields above do not change after the first use
 };
 
 /// Rotates x (n_rows, n_heads * head_dim) in place; position of row r is positions[r].

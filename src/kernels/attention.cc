@@ -1,0 +1,188 @@
+// Plans the work of one attention call: tiles of rows, cut by chunks where one tile would be too much for one
+// thread. The arithmetic is in cpu/attention-inl.h; how the work is cut never shows in the results.
+
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/isa.h"
+
+namespace dspark {
+namespace {
+
+constexpr int32_t kTileVectors = 64;  // query vectors that share one walk over the cache
+constexpr int64_t kReadCost = 4;      // reading one position of K and V, in units of one query vector's work
+constexpr int64_t kInlineCost = 1 << 17;  // multiply-adds that take about as long as waking the threads
+constexpr int64_t kTasksPerThread = 8;    // aim when tiles are cut
+
+const AttentionKernels& active_kernels() {
+#if defined(__x86_64__)
+  switch (active_isa()) {
+    case Isa::kAvx512:
+      return attention_kernels_avx512();
+    case Isa::kAvx2:
+      return attention_kernels_avx2();
+    case Isa::kPortable:
+      break;
+  }
+#endif
+  return attention_kernels_portable();
+}
+
+// Rows of a tile: about kTileVectors vectors, a multiple of the kernels' blocks of eight.
+int32_t tile_rows(int32_t group) {
+  if (group > 8) return std::max(1, kTileVectors / group);
+  return 8 * std::max(1, kTileVectors / (8 * group));
+}
+
+struct Call {
+  const KvPool& cache;
+  int layer;
+  std::span<const KvRun> runs;
+  const AttentionArgs& args;
+  AttentionScratch& scratch;
+  const AttentionKernels& kernels;
+  int32_t group = 0;
+  size_t workspace_bytes = 0;  // of one thread
+
+  const KvHeadLayout& layout() const { return cache.head_layout[static_cast<size_t>(layer)]; }
+  int32_t n_kv_heads() const { return cache.layers[static_cast<size_t>(layer)].n_kv_heads; }
+};
+
+// First position that row `row` sees.
+int32_t oldest(const Call& call, const KvRun& run, int32_t row) {
+  return call.args.window > 0 ? std::max(0, run.pos_begin + row - call.args.window + 1) : 0;
+}
+
+int64_t cost(const Call& call, const KvRun& run, int32_t first_row, int32_t n_rows) {
+  const int64_t positions = run.pos_begin + first_row + n_rows - oldest(call, run, first_row);
+  return (kReadCost + int64_t{n_rows} * call.group) * positions * call.layout().head_dim;
+}
+
+// Calls fn(run_idx, first_row, n_rows) for all tiles of one kv head.
+template <typename F>
+void for_each_tile(const Call& call, F&& fn) {
+  const int32_t step = tile_rows(call.group);
+  for (size_t i = 0; i < call.runs.size(); ++i) {
+    for (int32_t row = 0; row < call.runs[i].n_rows; row += step) {
+      fn(static_cast<int32_t>(i), row, std::min(step, call.runs[i].n_rows - row));
+    }
+  }
+}
+
+// Adds the tasks of one tile, cut into about `n_parts`. Returns the floats of partial results it needs.
+int64_t add_tile(Call& call, AttentionTask task, int64_t n_parts, int64_t partial_at) {
+  const KvRun& run = call.runs[static_cast<size_t>(task.run_idx)];
+  task.tile_chunk_begin = oldest(call, run, task.first_row) / kKvChunk;
+  task.tile_chunk_end = (run.pos_begin + task.first_row + task.n_rows - 1) / kKvChunk + 1;
+  const int32_t n_chunks = task.tile_chunk_end - task.tile_chunk_begin;
+  const int32_t parts = static_cast<int32_t>(std::clamp<int64_t>(n_parts, 1, n_chunks));
+  const int32_t step = (n_chunks + parts - 1) / parts;
+  if (step < n_chunks) {
+    task.shared_idx = static_cast<int32_t>(call.scratch.pending.size());
+    task.partial_at = partial_at;
+    call.scratch.pending.push_back((n_chunks + step - 1) / step);
+  }
+  for (int32_t chunk = task.tile_chunk_begin; chunk < task.tile_chunk_end; chunk += step) {
+    task.chunk_begin = chunk;
+    task.chunk_end = std::min(chunk + step, task.tile_chunk_end);
+    call.scratch.tasks.push_back(task);
+  }
+  if (task.shared_idx < 0) return 0;
+  return int64_t{n_chunks} * task.n_rows * call.group * partial_floats(call.layout().v_dim);
+}
+
+// Fills scratch.tasks and sizes the buffers. Returns the cost of everything.
+int64_t plan(Call& call, int n_threads) {
+  AttentionScratch& scratch = call.scratch;
+  scratch.tasks.clear();
+  scratch.pending.clear();
+  int64_t total = 0;
+  for_each_tile(call, [&](int32_t run_idx, int32_t row, int32_t n_rows) {
+    total += cost(call, call.runs[static_cast<size_t>(run_idx)], row, n_rows);
+  });
+  total *= call.n_kv_heads();
+  const bool cut = n_threads > 1 && total > kInlineCost;
+  const int64_t share = std::max<int64_t>(1, total / (kTasksPerThread * n_threads));
+  int64_t floats = 0;
+  for (int32_t kv_head = 0; kv_head < call.n_kv_heads(); ++kv_head) {
+    for_each_tile(call, [&](int32_t run_idx, int32_t row, int32_t n_rows) {
+      AttentionTask task;
+      task.run_idx = run_idx;
+      task.kv_head = kv_head;
+      task.first_row = row;
+      task.n_rows = n_rows;
+      const int64_t tile_cost = cost(call, call.runs[static_cast<size_t>(run_idx)], row, n_rows);
+      // Tiles up to twice the share stay whole: partial results cost something too.
+      const int64_t parts = cut && tile_cost > 2 * share ? (tile_cost + share - 1) / share : 1;
+      floats += add_tile(call, task, parts, floats);
+    });
+  }
+  const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+  if (scratch.partials.size() < bytes) scratch.partials = AlignedBuffer(bytes);
+  const int32_t vectors = tile_rows(call.group) * call.group;
+  call.workspace_bytes = (call.kernels.workspace_bytes(vectors, call.layout().head_dim) + 127) / 128 * 128;
+  const size_t all = call.workspace_bytes * static_cast<size_t>(n_threads);
+  if (scratch.workspaces.size() < all) scratch.workspaces = AlignedBuffer(all);
+  return total;
+}
+
+void run_task(const Call& call, const AttentionTask& task, int thread_idx) {
+  const KvRun& run = call.runs[static_cast<size_t>(task.run_idx)];
+  const AttentionArgs& args = call.args;
+  AttentionTile tile;
+  tile.dtype = call.cache.dtype;
+  tile.layout = call.layout();
+  tile.cache = call.cache.page_layer(0, call.layer) + static_cast<size_t>(task.kv_head) * tile.layout.bytes;
+  tile.page_bytes = call.cache.page_bytes;
+  tile.pages = run.pages.data();
+  const int64_t row = run.row_begin + task.first_row;
+  const int64_t column = static_cast<int64_t>(task.kv_head) * call.group * tile.layout.head_dim;
+  tile.q = args.q + row * args.q_stride + column;
+  tile.q_stride = args.q_stride;
+  tile.out = args.out + row * args.out_stride + column;
+  tile.out_stride = args.out_stride;
+  tile.n_rows = task.n_rows;
+  tile.group = call.group;
+  tile.pos_begin = run.pos_begin + task.first_row;
+  tile.window = args.window;
+  tile.scale = args.scale;
+  tile.softcap = args.softcap;
+  tile.chunk_begin = task.chunk_begin;
+  tile.chunk_end = task.chunk_end;
+  tile.workspace = call.scratch.workspaces.data() + call.workspace_bytes * static_cast<size_t>(thread_idx);
+  if (task.shared_idx < 0) return call.kernels.run_tile(tile);
+
+  float* partials = call.scratch.partials.as<float>() + task.partial_at;
+  const int64_t chunk_floats = int64_t{task.n_rows} * call.group * partial_floats(tile.layout.v_dim);
+  call.kernels.run_chunks(tile, partials + (task.chunk_begin - task.tile_chunk_begin) * chunk_floats);
+  // Whoever finishes a tile's last part merges it: no second parallel phase.
+  std::atomic_ref<int32_t> pending(call.scratch.pending[static_cast<size_t>(task.shared_idx)]);
+  if (pending.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  tile.chunk_begin = task.tile_chunk_begin;
+  tile.chunk_end = task.tile_chunk_end;
+  call.kernels.merge_chunks(tile, partials);
+}
+
+}  // namespace
+
+void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const KvRun> runs,
+               const AttentionArgs& args, AttentionScratch& scratch) {
+  Call call{cache, layer, runs, args, scratch, active_kernels()};
+  call.group = args.n_heads / call.n_kv_heads();
+  const int64_t total = plan(call, pool.n_threads());
+  const int64_t n_tasks = static_cast<int64_t>(scratch.tasks.size());
+  const auto work = [&](int64_t task, int thread) {
+    run_task(call, scratch.tasks[static_cast<size_t>(task)], thread);
+  };
+  if (total <= kInlineCost) {
+    for (int64_t task = 0; task < n_tasks; ++task) work(task, 0);
+  } else {
+    pool.parallel_for(n_tasks, work);
+  }
+}
+
+}  // namespace dspark

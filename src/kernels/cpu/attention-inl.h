@@ -1,0 +1,306 @@
+// Attention of one tile, written once for all instruction sets: see kernels/attention.h for the contract and
+// attention_micro-inl.h for the inner loops.
+#pragma once
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention_micro-inl.h"
+#include "kernels/cpu/math-inl.h"
+
+namespace dspark {
+namespace {
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// Parts of a thread's workspace, each on a cache line.
+struct Workspace {
+  uint8_t* query;  // packed query vectors, block after block
+  float* state;    // merged results of every query vector
+  float* partial;  // one block's results of one chunk
+  float* scores;   // kBlock x kKvChunk
+  uint8_t* weights;
+};
+
+size_t query_block_bytes(int32_t head_dim) {
+  return static_cast<size_t>(head_dim) * kBlock * sizeof(float);
+}
+
+size_t workspace_bytes(int32_t n_vectors, int32_t head_dim) {
+  const int32_t v_dim = (head_dim + 15) / 16 * 16;
+  const size_t n_blocks = static_cast<size_t>((n_vectors + kBlock - 1) / kBlock);
+  const size_t floats =
+      (n_blocks + 1) * kBlock * static_cast<size_t>(partial_floats(v_dim)) + 2 * kBlock * kKvChunk;
+  return n_blocks * query_block_bytes(head_dim) + floats * sizeof(float) + 64;
+}
+
+Workspace carve(const AttentionTile& tile) {
+  const size_t n_blocks = static_cast<size_t>((tile.n_rows * tile.group + kBlock - 1) / kBlock);
+  const size_t stride = static_cast<size_t>(partial_floats(tile.layout.v_dim));
+  Workspace work;
+  work.query = static_cast<uint8_t*>(tile.workspace);
+  work.scores = reinterpret_cast<float*>(work.query +
+                                         (n_blocks * query_block_bytes(tile.layout.head_dim) + 63) / 64 * 64);
+  work.weights = reinterpret_cast<uint8_t*>(work.scores + kBlock * kKvChunk);
+  work.partial = work.scores + 2 * kBlock * kKvChunk;
+  work.state = work.partial + kBlock * stride;
+  return work;
+}
+
+// Positions of `chunk` that row `row` of the tile sees, relative to the chunk: [begin, end), empty if none.
+struct Visible {
+  int begin;
+  int end;
+};
+DSPARK_INLINE int clamp_to_chunk(int32_t x) {
+  return x < 0 ? 0 : x > kKvChunk ? kKvChunk : x;
+}
+DSPARK_INLINE Visible visible(const AttentionTile& tile, int32_t chunk, int32_t row) {
+  const int32_t last = tile.pos_begin + row - chunk * kKvChunk;
+  const int begin = tile.window > 0 ? clamp_to_chunk(last - tile.window + 1) : 0;
+  const int end = clamp_to_chunk(last + 1);
+  return {begin, end > begin ? end : begin};
+}
+
+const uint8_t* block_of(const AttentionTile& tile, int32_t page) {
+  return tile.cache + static_cast<size_t>(tile.pages[page]) * tile.page_bytes;
+}
+
+// Pages of `chunk` that rows [first_row, last_row] need. The first block of a tile brings the data into the
+// cache, so it prefetches what comes next; later blocks find it there.
+ChunkPages chunk_pages(const AttentionTile& tile, int32_t chunk, int32_t first_row, int32_t last_row,
+                       bool first_block) {
+  ChunkPages pages;
+  const int begin = visible(tile, chunk, first_row).begin, end = visible(tile, chunk, last_row).end;
+  const int32_t base = chunk * (kKvChunk / kKvPageSize);
+  pages.first = begin / kKvPageSize;
+  pages.last = (end + kKvPageSize - 1) / kKvPageSize;
+  for (int i = pages.first; i < pages.last; ++i) pages.block[i] = block_of(tile, base + i);
+  const int32_t last_page = (tile.pos_begin + tile.n_rows - 1) / kKvPageSize;
+  for (int i = pages.first; i < pages.last; ++i) {
+    const bool more = i + 1 < pages.last;
+    pages.k_ahead[i] = !first_block ? pages.block[i]
+                       : more       ? pages.block[i + 1]
+                                    : pages.block[pages.first] + tile.layout.v_offset;
+    pages.v_ahead[i] = pages.block[i] + tile.layout.v_offset;
+    if (!first_block) continue;
+    if (more) {
+      pages.v_ahead[i] = pages.block[i + 1] + tile.layout.v_offset;
+    } else if (base + i + 1 <= last_page) {
+      pages.v_ahead[i] = block_of(tile, base + i + 1);
+    }
+  }
+  return pages;
+}
+
+// Scores to weights for one query vector, positions [begin, end) of whole pages; `see` is what is not
+// masked. Returns maximum and sum.
+struct RowSum {
+  float max;
+  float sum;
+};
+template <class Cache>
+RowSum softmax_weights(const AttentionTile& tile, float* s, typename Cache::Weight* p, int begin, int end,
+                       Visible see) {
+  const VecF scale = set1(tile.scale), first = set1(static_cast<float>(see.begin)),
+             limit = set1(static_cast<float>(see.end)), lowest = set1(kMinusInfinity);
+  VecF largest = lowest;
+  for (int i = begin; i < end; i += kLanes) {
+    VecF x = load(s + i) * scale;
+    if (tile.softcap != 0.0f) x = tanh_of(x / set1(tile.softcap)) * set1(tile.softcap);
+    if (i < see.begin || i + kLanes > see.end) {
+      const VecF position = set1(static_cast<float>(i)) + iota();
+      x = select(less(position, first), lowest, select(less(position, limit), x, lowest));
+    }
+    store(s + i, x);
+    largest = max(largest, x);
+  }
+  RowSum row;
+  row.max = reduce_max(largest);
+  const VecF shift = set1(row.max);
+  VecF sum = set1(0.0f);
+  for (int i = begin; i < end; i += kLanes)
+    sum = sum + Cache::store_weights(p + i, exp_or_zero(load(s + i) - shift));
+  row.sum = reduce_add(sum);
+  return row;
+}
+
+template <class Cache, int R>
+void weigh_values(const ChunkPages& pages, const KvHeadLayout& layout, const typename Cache::Weight* p,
+                  float* out) {
+  const int64_t stride = partial_floats(layout.v_dim);
+  constexpr int kStep = kColumns<R>;
+  int32_t column = 0;
+  for (; column + kStep * kLanes <= layout.v_dim; column += kStep * kLanes) {
+    Cache::template values<R, kStep>(pages, layout, p, column, out + column, stride);
+  }
+  for (; column < layout.v_dim; column += kLanes) {
+    Cache::template values<R, 1>(pages, layout, p, column, out + column, stride);
+  }
+}
+
+// Partial results of query vectors [vector, vector + R) for one chunk.
+template <class Cache, int R>
+void block_of_chunk(const AttentionTile& tile, const Workspace& work, int32_t chunk, int32_t vector,
+                    float* partials) {
+  using Query = typename Cache::Query;
+  using Weight = typename Cache::Weight;
+  const int32_t first_row = vector / tile.group, last_row = (vector + R - 1) / tile.group;
+  const ChunkPages pages = chunk_pages(tile, chunk, first_row, last_row, vector == 0);
+  const Query* q =
+      reinterpret_cast<const Query*>(work.query + vector / kBlock * query_block_bytes(tile.layout.head_dim));
+  for (int i = pages.first; i < pages.last; ++i) {
+    Cache::template scores<R>(pages.block[i], tile.layout, q, work.scores + i * kKvPageSize,
+                              pages.k_ahead[i]);
+  }
+  Weight* weights = reinterpret_cast<Weight*>(work.weights);
+  const int32_t stride = partial_floats(tile.layout.v_dim);
+  for (int r = 0; r < R; ++r) {
+    const RowSum row = softmax_weights<Cache>(tile, work.scores + r * kKvChunk, weights + r * kKvChunk,
+                                              pages.first * kKvPageSize, pages.last * kKvPageSize,
+                                              visible(tile, chunk, (vector + r) / tile.group));
+    partials[r * stride + tile.layout.v_dim] = row.max;
+    partials[r * stride + tile.layout.v_dim + 1] = row.sum;
+  }
+  weigh_values<Cache, R>(pages, tile.layout, weights, partials);
+}
+
+// block_of_chunk with R known at compile time.
+template <class Cache, int R = kBlock>
+void any_block_of_chunk(int n, const AttentionTile& tile, const Workspace& work, int32_t chunk,
+                        int32_t vector, float* partials) {
+  if constexpr (R >= 1) {
+    if (n == R) return block_of_chunk<Cache, R>(tile, work, chunk, vector, partials);
+    any_block_of_chunk<Cache, R - 1>(n, tile, work, chunk, vector, partials);
+  }
+}
+
+template <class Cache>
+void pack_queries(const AttentionTile& tile, const Workspace& work) {
+  using Query = typename Cache::Query;
+  const int32_t head_dim = tile.layout.head_dim;
+  for (int32_t v = 0; v < tile.n_rows * tile.group; ++v) {
+    Query* packed =
+        reinterpret_cast<Query*>(work.query + v / kBlock * query_block_bytes(head_dim)) + v % kBlock;
+    Cache::pack_query(
+        tile.q + v / tile.group * tile.q_stride + static_cast<int64_t>(v % tile.group) * head_dim, head_dim,
+        packed);
+  }
+}
+
+float exp_of_scalar(float x) {
+  float lanes[kLanes];
+  store(lanes, exp_or_zero(set1(x)));
+  return lanes[0];
+}
+
+// state = state merged with the partial result of the next chunk. The one formula for all callers.
+void merge(float* state, const float* partial, int32_t v_dim, bool first) {
+  const int32_t n = partial_floats(v_dim);
+  if (first) {
+    for (int32_t i = 0; i < n; i += kLanes) store(state + i, load(partial + i));
+    return;
+  }
+  const float largest = state[v_dim] > partial[v_dim] ? state[v_dim] : partial[v_dim];
+  const VecF keep = set1(exp_of_scalar(state[v_dim] - largest));
+  const VecF add = set1(exp_of_scalar(partial[v_dim] - largest));
+  // The last 16 floats hold maximum and sum: the sum merges like a value, the maximum is set afterwards.
+  for (int32_t i = 0; i < n; i += kLanes)
+    store(state + i, fma(load(partial + i), add, load(state + i) * keep));
+  state[v_dim] = largest;
+}
+
+void write_row(const AttentionTile& tile, int32_t vector, const float* state) {
+  const int32_t head_dim = tile.layout.head_dim;
+  float* out =
+      tile.out + vector / tile.group * tile.out_stride + static_cast<int64_t>(vector % tile.group) * head_dim;
+  const VecF inverse = set1(1.0f / state[tile.layout.v_dim + 1]);
+  int32_t d = 0;
+  for (; d + kLanes <= head_dim; d += kLanes) store(out + d, load(state + d) * inverse);
+  if (d < head_dim) store_n(out + d, load(state + d) * inverse, head_dim - d);
+}
+
+int32_t first_chunk(const AttentionTile& tile, int32_t row) {
+  const int32_t oldest = tile.window > 0 ? tile.pos_begin + row - tile.window + 1 : 0;
+  return oldest > 0 ? oldest / kKvChunk : 0;
+}
+
+bool sees(const AttentionTile& tile, int32_t chunk, int32_t vector) {
+  const Visible see = visible(tile, chunk, vector / tile.group);
+  return see.end > see.begin;
+}
+
+template <class Cache>
+void tile_of(const AttentionTile& tile) {
+  const Workspace work = carve(tile);
+  const int32_t n_vectors = tile.n_rows * tile.group, v_dim = tile.layout.v_dim,
+                stride = partial_floats(v_dim);
+  pack_queries<Cache>(tile, work);
+  for (int32_t chunk = tile.chunk_begin; chunk < tile.chunk_end; ++chunk) {
+    for (int32_t v = 0; v < n_vectors; v += kBlock) {
+      const int n = n_vectors - v < kBlock ? n_vectors - v : kBlock;
+      if (!sees(tile, chunk, v) && !sees(tile, chunk, v + n - 1)) continue;
+      any_block_of_chunk<Cache>(n, tile, work, chunk, v, work.partial);
+      for (int r = 0; r < n; ++r) {
+        if (!sees(tile, chunk, v + r)) continue;
+        merge(work.state + (v + r) * stride, work.partial + r * stride, v_dim,
+              chunk == first_chunk(tile, (v + r) / tile.group));
+      }
+    }
+  }
+  for (int32_t v = 0; v < n_vectors; ++v) write_row(tile, v, work.state + v * stride);
+}
+
+template <class Cache>
+void chunks_of(const AttentionTile& tile, float* partials) {
+  const Workspace work = carve(tile);
+  const int32_t n_vectors = tile.n_rows * tile.group, stride = partial_floats(tile.layout.v_dim);
+  pack_queries<Cache>(tile, work);
+  for (int32_t chunk = tile.chunk_begin; chunk < tile.chunk_end; ++chunk) {
+    for (int32_t v = 0; v < n_vectors; v += kBlock) {
+      const int n = n_vectors - v < kBlock ? n_vectors - v : kBlock;
+      if (!sees(tile, chunk, v) && !sees(tile, chunk, v + n - 1)) continue;
+      const int64_t at = static_cast<int64_t>(chunk - tile.chunk_begin) * n_vectors + v;
+      any_block_of_chunk<Cache>(n, tile, work, chunk, v, partials + at * stride);
+    }
+  }
+}
+
+void run_tile(const AttentionTile& tile) {
+  switch (tile.dtype) {
+    case KvDType::kF32:
+      return tile_of<F32Cache>(tile);
+    case KvDType::kBF16:
+      return tile_of<Bf16Kernel>(tile);
+    case KvDType::kQ8_0:
+      return tile_of<Q8Cache>(tile);
+  }
+}
+
+void run_chunks(const AttentionTile& tile, float* partials) {
+  switch (tile.dtype) {
+    case KvDType::kF32:
+      return chunks_of<F32Cache>(tile, partials);
+    case KvDType::kBF16:
+      return chunks_of<Bf16Kernel>(tile, partials);
+    case KvDType::kQ8_0:
+      return chunks_of<Q8Cache>(tile, partials);
+  }
+}
+
+void merge_chunks(const AttentionTile& tile, const float* partials) {
+  const Workspace work = carve(tile);
+  const int32_t n_vectors = tile.n_rows * tile.group, v_dim = tile.layout.v_dim,
+                stride = partial_floats(v_dim);
+  for (int32_t v = 0; v < n_vectors; ++v) {
+    for (int32_t chunk = tile.chunk_begin; chunk < tile.chunk_end; ++chunk) {
+      if (!sees(tile, chunk, v)) continue;
+      const int64_t at = static_cast<int64_t>(chunk - tile.chunk_begin) * n_vectors + v;
+      merge(work.state, partials + at * stride, v_dim, chunk == first_chunk(tile, v / tile.group));
+    }
+    write_row(tile, v, work.state);
+  }
+}
+
+constexpr AttentionKernels kAttentionKernels = {workspace_bytes, run_tile, run_chunks, merge_chunks};
+
+}  // namespace
+}  // namespace dspark
