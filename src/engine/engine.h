@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,7 @@ struct EngineOptions {
   int64_t kv_tokens = 0;       // tokens the cache holds in total; 0: max_sequences * context_length
   KvDType kv_dtype = KvDType::kBF16;
   int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
-  int32_t max_batch_rows = 2048;  // rows of one forward pass, at most ModelOptions::max_rows
+  int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
   VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
   std::vector<int32_t> eos_ids;   // ids that end the text unless a request ignores them
   TokenBytesFn token_bytes;       // needed for stop strings and StreamUpdate::text
@@ -107,10 +108,14 @@ class Engine {
 
   void take_inbox();
   bool try_start(Sequence& sequence);
-  void append_rows(Sequence& sequence, int32_t n_rows, bool wants_logits);
+  bool decodes(const Sequence& sequence) const;
+  void append_rows(Sequence& sequence, std::span<const int32_t> tokens, int32_t n_logits);
   void accept_sequence(Sequence& sequence);
-  void keep_token(Sequence& sequence, TokenEvent event);
+  void keep_token(Sequence& sequence, const TokenEvent& event);
+  void finish(Sequence& sequence, FinishReason reason);
+  void tell_drafter();
   void close(Sequence& sequence);
+  void deliver(Sequence& sequence);
 
   TargetModel& model_;
   EngineOptions options_;
@@ -128,6 +133,7 @@ class Engine {
   std::vector<DraftRequest> draft_requests_;
   DraftBlock draft_block_;
   std::vector<int32_t> verify_lengths_;
+  std::vector<int32_t> picks_;
   ForwardBatch batch_;
   ForwardResult result_;
   std::vector<CommitEvent> commit_events_;

@@ -23,7 +23,6 @@ class ChatTemplate;  // text/chat_template.h
 struct LoadOptions {
   int n_threads = 0;               // worker threads, the caller included; 0: physical cores
   bool float_activations = false;  // exact float path instead of quantised activations (slow)
-  int32_t max_batch_rows = 2048;   // largest forward pass
   /// Called before each stage with its name ("reading", "tokenizer", "packing weights").
   std::function<void(std::string_view stage)> on_stage;
 };
@@ -34,7 +33,7 @@ struct LoadedModel {
   std::string path;
   LoadOptions options;
   std::unique_ptr<ThreadPool> pool;
-  std::unique_ptr<Checkpoint> checkpoint;
+  std::shared_ptr<const Checkpoint> checkpoint;
   std::unique_ptr<Tokenizer> tokenizer;         // nullptr: the file has none (tiny test models); ids only
   std::unique_ptr<ChatTemplate> chat_template;  // nullptr: none in the file (base models)
   std::unique_ptr<TargetModel> model;

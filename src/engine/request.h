@@ -37,8 +37,8 @@ struct GenerateRequest {
   Status validate(int32_t vocab_size, int32_t context_length) const;
 };
 
-enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled };
-/// "none", "stop", "length", "cancelled".
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kError };
+/// "none", "stop", "length", "cancelled", "error" (out of memory in the forward pass).
 const char* finish_reason_name(FinishReason reason);
 
 /// How a token came to be committed. The text does not depend on it.

@@ -39,9 +39,11 @@ struct Sequence {
 
   int32_t slot = -1;            // dense index among running sequences, -1 before admission
   std::vector<int32_t> tokens;  // prompt, then committed output
-  int32_t n_cached = 0;         // positions 0..n_cached-1 are in the cache and final
-  std::vector<int32_t> pages;   // page table
-  TokenCounts counts;           // used when the request has penalties
+  int32_t n_cached = 0;        // positions 0..n_cached-1 are in the cache and final; decoding: n_tokens() - 1
+  int32_t n_told = 0;          // tokens the drafter knows
+  bool drafts = false;         // there is a drafter and the policy lets it draft
+  std::vector<int32_t> pages;  // page table
+  TokenCounts counts;          // used when the request has penalties
   StopMatcher text;
   std::string token_bytes;  // scratch
   FinishReason finish_reason = FinishReason::kNone;
@@ -51,9 +53,7 @@ struct Sequence {
   SequenceStep step;
   std::vector<TokenEvent> events;  // committed in this step
 
-  bool prefilling() const {
-    return n_cached + 1 < static_cast<int32_t>(tokens.size()) || n_cached < n_prompt;
-  }
+  bool prefilling() const { return n_cached < n_prompt; }
   bool finished() const { return finish_reason != FinishReason::kNone; }
   int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }
 };
