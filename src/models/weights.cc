@@ -137,7 +137,7 @@ class WeightLoader {
     return {};
   }
 
-  Status load_layer_tensor(const LayerTensor& tensor, int32_t layer, ModelWeights& weights) const {
+  Status load_layer_tensor(const LayerTensor& tensor, int32_t layer, ModelWeights& weights) {
     LayerWeights& slot = weights.layers[static_cast<size_t>(layer)];
     const std::string name = names_.layer(tensor, layer);
     if (tensor.vector != nullptr) {
@@ -149,9 +149,9 @@ class WeightLoader {
     return ok_status();
   }
 
-  Result<PackedMatrix> load_matrix(const std::string& name, std::span<const int32_t> rows) const {
+  Result<PackedMatrix> load_matrix(const std::string& name, std::span<const int32_t> rows) {
     const TensorView& tensor = *checkpoint_.find(name);
-    Result<PackedMatrix> packed = pack_matrix(pool_, tensor, float_activations_, rows);
+    Result<PackedMatrix> packed = pack_matrix(pool_, tensor, float_activations_, rows, &arena_);
     if (!packed.ok()) {
       return Status(packed.status().code(), checkpoint_.path() + ": " + packed.status().message());
     }
@@ -177,6 +177,7 @@ class WeightLoader {
   const ModelConfig& config_;
   ThreadPool& pool_;
   bool float_activations_;
+  Arena arena_;  // one pass reads the matrices in the order in which they are packed
   TensorNames names_;
   std::vector<LayerTensor> tensors_;
   std::vector<int32_t> query_rows_;
