@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""`dspark bench`: the shape of its output; no times are judged."""
+
+import json
+import unittest
+
+from harness import Tool
+
+
+class Bench(Tool):
+    FLAGS = ("--rows", "1,3,8", "--prefill", "70", "--depths", "0,200", "-r", "2", "--pass-depth", "40", "-t", "2")
+
+    def test_json_rows(self):
+        rows = json.loads(self.succeed("bench", "-m", self.chat_model, *self.FLAGS, "--json").stdout)
+        found = {(row["test"], row.get("rows", row.get("tokens", row.get("depth")))) for row in rows}
+        self.assertEqual(found, {("pass", 1), ("pass", 3), ("pass", 8), ("prefill", 70), ("decode", 0), ("decode", 200)})
+        for row in rows:
+            value = row["ms"] if row["test"] == "pass" else row["tokens_per_s"]
+            self.assertGreater(value, 0)
+            self.assertLessEqual(row["min"], value)
+            self.assertGreaterEqual(row["max"], value)
+
+    def test_table(self):
+        text = self.succeed("bench", "-m", self.chat_model, *self.FLAGS).stdout
+        for part in ("prefill    70 tokens", "decode at depth   200", "pass of   8 row(s)", "x one row"):
+            self.assertIn(part, text)
+
+    def test_limits(self):
+        bench = ("bench", "-m", self.chat_model)
+        self.assertIn("context of 65536", self.fail_with(1, *bench, "--depths", "70000"))
+        self.assertIn("--rows", self.fail_with(1, *bench, "--rows", "0"))
+        self.assertIn("--repeats", self.fail_with(1, *bench, "-r", "0"))
+
+
+if __name__ == "__main__":
+    unittest.main()

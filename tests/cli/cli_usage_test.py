@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Help, version, and what a wrong command line gets."""
+
+import unittest
+
+from harness import Tool
+
+COMMANDS = ("run", "bench", "inspect", "tokenize", "perplexity", "logits", "quantize")
+
+
+class Usage(Tool):
+    def test_help_names_every_command(self):
+        text = self.succeed("--help").stdout
+        for command in COMMANDS:
+            self.assertIn(command, text)
+            self.assertIn("Usage: dspark " + command, self.succeed(command, "--help").stdout)
+
+    def test_version(self):
+        self.assertRegex(self.succeed("--version").stdout, r"^dspark \d+\.\d+\.\d+ \((portable|avx2|avx512) kernels\)\n$")
+
+    def test_no_command(self):
+        self.assertIn("no command", self.fail_with(2))
+
+    def test_unknown_words_get_the_nearest_name(self):
+        self.assertEqual(self.fail_with(2, "rnu"), "unknown command 'rnu'; did you mean 'run'?")
+        self.assertEqual(self.fail_with(2, "run", "--tmep", "0"), "unknown option '--tmep'; did you mean '--temp'?")
+        self.assertEqual(self.fail_with(2, "bench", "--repeat=3"),
+                         "unknown option '--repeat'; did you mean '--repeats'?")
+        self.assertIn("unknown option '--zzzzzzzz'; see", self.fail_with(2, "run", "--zzzzzzzz"))
+        self.assertIn("does not take the argument 'word'", self.fail_with(2, "run", "-m", self.chat_model, "word"))
+
+    def test_bad_values_name_the_option(self):
+        self.assertIn("--temp", self.fail_with(2, "run", "--temp", "hot"))
+        self.assertIn("--threads", self.fail_with(2, "run", "-t", "-3"))
+        self.assertIn("--prompt", self.fail_with(2, "run", "-p"))
+
+    def test_missing_model(self):
+        self.assertIn("nope.gguf", self.fail_with(1, "run", "-m", "nope.gguf", "-p", "x"))
+        self.assertIn("DSPARK_MODEL", self.fail_with(1, "run", "-p", "x", environment={"DSPARK_MODEL": ""}))
+
+    def test_not_a_model(self):
+        path = self.path / "text.gguf"
+        path.write_text("this is no model\n")
+        self.assertIn("text.gguf", self.fail_with(1, "run", "-m", str(path), "-p", "x"))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,45 @@
+"""Runs the program under test."""
+
+import os
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from tiny_model import write_tiny_model
+
+BINARY = os.environ.get("DSPARK_BINARY", "build/release/dspark")
+
+
+class Tool(unittest.TestCase):
+    """A folder with a chat model and a base model, and calls of the program in it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.path = Path(cls.folder.name)
+        cls.chat_model = str(cls.path / "chat.gguf")
+        cls.base_model = str(cls.path / "base.gguf")
+        write_tiny_model(cls.chat_model)
+        write_tiny_model(cls.base_model, chat=False)
+
+    def call(self, *arguments, stdin="", environment=None):
+        clean = {key: value for key, value in os.environ.items() if key != "DSPARK_MODEL"}
+        return subprocess.run([BINARY, *arguments], input=stdin, capture_output=True, text=True, timeout=120,
+                              check=False, cwd=self.path, env={**clean, **(environment or {})})
+
+    def succeed(self, *arguments, **options):
+        result = self.call(*arguments, **options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result
+
+    def fail_with(self, status, *arguments, **options):
+        """The one error line of a call that must fail."""
+        result = self.call(*arguments, **options)
+        self.assertEqual(result.returncode, status, result.stderr)
+        lines = result.stderr.splitlines()
+        self.assertEqual(len(lines), 1, result.stderr)
+        self.assertTrue(lines[0].startswith("dspark: error: "), lines[0])
+        self.assertEqual(result.stdout, "")
+        return lines[0].removeprefix("dspark: error: ")
