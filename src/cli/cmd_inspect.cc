@@ -163,7 +163,7 @@ void print_metadata(const Checkpoint& checkpoint, bool full) {
   fmt::print("\nmetadata ({} keys)\n", checkpoint.metadata().size());
   if (checkpoint.format() == Checkpoint::Format::kGguf) {
     for (const RawMeta& raw : checkpoint.raw_metadata()) {
-      fmt::print("  {:<8} {} = {}\n", raw_type_text(raw), raw.key,
+      fmt::print("  {:<8} {} = {}\n", raw_type_text(raw), name_text(raw.key),
                  value_text(*checkpoint.meta(raw.key), full));
     }
     return;
