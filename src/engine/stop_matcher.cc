@@ -56,7 +56,9 @@ size_t StopMatcher::held_back() const {
   const std::string_view open = std::string_view(text_).substr(certain_);
   size_t held = unfinished_utf8(open);
   for (const std::string& stop : stops_) held = std::max(held, partial_match(open, stop));
-  return held;
+  // A stop string may begin inside a character; the character stays whole then.
+  const bool inside = held > 0 && (static_cast<uint8_t>(open[open.size() - held]) & 0xC0) == 0x80;
+  return inside ? held + unfinished_utf8(open.substr(0, open.size() - held)) : held;
 }
 
 std::string_view StopMatcher::take() {
