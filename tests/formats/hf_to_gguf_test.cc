@@ -146,7 +146,7 @@ TEST(HfToGguf, WrongConfigsAreNamed) {
   constexpr auto kBad = StatusCode::kInvalidArgument;
   constexpr auto kNo = StatusCode::kUnsupported;
   with(
-      "qwen3_qknorm", [](json& c) { c["model_type"] = "mamba"; }, kNo, "\"mamba\"");
+      "qwen3_qknorm", [](json& c) { c["model_type"] = "mamba"; }, kNo, "'mamba'");
   with(
       "qwen3_qknorm", [](json& c) { c.erase("hidden_size"); }, kBad, "hidden_size");
   with(
@@ -205,7 +205,7 @@ TEST(HfToGguf, MissingUnknownAndMisshapenTensorsAreNamed) {
   untied.expect_error(StatusCode::kCorruptData, "tensor 'lm_head.weight' is missing");
   EditableModel unknown("qwen3_qknorm");  // a llama has no q_norm
   unknown.config["model_type"] = "llama";
-  unknown.expect_error(StatusCode::kCorruptData, "q_norm.weight\" has no place in arch llama");
+  unknown.expect_error(StatusCode::kCorruptData, "q_norm.weight' has no place in arch llama");
 }
 
 TEST(HfToGguf, ATiedHeadThatIsStoredIsLeftOutWithANote) {

@@ -145,7 +145,7 @@ TEST(HfTokenizer, OtherKindsSayNoVocabAndWhy) {
 
 TEST(HfTokenizer, BosFromThePostProcessorMergesAsPairsAndJinjaFile) {
   TokenizerModel m;
-  m.tokenizer["model"]["merges"] = {{"a", "b"}, {"\u0120", "ab"}};
+  m.tokenizer["model"]["merges"] = json::array({json::array({"a", "b"}), json::array({"\u0120", "ab"})});
   m.tokenizer["post_processor"] = {
       {"type", "Sequence"},
       {"processors",
@@ -154,7 +154,7 @@ TEST(HfTokenizer, BosFromThePostProcessorMergesAsPairsAndJinjaFile) {
          {"single",
           {{{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}}}}}}}}}};
   m.config["bos_token"] = "<|end|>";
-  m.config["chat_template"] = {{{"name", "default"}, {"template", "old"}}};
+  m.config["chat_template"] = json::array({{{"name", "default"}, {"template", "old"}}});
   m.temp.write("chat_template.jinja", "new");
   m.temp.write("generation_config.json", R"({"eos_token_id": [6, 5]})");
   const Status status = m.convert();
