@@ -1,5 +1,5 @@
 // Row operations, written once for all instruction sets. Element-wise ones compute an element the same way
-// wherever it stands; sums run over 4 * kLanes lanes in a fixed order.
+// wherever it stands; sums run over a fixed number of lanes in a fixed order.
 #pragma once
 
 #include "kernels/cpu/math-inl.h"
@@ -99,11 +99,11 @@ float max_of(const float* x, int64_t n) {
   return largest;
 }
 
-float exp_sum(float* x, int64_t n, float shift) {
+// x = exp(x - shift) over n elements, n a multiple of 4 * kLanes; returns the sum.
+float exp_sum_of_block(float* x, int64_t n, float shift) {
   const VecF by = set1(shift);
   VecF sum[4] = {set1(0.0f), set1(0.0f), set1(0.0f), set1(0.0f)};
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const VecF e = exp_or_zero(load(x + i + j * kLanes) - by);
@@ -111,14 +111,25 @@ float exp_sum(float* x, int64_t n, float shift) {
       sum[j] = sum[j] + e;
     }
   }
-  float total = reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
-  for (; i < n; i += kLanes) {
-    const int rest = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+  return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
+// Blocks are added in double: a vocabulary of 262144 would lose bits in one float sum.
+float exp_sum(float* x, int64_t n, float shift) {
+  constexpr int64_t kBlockElements = 1024;
+  double total = 0.0;
+  int64_t i = 0;
+  for (; i + kBlockElements <= n; i += kBlockElements)
+    total += exp_sum_of_block(x + i, kBlockElements, shift);
+  const int64_t rest = (n - i) / (4 * kLanes) * (4 * kLanes);
+  total += exp_sum_of_block(x + i, rest, shift);
+  for (i += rest; i < n; i += kLanes) {
+    const int m = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
     float lanes[kLanes];
-    store(lanes, exp_or_zero(load_n(x + i, rest) - by));
-    for (int j = 0; j < rest; ++j) total += x[i + j] = lanes[j];
+    store(lanes, exp_or_zero(load_n(x + i, m) - set1(shift)));
+    for (int j = 0; j < m; ++j) total += x[i + j] = lanes[j];
   }
-  return total;
+  return static_cast<float>(total);
 }
 
 void scale(float* x, int64_t n, float factor) {
