@@ -41,8 +41,8 @@ void read_sizes(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& con
   const int32_t value_dim = meta.size("attention.value_length", ConfigLimits::kHeadDim, config.head_dim);
   const int32_t rotated = meta.size("rope.dimension_count", ConfigLimits::kHeadDim, config.head_dim);
   if (value_dim != config.head_dim) {
-    meta.fail(unsupported(fmt::format("{}: value heads of {} elements beside key heads of {}",
-                                      checkpoint.path(), value_dim, config.head_dim)));
+    meta.fail(unsupported(fmt::format("{}: {} is {}, but key heads have {} elements", checkpoint.path(),
+                                      meta.key_name("attention.value_length"), value_dim, config.head_dim)));
   }
   if (rotated != config.head_dim) {
     meta.fail(

@@ -15,6 +15,23 @@ namespace {
 
 constexpr size_t kNamesInMessage = 8;  // enough to recognise the mistake
 
+bool is_integer(DType dtype) {
+  switch (dtype) {
+    case DType::kI8:
+    case DType::kI16:
+    case DType::kI32:
+    case DType::kI64:
+    case DType::kBool:
+    case DType::kU8:
+    case DType::kU16:
+    case DType::kU32:
+    case DType::kU64:
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::string list_names(const std::vector<std::string>& names) {
   const size_t shown = std::min(names.size(), kNamesInMessage);
   std::string text =
@@ -36,7 +53,7 @@ class TensorFinder {
     } else if (tensor->shape != shape) {
       misshapen_.push_back(fmt::format("{} is [{}], expected [{}]", name, fmt::join(tensor->shape, ", "),
                                        fmt::join(shape, ", ")));
-    } else if (!can_decode(tensor->dtype)) {
+    } else if (!can_decode(tensor->dtype) || is_integer(tensor->dtype)) {
       undecodable_.push_back(fmt::format("{} ({})", name, dtype_name(tensor->dtype)));
     }
   }
@@ -57,7 +74,7 @@ class TensorFinder {
           error(("tensor(s) that a " + config.arch + " model does not have").c_str(), unknown));
     }
     if (!undecodable_.empty())
-      return unsupported(error("tensor(s) of a type that cannot be read", undecodable_));
+      return unsupported(error("tensor(s) of a type that weights cannot have", undecodable_));
     return ok_status();
   }
 

@@ -1,0 +1,100 @@
+// Logits, residual streams and greedy text of tiny checkpoints, against transformers in float32.
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "models/harness.h"
+
+namespace dspark {
+namespace {
+
+using test::ExpectedSequence;
+using test::GoldenCase;
+using test::Outputs;
+using test::Session;
+
+constexpr float kLogitTolerance = 2e-4f;
+constexpr float kHiddenTolerance = 2e-4f;  // relative to the largest magnitude of the layer
+constexpr float kClearMargin = 1e-3f;      // below it two float engines may choose differently
+constexpr int kMaxPositions = 512;
+
+class GoldenModel : public testing::TestWithParam<GoldenCase> {
+ protected:
+  void load(bool float_activations) {
+    model_ = test::open_model(GetParam().model, pool_, float_activations);
+    ASSERT_NE(model_, nullptr);
+    std::vector<int32_t> layers(static_cast<size_t>(model_->config().n_layers) + 1);
+    std::iota(layers.begin(), layers.end(), 0);
+    model_->set_capture_layers(layers);
+    expected_ = test::read_expected(GetParam().expected);
+  }
+
+  ThreadPool pool_{2};
+  std::unique_ptr<TargetModel> model_;
+  std::vector<ExpectedSequence> expected_;
+};
+
+void expect_streams(const ExpectedSequence& expected, const Outputs& got, size_t n_streams) {
+  ASSERT_EQ(got.captured.size(), expected.hidden.size());
+  const size_t n = expected.hidden.size() / n_streams;
+  for (size_t stream = 0; stream < n_streams; ++stream) {
+    const float* want = expected.hidden.data() + stream * n;
+    const float scale = test::max_abs(want, n);
+    EXPECT_LE(test::max_abs_diff(got.captured.data() + stream * n, want, n), kHiddenTolerance * scale)
+        << "residual stream " << stream;
+  }
+}
+
+TEST_P(GoldenModel, LogitsAndStreamsMatchTheReference) {
+  load(true);
+  for (const ExpectedSequence& expected : expected_) {
+    SCOPED_TRACE(testing::Message() << "sequence of " << expected.input_ids.size());
+    Session session(*model_, KvDType::kF32, 1, kMaxPositions);
+    const Outputs got = session.forward(0, expected.input_ids);
+    ASSERT_EQ(got.logits.size(), expected.logits.size());
+    EXPECT_LE(test::max_abs_diff(got.logits.data(), expected.logits.data(), got.logits.size()),
+              kLogitTolerance);
+    ASSERT_EQ(got.final_norm.size(), expected.final_norm.size());
+    const size_t n = got.final_norm.size();
+    EXPECT_LE(test::max_abs_diff(got.final_norm.data(), expected.final_norm.data(), n),
+              kHiddenTolerance * test::max_abs(expected.final_norm.data(), n));
+    expect_streams(expected, got, static_cast<size_t>(model_->config().n_layers) + 1);
+  }
+}
+
+TEST_P(GoldenModel, GreedyTextMatchesWhileTheMarginIsClear) {
+  load(true);
+  const auto vocab = static_cast<size_t>(model_->config().vocab_size);
+  for (const ExpectedSequence& expected : expected_) {
+    Session session(*model_, KvDType::kF32, 1, kMaxPositions);
+    Outputs out = session.forward(0, expected.input_ids);
+    for (size_t step = 0; step < expected.greedy_ids.size(); ++step) {
+      if (expected.greedy_margin[step] < kClearMargin) break;
+      const int32_t token = test::argmax(out.logits.data() + out.logits.size() - vocab, vocab);
+      ASSERT_EQ(token, expected.greedy_ids[step])
+          << "step " << step << " after " << expected.input_ids.size() << " tokens";
+      out = session.forward(0, {token});
+    }
+  }
+}
+
+// The serving path keeps stored bf16 weights and a bf16 cache: near the reference, not on it.
+TEST_P(GoldenModel, ServingPathStaysNearTheReference) {
+  load(false);
+  for (const ExpectedSequence& expected : expected_) {
+    Session session(*model_, KvDType::kBF16, 1, kMaxPositions);
+    const Outputs got = session.forward(0, expected.input_ids);
+    ASSERT_EQ(got.logits.size(), expected.logits.size());
+    EXPECT_LE(test::max_abs_diff(got.logits.data(), expected.logits.data(), got.logits.size()), 0.3f);
+  }
+}
+
+std::string case_name(const testing::TestParamInfo<GoldenCase>& info) {
+  return info.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GoldenModel, testing::ValuesIn(test::golden_cases()), case_name);
+
+}  // namespace
+}  // namespace dspark
