@@ -23,7 +23,7 @@ inline constexpr int kPanelRows = 16;
 /// Elements of one activation block: one int8 scale each.
 inline constexpr int kActBlock = 32;
 
-/// How a panel is laid out (see kernels/pack.cc).
+/// How a panel is laid out (kernels/panels.h). Stored types without a kind of their own are decoded to F32.
 enum class PackKind : uint8_t {
   kF32,
   kBF16,
@@ -33,10 +33,14 @@ enum class PackKind : uint8_t {
   kQ5_0,
   kQ5_1,
   kQ8_0,
+  kQ2_K,
+  kQ3_K,
   kQ4_K,
   kQ5_K,
   kQ6_K,
-  kQ8_Generic
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4
 };
 
 /// True for kinds that multiply with int8 activations, false for float activations.

@@ -19,8 +19,8 @@ namespace {
 // One row's block of 32 as unsigned integers (stored value + bias) with its scales.
 struct RowBlock {
   uint8_t q[32];
-  uint16_t d = 0, m = 0;          // f16 bits
-  uint8_t scale = 0, scale2 = 0;  // K-quants: sc and m; Q6_K: both sc
+  uint16_t d = 0, m = 0;  // f16 bits, of the block or of the super-block
+  uint8_t bytes[4] = {};  // byte scales in the order of ScaleMode
 };
 
 void unpack_nibbles(const uint8_t* qs, uint8_t* q) {
@@ -34,17 +34,6 @@ void add_fifth_bits(const uint8_t* qh, uint8_t* q) {
   uint32_t bits;
   std::memcpy(&bits, qh, 4);
   for (int j = 0; j < 32; ++j) q[j] = static_cast<uint8_t>(q[j] | (((bits >> j) & 1u) << 4));
-}
-
-// The 6-bit scale and minimum of sub-block j of Q4_K and Q5_K.
-void k_scale_min(const uint8_t* s, int j, uint8_t* scale, uint8_t* min) {
-  if (j < 4) {
-    *scale = s[j] & 63;
-    *min = s[j + 4] & 63;
-  } else {
-    *scale = static_cast<uint8_t>((s[j + 4] & 0x0f) | ((s[j - 4] >> 6) << 4));
-    *min = static_cast<uint8_t>((s[j + 4] >> 4) | ((s[j] >> 6) << 4));
-  }
 }
 
 RowBlock read_q4_0(const uint8_t* row, int64_t b) {
@@ -97,7 +86,7 @@ RowBlock read_q4_k(const uint8_t* row, int64_t b) {
   RowBlock out;
   const uint8_t* qs = block.qs + 32 * (j / 2);
   for (int i = 0; i < 32; ++i) out.q[i] = j % 2 == 0 ? qs[i] & 0x0f : qs[i] >> 4;
-  k_scale_min(block.scales, j, &out.scale, &out.scale2);
+  unpack_scale_min_k4(block.scales, j, &out.bytes[0], &out.bytes[1]);
   out.d = block.d;
   out.m = block.dmin;
   return out;
@@ -112,7 +101,7 @@ RowBlock read_q5_k(const uint8_t* row, int64_t b) {
     const int nibble = j % 2 == 0 ? qs[i] & 0x0f : qs[i] >> 4;
     out.q[i] = static_cast<uint8_t>(nibble | (((block.qh[i] >> j) & 1) << 4));
   }
-  k_scale_min(block.scales, j, &out.scale, &out.scale2);
+  unpack_scale_min_k4(block.scales, j, &out.bytes[0], &out.bytes[1]);
   out.d = block.d;
   out.m = block.dmin;
   return out;
@@ -129,9 +118,69 @@ RowBlock read_q6_k(const uint8_t* row, int64_t b) {
     const int low = part < 2 ? ql[i] & 0x0f : ql[i] >> 4;
     out.q[i] = static_cast<uint8_t>(low | (((qh[i] >> (2 * part)) & 3) << 4));
   }
-  out.scale = static_cast<uint8_t>(block.scales[2 * j]);
-  out.scale2 = static_cast<uint8_t>(block.scales[2 * j + 1]);
+  out.bytes[0] = static_cast<uint8_t>(block.scales[2 * j]);
+  out.bytes[1] = static_cast<uint8_t>(block.scales[2 * j + 1]);
   out.d = block.d;
+  return out;
+}
+
+RowBlock read_q2_k(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ2_K*>(row)[b / 8];
+  const int j = static_cast<int>(b % 8);
+  RowBlock out;
+  for (int i = 0; i < 32; ++i) out.q[i] = (block.qs[32 * (j / 4) + i] >> (2 * (j % 4))) & 3;
+  for (int half = 0; half < 2; ++half) {
+    out.bytes[half] = block.scales[2 * j + half] & 0x0f;
+    out.bytes[2 + half] = block.scales[2 * j + half] >> 4;
+  }
+  out.d = block.d;
+  out.m = block.dmin;
+  return out;
+}
+
+RowBlock read_q3_k(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockQ3_K*>(row)[b / 8];
+  const int j = static_cast<int>(b % 8);
+  RowBlock out;
+  for (int i = 0; i < 32; ++i) {
+    const int low = (block.qs[32 * (j / 4) + i] >> (2 * (j % 4))) & 3;
+    out.q[i] = static_cast<uint8_t>((low | (((block.hmask[i] >> j) & 1) << 2)) + 4);
+  }
+  for (int half = 0; half < 2; ++half) {
+    const int g = 2 * j + half;
+    const int low = g < 8 ? block.scales[g] & 0x0f : block.scales[g - 8] >> 4;
+    const int high = (block.scales[8 + g % 4] >> (2 * (g / 4))) & 3;
+    out.bytes[half] = static_cast<uint8_t>((low | (high << 4)) - 32);
+  }
+  out.d = block.d;
+  return out;
+}
+
+RowBlock read_iq4_nl(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockIQ4_NL*>(row)[b];
+  RowBlock out;
+  unpack_nibbles(block.qs, out.q);
+  out.d = block.d;
+  return out;
+}
+
+RowBlock read_iq4_xs(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockIQ4_XS*>(row)[b / 8];
+  const int j = static_cast<int>(b % 8);
+  RowBlock out;
+  unpack_nibbles(block.qs + 16 * j, out.q);
+  const int low = (block.scales_l[j / 2] >> (4 * (j % 2))) & 0x0f;
+  const int high = (block.scales_h >> (2 * j)) & 3;
+  out.bytes[0] = static_cast<uint8_t>((low | (high << 4)) - 32);
+  out.d = block.d;
+  return out;
+}
+
+RowBlock read_mxfp4(const uint8_t* row, int64_t b) {
+  const auto& block = reinterpret_cast<const BlockMXFP4*>(row)[b];
+  RowBlock out;
+  unpack_nibbles(block.qs, out.q);
+  out.bytes[0] = block.e;
   return out;
 }
 
@@ -139,19 +188,26 @@ struct KindInfo {
   DType dtype;
   PackKind kind;
   RowBlock (*read)(const uint8_t* row, int64_t b);
-  PanelLayout layout;
-  uint8_t bias;  // quant that stands for zero, for the padding rows (their scales are zero anyway)
+  int quant_bytes;
+  ScaleMode mode;
+  uint8_t zero;  // quant that stands for zero: padding rows must give 0 even with an exponent for a scale
+  PanelLayout layout() const { return panel_layout(quant_bytes, mode); }
 };
 
 constexpr std::array kIntKinds = {
-    KindInfo{DType::kQ4_0, PackKind::kQ4_0, read_q4_0, {256, 32, 0}, 8},
-    KindInfo{DType::kQ4_1, PackKind::kQ4_1, read_q4_1, {256, 64, 0}, 0},
-    KindInfo{DType::kQ5_0, PackKind::kQ5_0, read_q5_0, {320, 32, 0}, 16},
-    KindInfo{DType::kQ5_1, PackKind::kQ5_1, read_q5_1, {320, 64, 0}, 0},
-    KindInfo{DType::kQ8_0, PackKind::kQ8_0, read_q8_0, {512, 32, 0}, 128},
-    KindInfo{DType::kQ4_K, PackKind::kQ4_K, read_q4_k, {256, 32, 64}, 0},
-    KindInfo{DType::kQ5_K, PackKind::kQ5_K, read_q5_k, {320, 32, 64}, 0},
-    KindInfo{DType::kQ6_K, PackKind::kQ6_K, read_q6_k, {384, 32, 32}, 32},
+    KindInfo{DType::kQ4_0, PackKind::kQ4_0, read_q4_0, 256, ScaleMode::kF16, 8},
+    KindInfo{DType::kQ4_1, PackKind::kQ4_1, read_q4_1, 256, ScaleMode::kF16Min, 0},
+    KindInfo{DType::kQ5_0, PackKind::kQ5_0, read_q5_0, 320, ScaleMode::kF16, 16},
+    KindInfo{DType::kQ5_1, PackKind::kQ5_1, read_q5_1, 320, ScaleMode::kF16Min, 0},
+    KindInfo{DType::kQ8_0, PackKind::kQ8_0, read_q8_0, 512, ScaleMode::kF16, 128},
+    KindInfo{DType::kQ2_K, PackKind::kQ2_K, read_q2_k, 256, ScaleMode::kByteHalvesMin, 0},
+    KindInfo{DType::kQ3_K, PackKind::kQ3_K, read_q3_k, 256, ScaleMode::kByteHalves, 8},
+    KindInfo{DType::kQ4_K, PackKind::kQ4_K, read_q4_k, 256, ScaleMode::kByteMin, 0},
+    KindInfo{DType::kQ5_K, PackKind::kQ5_K, read_q5_k, 320, ScaleMode::kByteMin, 0},
+    KindInfo{DType::kQ6_K, PackKind::kQ6_K, read_q6_k, 384, ScaleMode::kByteHalves, 32},
+    KindInfo{DType::kIQ4_NL, PackKind::kIQ4_NL, read_iq4_nl, 256, ScaleMode::kF16, 0},
+    KindInfo{DType::kIQ4_XS, PackKind::kIQ4_XS, read_iq4_xs, 256, ScaleMode::kByte, 0},
+    KindInfo{DType::kMXFP4, PackKind::kMXFP4, read_mxfp4, 256, ScaleMode::kE8M0, 0},
 };
 
 const KindInfo* int_kind(DType dtype) {
@@ -171,7 +227,7 @@ void write_quants(const KindInfo& kind, const RowBlock* rows, uint8_t* out) {
   for (int lane = 0; lane < kPanelRows; ++lane) {
     for (int g = 0; g < 8; ++g) std::memcpy(&groups[g][lane * 4], rows[lane].q + 4 * g, 4);
   }
-  if (kind.layout.quant_bytes == 512) {
+  if (kind.quant_bytes == 512) {
     std::memcpy(out, groups, 512);
     return;
   }
@@ -180,13 +236,13 @@ void write_quants(const KindInfo& kind, const RowBlock* rows, uint8_t* out) {
       out[64 * z + i] = static_cast<uint8_t>((groups[2 * z][i] & 0x0f) | (groups[2 * z + 1][i] << 4));
     }
   }
-  if (kind.layout.quant_bytes == 320) {
+  if (kind.quant_bytes == 320) {
     for (int i = 0; i < 64; ++i) {
       uint32_t bits = 0;
       for (int g = 0; g < 8; ++g) bits |= static_cast<uint32_t>((groups[g][i] >> 4) & 1) << g;
       out[256 + i] = static_cast<uint8_t>(bits);
     }
-  } else if (kind.layout.quant_bytes == 384) {
+  } else if (kind.quant_bytes == 384) {
     for (int half = 0; half < 2; ++half) {
       for (int i = 0; i < 64; ++i) {
         uint32_t bits = 0;
@@ -201,6 +257,18 @@ void put_f16(uint8_t* lanes, int lane, uint16_t bits) {
   std::memcpy(lanes + 2 * lane, &bits, 2);
 }
 
+void put_scales(const KindInfo& kind, const RowBlock& block, int lane, uint8_t* scales, uint8_t* super) {
+  const PanelLayout layout = kind.layout();
+  if (kind.mode == ScaleMode::kF16 || kind.mode == ScaleMode::kF16Min) {
+    put_f16(scales, lane, block.d);
+    if (kind.mode == ScaleMode::kF16Min) put_f16(scales + 32, lane, block.m);
+    return;
+  }
+  for (int i = 0; i < layout.scale_bytes / kPanelRows; ++i) scales[kPanelRows * i + lane] = block.bytes[i];
+  if (layout.super_bytes >= 32) put_f16(super, lane, block.d);
+  if (layout.super_bytes >= 64) put_f16(super + 32, lane, block.m);
+}
+
 // Writes one block of 16 rows: quants at `quants`, scales at `scales`, the chunk's super-scales at `super`.
 void pack_block(const KindInfo& kind, const uint8_t* const* rows, int64_t b, uint8_t* quants, uint8_t* scales,
                 uint8_t* super) {
@@ -210,23 +278,15 @@ void pack_block(const KindInfo& kind, const uint8_t* const* rows, int64_t b, uin
     if (rows[lane] != nullptr) {
       block = kind.read(rows[lane], b);
     } else {
-      std::memset(block.q, kind.bias, sizeof(block.q));
+      std::memset(block.q, kind.zero, sizeof(block.q));
     }
-    if (kind.layout.super_bytes == 0) {
-      put_f16(scales, lane, block.d);
-      if (kind.layout.scale_bytes == 64) put_f16(scales + 32, lane, block.m);
-    } else {
-      scales[lane] = block.scale;
-      scales[16 + lane] = block.scale2;
-      put_f16(super, lane, block.d);
-      if (kind.layout.super_bytes == 64) put_f16(super + 32, lane, block.m);
-    }
+    put_scales(kind, block, lane, scales, super);
   }
   write_quants(kind, blocks, quants);
 }
 
 void pack_int_panel(const KindInfo& kind, const uint8_t* const* rows, int64_t n_blocks, uint8_t* panel) {
-  const PanelLayout& layout = kind.layout;
+  const PanelLayout layout = kind.layout();
   uint8_t* chunk = panel;
   for (int64_t first = 0; first < n_blocks; first += kChunkBlocks) {
     const int64_t n = std::min<int64_t>(kChunkBlocks, n_blocks - first);
@@ -282,7 +342,7 @@ size_t panel_bytes_of(const PackedMatrix& m) {
     default:
       break;
   }
-  const PanelLayout& layout = int_kind(m.source)->layout;
+  const PanelLayout layout = int_kind(m.source)->layout();
   const int64_t n_blocks = m.n_in / kActBlock, tail = n_blocks % kChunkBlocks;
   return static_cast<size_t>(n_blocks / kChunkBlocks * chunk_bytes(layout, kChunkBlocks) +
                              (tail > 0 ? chunk_bytes(layout, tail) : 0));

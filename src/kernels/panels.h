@@ -10,21 +10,28 @@
 //   scales  n x scale_bytes  per block: 16 lanes of each scale, lane after lane; padded to a cache line
 //   super   super_bytes      K-quants: 16 lanes of f16 d, then of f16 dmin; padded to a cache line
 //
-//   kind   quants                                              scales                     supers   bias
-//   Q4_0   4 x 64 B: low nibble group 2z, high nibble 2z+1     f16 d                               8
-//   Q4_1   same                                                f16 d, f16 m                        0
-//   Q5_0   same + 64 B: bit g of byte i = bit 4 of group g     f16 d                               16
-//   Q5_1   same as Q5_0                                        f16 d, f16 m                        0
-//   Q8_0   8 x 64 B, value + 128                               f16 d                               128
-//   Q4_K   as Q4_0                                             u8 sc, u8 m                d, dmin  0
-//   Q5_K   as Q5_0                                             u8 sc, u8 m                d, dmin  0
-//   Q6_K   as Q4_0 + 2 x 64 B: bits 2(g%4).. of byte i of      i8 sc (elements 0-15),     d        32
-//          half g/4 = bits 4-5 of group g                      i8 sc (16-31)
-// Weight = d (q - bias) [+ m];  d sc (q - bias) - dmin m  for the K-quants.
+//   quants of a kind                                                     quant_bytes
+//     nibbles   4 x 64 B: low nibble group 2z, high nibble 2z + 1        256
+//     5 bits    nibbles + 64 B: bit g of byte i = bit 4 of group g       320
+//     6 bits    nibbles + 2 x 64 B: bits 2 (g % 4).. of byte i of half   384
+//               g / 4 = bits 4-5 of group g
+//     bytes     8 x 64 B                                                 512
+//   kind                 quants    bias   scales
+//   Q4_0  Q5_0  Q8_0     4 5 8     8 16 128   f16 d
+//   Q4_1  Q5_1           4 5       0          f16 d, f16 m
+//   Q4_K  Q5_K           4 5       0          u8 sc, u8 m; super d, dmin
+//   Q6_K  Q3_K           6 4       32 8       i8 sc of elements 0-15, of 16-31; super d   (Q3_K stores q + 4)
+//   Q2_K                 4         0          u8 sc, sc, m, m of the halves; super d, dmin
+//   IQ4_NL               4, table             f16 d
+//   IQ4_XS               4, table             i8 sc; super d
+//   MXFP4                4, table             u8 exponent
+// Weight = d (q - bias) [+ m];  d sc (q - bias) [- dmin m] with super-scales; table kinds: scale * table[q].
 // Float kinds: F32 [K][16] floats; BF16 [ceil(K/2)][16][2] (pairs of K in one 32-bit lane); F16 [K][16].
 
 #include <cstddef>
 #include <cstdint>
+
+#include "tensor/blocks.h"
 
 namespace dspark {
 
@@ -36,13 +43,25 @@ struct alignas(64) ActBlock {
   float sum;              // scale * sum(q): what a block's additive minimum is multiplied with
   int32_t bias8;          // -8 * sum(q)
   int32_t bias8_half[2];  // -8 * sum(q) of elements 0-15 and 16-31
-  int32_t unused[3];
+  float sum_half[2];      // scale * sum(q) of the halves
+  int32_t unused;
 };
 static_assert(sizeof(ActBlock) == 64);
 
 /// Rows that one kernel call computes together. Quantised activations are stored tile after tile; inside a
 /// tile of m rows (the last one may be smaller): block after block, row after row.
 inline constexpr int kRowTile = 8;
+
+/// Which scales a kind stores per block, in this order, each for 16 lanes.
+enum class ScaleMode : uint8_t {
+  kF16,            // f16 d
+  kF16Min,         // f16 d, f16 m
+  kByte,           // i8 sc; super: d
+  kByteMin,        // u8 sc, u8 m; super: d, dmin
+  kByteHalves,     // i8 sc of each half; super: d
+  kByteHalvesMin,  // u8 sc of each half, u8 m of each half; super: d, dmin
+  kE8M0,           // u8 biased exponent of the block's power of two
+};
 
 /// Blocks of a chunk.
 inline constexpr int kChunkBlocks = 8;
@@ -54,6 +73,27 @@ struct PanelLayout {
   uint16_t super_bytes;
 };
 
+constexpr PanelLayout panel_layout(int quant_bytes, ScaleMode mode) {
+  const auto quants = static_cast<uint16_t>(quant_bytes);
+  switch (mode) {
+    case ScaleMode::kF16:
+      return {quants, 32, 0};
+    case ScaleMode::kF16Min:
+      return {quants, 64, 0};
+    case ScaleMode::kByte:
+      return {quants, 16, 32};
+    case ScaleMode::kByteMin:
+      return {quants, 32, 64};
+    case ScaleMode::kByteHalves:
+      return {quants, 32, 32};
+    case ScaleMode::kByteHalvesMin:
+      return {quants, 64, 64};
+    case ScaleMode::kE8M0:
+      return {quants, 16, 0};
+  }
+  return {};
+}
+
 /// Offset of the super region in a chunk of n blocks.
 constexpr int64_t super_offset(const PanelLayout& layout, int64_t n) {
   return n * layout.quant_bytes + (n * layout.scale_bytes + 63) / 64 * 64;
@@ -61,6 +101,11 @@ constexpr int64_t super_offset(const PanelLayout& layout, int64_t n) {
 /// Size of a chunk of n blocks.
 constexpr int64_t chunk_bytes(const PanelLayout& layout, int64_t n) {
   return super_offset(layout, n) + (layout.super_bytes + 63) / 64 * 64;
+}
+
+/// bits of 2^(e - 128): half an E8M0 scale, since tables of E2M1 values are doubled to be whole numbers.
+constexpr uint32_t half_e8m0_bits(uint32_t e) {
+  return e >= 2 ? (e - 1) << 23 : 0x00200000u << e;  // 2^-128 and 2^-127 are subnormal
 }
 
 /// Where a kernel puts one tile of results.
@@ -79,7 +124,7 @@ using FloatTileFn = void (*)(const uint8_t* panel, const float* x, int64_t x_str
 /// Quantises one row of n floats into blocks acts[b * block_stride].
 using QuantizeRowFn = void (*)(const float* x, int64_t n, ActBlock* acts, int64_t block_stride);
 
-inline constexpr int kNumPackKinds = 11;
+inline constexpr int kNumPackKinds = 16;
 
 /// One instruction set's kernels; index [kind][m - 1]. Null where the kind is of the other sort.
 struct MatmulKernels {

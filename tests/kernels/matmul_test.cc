@@ -15,9 +15,10 @@
 namespace dspark {
 namespace {
 
-constexpr DType kTypes[] = {DType::kF32,  DType::kBF16, DType::kF16,  DType::kQ4_0,
-                            DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr DType kTypes[] = {DType::kF32,  DType::kBF16,   DType::kF16,    DType::kQ4_0,
+                            DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,   DType::kQ8_0,
+                            DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,   DType::kQ5_K,
+                            DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
 
 // A stored matrix with random blocks: random bytes for the quants and scales (so that every bit of the layout
 // matters, unlike what an encoder would produce), finite and moderate f16 scales.
@@ -34,8 +35,14 @@ std::vector<size_t> f16_offsets(DType type) {
     case DType::kQ4_K:
     case DType::kQ5_K:
       return {0, 2};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kQ3_K:
+      return {108};
     case DType::kQ6_K:
       return {208};
+    case DType::kMXFP4:
+      return {};
     default:
       return {0};
   }
@@ -62,6 +69,9 @@ Matrix random_matrix(DType type, int64_t n_out, int64_t n_in, uint32_t seed) {
     for (uint8_t& b : m.bytes) b = static_cast<uint8_t>(rng());
     const size_t n_blocks = m.bytes.size() / static_cast<size_t>(info->block_bytes);
     for (size_t b = 0; b < n_blocks; ++b) {
+      uint8_t* block = m.bytes.data() + b * static_cast<size_t>(info->block_bytes);
+      // Every eighth block takes one of the extreme exponents, subnormal results included.
+      if (type == DType::kMXFP4) block[0] = static_cast<uint8_t>(b % 8 == 0 ? rng() % 3 : 118 + rng() % 8);
       for (size_t at : f16_offsets(type)) {
         const uint16_t half = f32_to_f16(normal(rng) * 0.02f);
         std::memcpy(m.bytes.data() + b * static_cast<size_t>(info->block_bytes) + at, &half, 2);

@@ -74,22 +74,42 @@ struct Bytes {
   }
 };
 
-template <class BitsT, int kBiasShiftT, bool kMinT, bool kSuperT, bool kHalvesT = false>
+template <const int8_t (&kTable)[16]>
+struct TableNibbles {
+  static constexpr int kQuantBytes = 256;
+  static constexpr bool kSigned = true;
+  DSPARK_INLINE static void pair(const uint8_t* q, int z, __m256i& g0, __m256i& g1) {
+    const __m256i table =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kTable)));
+    Nibbles::pair(q, z, g0, g1);
+    g0 = _mm256_shuffle_epi8(table, g0);
+    g1 = _mm256_shuffle_epi8(table, g1);
+  }
+};
+
+template <class BitsT, int kBiasShiftT, ScaleMode kModeT>
 struct Kind {
   using Bits = BitsT;
   static constexpr int kBiasShift = kBiasShiftT;
-  static constexpr bool kMin = kMinT, kSuper = kSuperT, kHalves = kHalvesT;
-  static constexpr PanelLayout kLayout = {Bits::kQuantBytes, !kSuper && kMin ? 64 : 32,
-                                          kSuper ? (kHalves ? 32 : 64) : 0};
+  static constexpr ScaleMode kMode = kModeT;
+  static constexpr bool kHalves = kMode == ScaleMode::kByteHalves || kMode == ScaleMode::kByteHalvesMin;
+  static constexpr bool kMin =
+      kMode == ScaleMode::kF16Min || kMode == ScaleMode::kByteMin || kMode == ScaleMode::kByteHalvesMin;
+  static constexpr PanelLayout kLayout = panel_layout(Bits::kQuantBytes, kMode);
 };
-using KindQ4_0 = Kind<Nibbles, 0, false, false>;
-using KindQ4_1 = Kind<Nibbles, -1, true, false>;
-using KindQ5_0 = Kind<FiveBits, 1, false, false>;
-using KindQ5_1 = Kind<FiveBits, -1, true, false>;
-using KindQ8_0 = Kind<Bytes, -1, false, false>;  // signed product: no bias to undo
-using KindQ4_K = Kind<Nibbles, -1, true, true>;
-using KindQ5_K = Kind<FiveBits, -1, true, true>;
-using KindQ6_K = Kind<SixBits, 2, false, true, true>;
+using KindQ4_0 = Kind<Nibbles, 0, ScaleMode::kF16>;
+using KindQ4_1 = Kind<Nibbles, -1, ScaleMode::kF16Min>;
+using KindQ5_0 = Kind<FiveBits, 1, ScaleMode::kF16>;
+using KindQ5_1 = Kind<FiveBits, -1, ScaleMode::kF16Min>;
+using KindQ8_0 = Kind<Bytes, -1, ScaleMode::kF16>;  // signed product: no bias to undo
+using KindQ2_K = Kind<Nibbles, -1, ScaleMode::kByteHalvesMin>;
+using KindQ3_K = Kind<Nibbles, 0, ScaleMode::kByteHalves>;
+using KindQ4_K = Kind<Nibbles, -1, ScaleMode::kByteMin>;
+using KindQ5_K = Kind<FiveBits, -1, ScaleMode::kByteMin>;
+using KindQ6_K = Kind<SixBits, 2, ScaleMode::kByteHalves>;
+using KindIQ4_NL = Kind<TableNibbles<kIq4Values>, -1, ScaleMode::kF16>;
+using KindIQ4_XS = Kind<TableNibbles<kIq4Values>, -1, ScaleMode::kByte>;
+using KindMXFP4 = Kind<TableNibbles<kE2m1Doubled>, -1, ScaleMode::kE8M0>;
 
 template <class Bits>
 DSPARK_INLINE __m256i dot4(__m256i sum, __m256i w, const ActBlock& a, int g) {
@@ -126,51 +146,77 @@ DSPARK_INLINE void dot_pairs(const uint8_t* q, int first_z, int last_z, const Ac
   }
 }
 
-// Scales of the eight lanes of one block.
-struct Scales {
-  __m256 scale, second;  // second: minimum, or the other half's scale
+// Scales of eight lanes of a block; index 1 only where halves have their own.
+struct BlockScales {
+  __m256 scale[2];
+  __m256 min[2];
 };
 
+DSPARK_INLINE __m256 load_half_e8m0(const uint8_t* p) {
+  const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+  const __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+  const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, subnormal, small));
+}
+
 template <class K>
-DSPARK_INLINE Scales load_scales(const uint8_t* s, const uint8_t* super, int lane) {
-  const __m256 zero = _mm256_setzero_ps();
-  if constexpr (!K::kSuper) {
-    return {load_f16(s + 2 * lane), K::kMin ? load_f16(s + 32 + 2 * lane) : zero};
+DSPARK_INLINE BlockScales load_scales(const uint8_t* s, const uint8_t* super, int lane) {
+  BlockScales out{};
+  if constexpr (K::kMode == ScaleMode::kF16 || K::kMode == ScaleMode::kF16Min) {
+    out.scale[0] = load_f16(s + 2 * lane);
+    if constexpr (K::kMin) out.min[0] = load_f16(s + 32 + 2 * lane);
+  } else if constexpr (K::kMode == ScaleMode::kE8M0) {
+    out.scale[0] = load_half_e8m0(s + lane);
   } else {
+    constexpr int kParts = K::kHalves ? 2 : 1;
     const __m256 d = load_f16(super + 2 * lane);
-    if constexpr (K::kHalves) {
-      return {_mm256_mul_ps(d, load_i8(s + lane)), _mm256_mul_ps(d, load_i8(s + 16 + lane))};
-    } else {
-      const __m256 dmin = _mm256_sub_ps(zero, load_f16(super + 32 + 2 * lane));
-      return {_mm256_mul_ps(d, load_u8(s + lane)), _mm256_mul_ps(dmin, load_u8(s + 16 + lane))};
+    for (int i = 0; i < kParts; ++i) {
+      if constexpr (K::kMin) {
+        const __m256 dmin = _mm256_sub_ps(_mm256_setzero_ps(), load_f16(super + 32 + 2 * lane));
+        out.scale[i] = _mm256_mul_ps(d, load_u8(s + 16 * i + lane));
+        out.min[i] = _mm256_mul_ps(dmin, load_u8(s + 16 * (kParts + i) + lane));
+      } else {
+        out.scale[i] = _mm256_mul_ps(d, load_i8(s + 16 * i + lane));
+      }
+    }
+  }
+  return out;
+}
+
+template <class K, int R>
+DSPARK_INLINE void add_halves(const uint8_t* q, const BlockScales& scales, const ActBlock* a,
+                              __m256 (&acc)[R]) {
+  __m256i sum[R];
+  __m256 first[R];
+  for (int r = 0; r < R; ++r) sum[r] = start_sum<K>(a[r], 0);
+  dot_pairs<K, R>(q, 0, 2, a, sum);
+  for (int r = 0; r < R; ++r) {
+    first[r] = _mm256_mul_ps(_mm256_cvtepi32_ps(sum[r]), scales.scale[0]);
+    sum[r] = start_sum<K>(a[r], 1);
+  }
+  dot_pairs<K, R>(q, 2, 4, a, sum);
+  for (int r = 0; r < R; ++r) {
+    const __m256 t = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), scales.scale[1], first[r]);
+    acc[r] = _mm256_fmadd_ps(t, _mm256_set1_ps(a[r].scale), acc[r]);
+    if constexpr (K::kMin) {
+      acc[r] = _mm256_fmadd_ps(scales.min[0], _mm256_set1_ps(a[r].sum_half[0]), acc[r]);
+      acc[r] = _mm256_fmadd_ps(scales.min[1], _mm256_set1_ps(a[r].sum_half[1]), acc[r]);
     }
   }
 }
 
 template <class K, int R>
-DSPARK_INLINE void add_block(const uint8_t* q, const Scales& scales, const ActBlock* a, __m256 (&acc)[R]) {
+DSPARK_INLINE void add_block(const uint8_t* q, const BlockScales& scales, const ActBlock* a,
+                             __m256 (&acc)[R]) {
+  if constexpr (K::kHalves) return add_halves<K, R>(q, scales, a, acc);
   __m256i sum[R];
-  if constexpr (K::kHalves) {
-    __m256 first[R];
-    for (int r = 0; r < R; ++r) sum[r] = start_sum<K>(a[r], 0);
-    dot_pairs<K, R>(q, 0, 2, a, sum);
-    for (int r = 0; r < R; ++r) {
-      first[r] = _mm256_mul_ps(_mm256_cvtepi32_ps(sum[r]), scales.scale);
-      sum[r] = start_sum<K>(a[r], 1);
-    }
-    dot_pairs<K, R>(q, 2, 4, a, sum);
-    for (int r = 0; r < R; ++r) {
-      const __m256 t = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), scales.second, first[r]);
-      acc[r] = _mm256_fmadd_ps(t, _mm256_set1_ps(a[r].scale), acc[r]);
-    }
-  } else {
-    for (int r = 0; r < R; ++r) sum[r] = start_sum<K>(a[r], -1);
-    dot_pairs<K, R>(q, 0, 4, a, sum);
-    for (int r = 0; r < R; ++r) {
-      const __m256 scale = _mm256_mul_ps(scales.scale, _mm256_set1_ps(a[r].scale));
-      acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), scale, acc[r]);
-      if constexpr (K::kMin) acc[r] = _mm256_fmadd_ps(scales.second, _mm256_set1_ps(a[r].sum), acc[r]);
-    }
+  for (int r = 0; r < R; ++r) sum[r] = start_sum<K>(a[r], -1);
+  dot_pairs<K, R>(q, 0, 4, a, sum);
+  for (int r = 0; r < R; ++r) {
+    const __m256 scale = _mm256_mul_ps(scales.scale[0], _mm256_set1_ps(a[r].scale));
+    acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), scale, acc[r]);
+    if constexpr (K::kMin) acc[r] = _mm256_fmadd_ps(scales.min[0], _mm256_set1_ps(a[r].sum), acc[r]);
   }
 }
 
@@ -313,6 +359,8 @@ void quantize_block(const float* x, ActBlock& a) {
   a.bias8 = -8 * (sum0 + sum1);
   a.bias8_half[0] = -8 * sum0;
   a.bias8_half[1] = -8 * sum1;
+  a.sum_half[0] = a.scale * static_cast<float>(sum0);
+  a.sum_half[1] = a.scale * static_cast<float>(sum1);
 }
 
 void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_stride) {
@@ -332,13 +380,19 @@ void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_strid
 
 }  // namespace
 
+// clang-format off
 const MatmulKernels kMatmulAvx2 = {
-    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1),
-     DSPARK_ROW(int_tile, KindQ5_0), DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0),
-     DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K), DSPARK_ROW(int_tile, KindQ6_K)},
+    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
+     DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1), DSPARK_ROW(int_tile, KindQ5_0),
+     DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0), DSPARK_ROW(int_tile, KindQ2_K),
+     DSPARK_ROW(int_tile, KindQ3_K), DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K),
+     DSPARK_ROW(int_tile, KindQ6_K), DSPARK_ROW(int_tile, KindIQ4_NL), DSPARK_ROW(int_tile, KindIQ4_XS),
+     DSPARK_ROW(int_tile, KindMXFP4)},
     {DSPARK_ROW(float_tile, PanelF32), DSPARK_ROW(float_tile, PanelBf16), DSPARK_ROW(float_tile, PanelF16),
-     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
     quantize_row,
 };
+// clang-format on
 
 }  // namespace dspark

@@ -77,25 +77,80 @@ struct Bytes {
   }
 };
 
-// Scales of one kind: kBiasShift: bias = 8 << kBiasShift (-1: none); kMin: additive minimum; kSuper: K-quant.
-template <class BitsT, int kBiasShiftT, bool kMinT, bool kSuperT, bool kHalvesT = false>
+// Nibbles as indices into 16 signed values; +128 makes the result unsigned.
+template <const int8_t (&kTable)[16]>
+struct TableNibbles {
+  static constexpr int kQuantBytes = 256;
+  DSPARK_INLINE static void pair(const uint8_t* q, int z, __m512i& g0, __m512i& g1) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kTable));
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80))));
+    Nibbles::pair(q, z, g0, g1);
+    g0 = _mm512_shuffle_epi8(table, g0);
+    g1 = _mm512_shuffle_epi8(table, g1);
+  }
+};
+
+// kBiasShift: the stored quants exceed the values by 8 << kBiasShift (-1: by nothing).
+template <class BitsT, int kBiasShiftT, ScaleMode kModeT>
 struct Kind {
   using Bits = BitsT;
   static constexpr int kBiasShift = kBiasShiftT;
-  static constexpr bool kMin = kMinT;
-  static constexpr bool kSuper = kSuperT;
-  static constexpr bool kHalves = kHalvesT;
-  static constexpr PanelLayout kLayout = {Bits::kQuantBytes, !kSuper && kMin ? 64 : 32,
-                                          kSuper ? (kHalves ? 32 : 64) : 0};
+  static constexpr ScaleMode kMode = kModeT;
+  static constexpr bool kHalves = kMode == ScaleMode::kByteHalves || kMode == ScaleMode::kByteHalvesMin;
+  static constexpr bool kMin =
+      kMode == ScaleMode::kF16Min || kMode == ScaleMode::kByteMin || kMode == ScaleMode::kByteHalvesMin;
+  static constexpr PanelLayout kLayout = panel_layout(Bits::kQuantBytes, kMode);
 };
-using KindQ4_0 = Kind<Nibbles, 0, false, false>;
-using KindQ4_1 = Kind<Nibbles, -1, true, false>;
-using KindQ5_0 = Kind<FiveBits, 1, false, false>;
-using KindQ5_1 = Kind<FiveBits, -1, true, false>;
-using KindQ8_0 = Kind<Bytes, 4, false, false>;
-using KindQ4_K = Kind<Nibbles, -1, true, true>;
-using KindQ5_K = Kind<FiveBits, -1, true, true>;
-using KindQ6_K = Kind<SixBits, 2, false, true, true>;
+using KindQ4_0 = Kind<Nibbles, 0, ScaleMode::kF16>;
+using KindQ4_1 = Kind<Nibbles, -1, ScaleMode::kF16Min>;
+using KindQ5_0 = Kind<FiveBits, 1, ScaleMode::kF16>;
+using KindQ5_1 = Kind<FiveBits, -1, ScaleMode::kF16Min>;
+using KindQ8_0 = Kind<Bytes, 4, ScaleMode::kF16>;
+using KindQ2_K = Kind<Nibbles, -1, ScaleMode::kByteHalvesMin>;
+using KindQ3_K = Kind<Nibbles, 0, ScaleMode::kByteHalves>;
+using KindQ4_K = Kind<Nibbles, -1, ScaleMode::kByteMin>;
+using KindQ5_K = Kind<FiveBits, -1, ScaleMode::kByteMin>;
+using KindQ6_K = Kind<SixBits, 2, ScaleMode::kByteHalves>;
+using KindIQ4_NL = Kind<TableNibbles<kIq4Values>, 4, ScaleMode::kF16>;
+using KindIQ4_XS = Kind<TableNibbles<kIq4Values>, 4, ScaleMode::kByte>;
+using KindMXFP4 = Kind<TableNibbles<kE2m1Doubled>, 4, ScaleMode::kE8M0>;
+
+// Scales of a block in 16 lanes; index 1 only where halves have their own.
+struct BlockScales {
+  __m512 scale[2];
+  __m512 min[2];
+};
+
+DSPARK_INLINE __m512 load_half_e8m0(const uint8_t* p) {
+  const __m512i e = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+  const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+  const __mmask16 small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, small, subnormal));
+}
+
+// d and dmin: super-scales of the chunk (dmin already negative).
+template <class K>
+DSPARK_INLINE BlockScales load_scales(const uint8_t* s, __m512 d, __m512 dmin) {
+  BlockScales out{};
+  if constexpr (K::kMode == ScaleMode::kF16 || K::kMode == ScaleMode::kF16Min) {
+    out.scale[0] = load_f16(s);
+    if constexpr (K::kMin) out.min[0] = load_f16(s + 32);
+  } else if constexpr (K::kMode == ScaleMode::kE8M0) {
+    out.scale[0] = load_half_e8m0(s);
+  } else if constexpr (K::kMin) {
+    constexpr int kParts = K::kHalves ? 2 : 1;
+    for (int i = 0; i < kParts; ++i) {
+      out.scale[i] = _mm512_mul_ps(d, load_u8(s + 16 * i));
+      out.min[i] = _mm512_mul_ps(dmin, load_u8(s + 16 * (kParts + i)));
+    }
+  } else {
+    out.scale[0] = _mm512_mul_ps(d, load_i8(s));
+    if constexpr (K::kHalves) out.scale[1] = _mm512_mul_ps(d, load_i8(s + 16));
+  }
+  return out;
+}
 
 DSPARK_INLINE __m512i broadcast_quad(const ActBlock& a, int g) {
   int32_t quad;
@@ -135,7 +190,7 @@ DSPARK_INLINE __m512i start_sum(const ActBlock& a, int half) {
 
 // One block whose 32 weights share a scale.
 template <class K, int M>
-DSPARK_INLINE void block_whole(const uint8_t* q, __m512 scale, __m512 min, const ActBlock* a,
+DSPARK_INLINE void block_whole(const uint8_t* q, const BlockScales& scales, const ActBlock* a,
                                __m512 (&acc)[M]) {
   __m512i sum[M];
 #pragma GCC unroll 8
@@ -144,15 +199,15 @@ DSPARK_INLINE void block_whole(const uint8_t* q, __m512 scale, __m512 min, const
   for (int z = 0; z < 4; ++z) dot_pair<K, M>(q, z, a, sum);
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
-    const __m512 s = _mm512_mul_ps(scale, _mm512_set1_ps(a[r].scale));
+    const __m512 s = _mm512_mul_ps(scales.scale[0], _mm512_set1_ps(a[r].scale));
     acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), s, acc[r]);
-    if constexpr (K::kMin) acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(a[r].sum), acc[r]);
+    if constexpr (K::kMin) acc[r] = _mm512_fmadd_ps(scales.min[0], _mm512_set1_ps(a[r].sum), acc[r]);
   }
 }
 
-// One block whose two halves have their own scales (Q6_K).
+// One block whose two halves have their own scales.
 template <class K, int M>
-DSPARK_INLINE void block_halves(const uint8_t* q, __m512 scale0, __m512 scale1, const ActBlock* a,
+DSPARK_INLINE void block_halves(const uint8_t* q, const BlockScales& scales, const ActBlock* a,
                                 __m512 (&acc)[M]) {
   __m512i sum0[M], sum1[M];
 #pragma GCC unroll 8
@@ -165,9 +220,13 @@ DSPARK_INLINE void block_halves(const uint8_t* q, __m512 scale0, __m512 scale1, 
   for (int z = 2; z < 4; ++z) dot_pair<K, M>(q, z, a, sum1);
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
-    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(sum0[r]), scale0);
-    t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum1[r]), scale1, t);
+    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(sum0[r]), scales.scale[0]);
+    t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum1[r]), scales.scale[1], t);
     acc[r] = _mm512_fmadd_ps(t, _mm512_set1_ps(a[r].scale), acc[r]);
+    if constexpr (K::kMin) {
+      acc[r] = _mm512_fmadd_ps(scales.min[0], _mm512_set1_ps(a[r].sum_half[0]), acc[r]);
+      acc[r] = _mm512_fmadd_ps(scales.min[1], _mm512_set1_ps(a[r].sum_half[1]), acc[r]);
+    }
   }
 }
 
@@ -193,7 +252,7 @@ DSPARK_INLINE const uint8_t* chunk_tile(const uint8_t* chunk, const ActBlock* a,
   constexpr int64_t kBytesPerBlock = chunk_bytes(kLayout, kChunkBlocks) / kChunkBlocks;
   const uint8_t* s = chunk + n * kLayout.quant_bytes;
   __m512 d = _mm512_setzero_ps(), dmin = _mm512_setzero_ps();
-  if constexpr (K::kSuper) {
+  if constexpr (kLayout.super_bytes > 0) {
     const uint8_t* super = chunk + super_offset(kLayout, n);
     d = load_f16(super);
     if constexpr (K::kMin) dmin = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(super + 32));
@@ -201,12 +260,11 @@ DSPARK_INLINE const uint8_t* chunk_tile(const uint8_t* chunk, const ActBlock* a,
   const uint8_t* q = chunk;
   for (int64_t b = 0; b < n; ++b, q += kLayout.quant_bytes, s += kLayout.scale_bytes, a += M) {
     prefetch_ahead<M, kBytesPerBlock>(chunk + b * kBytesPerBlock);
+    const BlockScales scales = load_scales<K>(s, d, dmin);
     if constexpr (K::kHalves) {
-      block_halves<K, M>(q, _mm512_mul_ps(d, load_i8(s)), _mm512_mul_ps(d, load_i8(s + 16)), a, acc);
-    } else if constexpr (K::kSuper) {
-      block_whole<K, M>(q, _mm512_mul_ps(d, load_u8(s)), _mm512_mul_ps(dmin, load_u8(s + 16)), a, acc);
+      block_halves<K, M>(q, scales, a, acc);
     } else {
-      block_whole<K, M>(q, load_f16(s), K::kMin ? load_f16(s + 32) : _mm512_setzero_ps(), a, acc);
+      block_whole<K, M>(q, scales, a, acc);
     }
   }
   return chunk + chunk_bytes(kLayout, n);
@@ -287,6 +345,8 @@ void quantize_block(__m512 lo, __m512 hi, ActBlock& a) {
   a.bias8 = -8 * (sum0 + sum1);
   a.bias8_half[0] = -8 * sum0;
   a.bias8_half[1] = -8 * sum1;
+  a.sum_half[0] = scale * static_cast<float>(sum0);
+  a.sum_half[1] = scale * static_cast<float>(sum1);
 }
 
 void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_stride) {
@@ -308,13 +368,19 @@ void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_strid
 
 }  // namespace
 
+// clang-format off
 const MatmulKernels kMatmulAvx512 = {
-    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1),
-     DSPARK_ROW(int_tile, KindQ5_0), DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0),
-     DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K), DSPARK_ROW(int_tile, KindQ6_K)},
+    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
+     DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1), DSPARK_ROW(int_tile, KindQ5_0),
+     DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0), DSPARK_ROW(int_tile, KindQ2_K),
+     DSPARK_ROW(int_tile, KindQ3_K), DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K),
+     DSPARK_ROW(int_tile, KindQ6_K), DSPARK_ROW(int_tile, KindIQ4_NL), DSPARK_ROW(int_tile, KindIQ4_XS),
+     DSPARK_ROW(int_tile, KindMXFP4)},
     {DSPARK_ROW(float_tile, PanelF32), DSPARK_ROW(float_tile, PanelBf16), DSPARK_ROW(float_tile, PanelF16),
-     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
     quantize_row,
 };
+// clang-format on
 
 }  // namespace dspark

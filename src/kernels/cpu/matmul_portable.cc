@@ -41,40 +41,57 @@ struct Bytes {
   static int at(const uint8_t* q, int g, int i) { return q[64 * g + i]; }
 };
 
-template <class BitsT, int kBiasT, bool kMinT, bool kSuperT, bool kHalvesT = false>
+template <const int8_t (&kTable)[16]>
+struct TableNibbles {
+  static constexpr int kQuantBytes = 256;
+  static int at(const uint8_t* q, int g, int i) { return kTable[Nibbles::at(q, g, i)]; }
+};
+
+template <class BitsT, int kBiasT, ScaleMode kModeT>
 struct Kind {
   using Bits = BitsT;
   static constexpr int kBias = kBiasT;
-  static constexpr bool kMin = kMinT, kSuper = kSuperT, kHalves = kHalvesT;
-  static constexpr PanelLayout kLayout = {Bits::kQuantBytes, !kSuper && kMin ? 64 : 32,
-                                          kSuper ? (kHalves ? 32 : 64) : 0};
+  static constexpr ScaleMode kMode = kModeT;
+  static constexpr bool kHalves = kMode == ScaleMode::kByteHalves || kMode == ScaleMode::kByteHalvesMin;
+  static constexpr bool kMin =
+      kMode == ScaleMode::kF16Min || kMode == ScaleMode::kByteMin || kMode == ScaleMode::kByteHalvesMin;
+  static constexpr PanelLayout kLayout = panel_layout(Bits::kQuantBytes, kMode);
 };
 
 // The block's weights as integers, and the scales of the two halves and minimum of every lane.
 struct Unpacked {
   int16_t w[8][64];
   float scale[2][kLanes];
-  float min[kLanes];
+  float min[2][kLanes];
 };
+
+template <class K>
+void unpack_scales(const uint8_t* s, const uint8_t* super, int lane, Unpacked& u) {
+  constexpr int kParts = K::kHalves ? 2 : 1;
+  if constexpr (K::kMode == ScaleMode::kF16 || K::kMode == ScaleMode::kF16Min) {
+    u.scale[0][lane] = f16_at(s, lane);
+    if constexpr (K::kMin) u.min[0][lane] = f16_at(s + 32, lane);
+  } else if constexpr (K::kMode == ScaleMode::kE8M0) {
+    const uint32_t bits = half_e8m0_bits(s[lane]);
+    __builtin_memcpy(&u.scale[0][lane], &bits, 4);
+  } else {
+    for (int i = 0; i < kParts; ++i) {
+      const uint8_t byte = s[16 * i + lane];
+      const int sc = K::kMin ? byte : static_cast<int8_t>(byte);
+      u.scale[i][lane] = f16_at(super, lane) * static_cast<float>(sc);
+      if constexpr (K::kMin) {
+        u.min[i][lane] = -f16_at(super + 32, lane) * static_cast<float>(s[16 * (kParts + i) + lane]);
+      }
+    }
+  }
+}
 
 template <class K>
 void unpack(const uint8_t* q, const uint8_t* s, const uint8_t* super, Unpacked& u) {
   for (int g = 0; g < 8; ++g) {
     for (int i = 0; i < 64; ++i) u.w[g][i] = static_cast<int16_t>(K::Bits::at(q, g, i) - K::kBias);
   }
-  for (int lane = 0; lane < kLanes; ++lane) {
-    u.min[lane] = 0.0f;
-    if constexpr (!K::kSuper) {
-      u.scale[0][lane] = f16_at(s, lane);
-      if constexpr (K::kMin) u.min[lane] = f16_at(s + 32, lane);
-    } else if constexpr (K::kHalves) {
-      u.scale[0][lane] = f16_at(super, lane) * static_cast<float>(static_cast<int8_t>(s[lane]));
-      u.scale[1][lane] = f16_at(super, lane) * static_cast<float>(static_cast<int8_t>(s[16 + lane]));
-    } else {
-      u.scale[0][lane] = f16_at(super, lane) * static_cast<float>(s[lane]);
-      u.min[lane] = -f16_at(super + 32, lane) * static_cast<float>(s[16 + lane]);
-    }
-  }
+  for (int lane = 0; lane < kLanes; ++lane) unpack_scales<K>(s, super, lane, u);
 }
 
 // Integer dot products of groups [first, last) with one activation block.
@@ -97,12 +114,16 @@ void add_block(const Unpacked& u, const ActBlock& a, float* acc) {
       const float t = static_cast<float>(sum0[lane]) * u.scale[0][lane] +
                       static_cast<float>(sum1[lane]) * u.scale[1][lane];
       acc[lane] += t * a.scale;
+      if constexpr (K::kMin) {
+        acc[lane] += u.min[0][lane] * a.sum_half[0];
+        acc[lane] += u.min[1][lane] * a.sum_half[1];
+      }
     }
   } else {
     dot_groups(u, a, 0, 8, sum0);
     for (int lane = 0; lane < kLanes; ++lane) {
       acc[lane] += static_cast<float>(sum0[lane]) * (u.scale[0][lane] * a.scale);
-      if constexpr (K::kMin) acc[lane] += u.min[lane] * a.sum;
+      if constexpr (K::kMin) acc[lane] += u.min[0][lane] * a.sum;
     }
   }
 }
@@ -178,19 +199,26 @@ void quantize_row(const float* x, int64_t n, ActBlock* acts, int64_t block_strid
     acts->scale = max / 127.0f;
     acts->sum = acts->scale * static_cast<float>(sums[0] + sums[1]);
     acts->bias8 = -8 * (sums[0] + sums[1]);
-    acts->bias8_half[0] = -8 * sums[0];
-    acts->bias8_half[1] = -8 * sums[1];
+    for (int half = 0; half < 2; ++half) {
+      acts->bias8_half[half] = -8 * sums[half];
+      acts->sum_half[half] = acts->scale * static_cast<float>(sums[half]);
+    }
   }
 }
 
-using KindQ4_0 = Kind<Nibbles, 8, false, false>;
-using KindQ4_1 = Kind<Nibbles, 0, true, false>;
-using KindQ5_0 = Kind<FiveBits, 16, false, false>;
-using KindQ5_1 = Kind<FiveBits, 0, true, false>;
-using KindQ8_0 = Kind<Bytes, 128, false, false>;
-using KindQ4_K = Kind<Nibbles, 0, true, true>;
-using KindQ5_K = Kind<FiveBits, 0, true, true>;
-using KindQ6_K = Kind<SixBits, 32, false, true, true>;
+using KindQ4_0 = Kind<Nibbles, 8, ScaleMode::kF16>;
+using KindQ4_1 = Kind<Nibbles, 0, ScaleMode::kF16Min>;
+using KindQ5_0 = Kind<FiveBits, 16, ScaleMode::kF16>;
+using KindQ5_1 = Kind<FiveBits, 0, ScaleMode::kF16Min>;
+using KindQ8_0 = Kind<Bytes, 128, ScaleMode::kF16>;
+using KindQ2_K = Kind<Nibbles, 0, ScaleMode::kByteHalvesMin>;
+using KindQ3_K = Kind<Nibbles, 8, ScaleMode::kByteHalves>;
+using KindQ4_K = Kind<Nibbles, 0, ScaleMode::kByteMin>;
+using KindQ5_K = Kind<FiveBits, 0, ScaleMode::kByteMin>;
+using KindQ6_K = Kind<SixBits, 32, ScaleMode::kByteHalves>;
+using KindIQ4_NL = Kind<TableNibbles<kIq4Values>, 0, ScaleMode::kF16>;
+using KindIQ4_XS = Kind<TableNibbles<kIq4Values>, 0, ScaleMode::kByte>;
+using KindMXFP4 = Kind<TableNibbles<kE2m1Doubled>, 0, ScaleMode::kE8M0>;
 
 #define DSPARK_ROW(FN, K) \
   { FN<K, 1>, FN<K, 2>, FN<K, 3>, FN<K, 4>, FN<K, 5>, FN<K, 6>, FN<K, 7>, FN<K, 8> }
@@ -199,13 +227,19 @@ using KindQ6_K = Kind<SixBits, 32, false, true, true>;
 
 }  // namespace
 
+// clang-format off
 const MatmulKernels kMatmulPortable = {
-    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1),
-     DSPARK_ROW(int_tile, KindQ5_0), DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0),
-     DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K), DSPARK_ROW(int_tile, KindQ6_K)},
+    {DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
+     DSPARK_ROW(int_tile, KindQ4_0), DSPARK_ROW(int_tile, KindQ4_1), DSPARK_ROW(int_tile, KindQ5_0),
+     DSPARK_ROW(int_tile, KindQ5_1), DSPARK_ROW(int_tile, KindQ8_0), DSPARK_ROW(int_tile, KindQ2_K),
+     DSPARK_ROW(int_tile, KindQ3_K), DSPARK_ROW(int_tile, KindQ4_K), DSPARK_ROW(int_tile, KindQ5_K),
+     DSPARK_ROW(int_tile, KindQ6_K), DSPARK_ROW(int_tile, KindIQ4_NL), DSPARK_ROW(int_tile, KindIQ4_XS),
+     DSPARK_ROW(int_tile, KindMXFP4)},
     {DSPARK_ROW(float_tile, PanelF32), DSPARK_ROW(float_tile, PanelBf16), DSPARK_ROW(float_tile, PanelF16),
-     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
+     DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
     quantize_row,
 };
+// clang-format on
 
 }  // namespace dspark
