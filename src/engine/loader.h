@@ -34,8 +34,8 @@ struct LoadedModel {
   LoadOptions options;
   std::unique_ptr<ThreadPool> pool;
   std::shared_ptr<const Checkpoint> checkpoint;
-  std::unique_ptr<Tokenizer> tokenizer;         // nullptr: the file has none (tiny test models); ids only
-  std::unique_ptr<ChatTemplate> chat_template;  // nullptr: none in the file (base models)
+  std::shared_ptr<const Tokenizer> tokenizer;  // nullptr: the file has none (tiny test models); ids only
+  std::shared_ptr<const ChatTemplate> chat_template;  // nullptr: none in the file (base models)
   std::unique_ptr<TargetModel> model;
   std::vector<int32_t> eos_ids;  // ids that end a turn: from the model's metadata and its tokenizer
   double load_s = 0;             // seconds load_model took

@@ -1,0 +1,89 @@
+#include "engine/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "text/tokenizer.h"
+
+namespace dspark {
+namespace {
+
+/// Ids that end a turn, of tokenizer and model configuration together, ascending, each once.
+std::vector<int32_t> end_ids(const ModelConfig& config, const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = config.eos_ids;
+  if (tokenizer != nullptr) {
+    ids.insert(ids.end(), tokenizer->stop_ids().begin(), tokenizer->stop_ids().end());
+  }
+  std::erase_if(ids, [&config](int32_t id) { return id < 0 || id >= config.vocab_size; });
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel() = default;
+LoadedModel::LoadedModel(LoadedModel&&) noexcept = default;
+LoadedModel& LoadedModel::operator=(LoadedModel&& other) noexcept {
+  if (this == &other) return *this;
+  model.reset();  // before the pool and the checkpoint it uses
+  path = std::move(other.path);
+  options = std::move(other.options);
+  pool = std::move(other.pool);
+  checkpoint = std::move(other.checkpoint);
+  tokenizer = std::move(other.tokenizer);
+  chat_template = std::move(other.chat_template);
+  model = std::move(other.model);
+  eos_ids = std::move(other.eos_ids);
+  load_s = other.load_s;
+  return *this;
+}
+LoadedModel::~LoadedModel() = default;
+
+Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto stage = [&options](std::string_view name) {
+    if (options.on_stage) options.on_stage(name);
+  };
+  if (options.n_threads < 0) {
+    return invalid_argument("threads: want 0 (physical cores) or more, found " +
+                            std::to_string(options.n_threads));
+  }
+  LoadedModel loaded;
+  loaded.path = path;
+  loaded.options = options;
+  stage("reading");
+  DSPARK_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(path));
+  loaded.checkpoint = std::make_shared<const Checkpoint>(std::move(checkpoint));
+  stage("tokenizer");
+  auto tokenizer = Tokenizer::load(*loaded.checkpoint);
+  if (tokenizer.ok()) {
+    loaded.tokenizer = std::make_shared<const Tokenizer>(std::move(tokenizer).value());
+  } else if (tokenizer.status().code() != StatusCode::kNotFound) {
+    return tokenizer.status();
+  }
+  stage("packing weights");
+  loaded.pool =
+      std::make_unique<ThreadPool>(options.n_threads > 0 ? options.n_threads : default_thread_count());
+  DSPARK_ASSIGN_OR_RETURN(loaded.model,
+                          TargetModel::load(loaded.checkpoint, *loaded.pool,
+                                            ModelOptions{.float_activations = options.float_activations}));
+  loaded.eos_ids = end_ids(loaded.model->config(), loaded.tokenizer.get());
+  loaded.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return loaded;
+}
+
+Result<std::unique_ptr<Engine>> make_engine(LoadedModel& loaded, EngineOptions options,
+                                            std::unique_ptr<Drafter> drafter) {
+  if (options.eos_ids.empty()) options.eos_ids = loaded.eos_ids;
+  if (!options.token_bytes && loaded.tokenizer != nullptr) {
+    options.token_bytes = [tokenizer = loaded.tokenizer.get()](int32_t token, std::string& out) {
+      if (!tokenizer->is_special(token)) out.append(tokenizer->token_bytes(token));
+    };
+  }
+  return Engine::create(*loaded.model, std::move(options), std::move(drafter));
+}
+
+}  // namespace dspark
