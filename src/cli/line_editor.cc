@@ -207,26 +207,37 @@ void LineEditor::handle_escape(LineBuffer& buffer) {
   switch (key) {
     case 'A':
       walk_history(true, buffer);
+      break;
     case 'B':
       walk_history(false, buffer);
+      break;
     case 'C':
       buffer.right();
+      break;
     case 'D':
       buffer.left();
+      break;
     case 'H':
       buffer.home();
+      break;
     case 'F':
       buffer.end();
+      break;
     case '~':
+      handle_numbered_key(parameters, buffer);
       break;
     default:
-      return;
+      break;
   }
-  if (parameters == "1" || parameters == "7") buffer.home();
-  if (parameters == "4" || parameters == "8") buffer.end();
-  if (parameters == "3") buffer.erase_after();
-  if (parameters == "200") pasting_ = true;
-  if (parameters == "201") pasting_ = false;
+}
+
+// ESC [ number ~; 200 and 201 stand around a paste.
+void LineEditor::handle_numbered_key(const std::string& number, LineBuffer& buffer) {
+  if (number == "1" || number == "7") buffer.home();
+  if (number == "4" || number == "8") buffer.end();
+  if (number == "3") buffer.erase_after();
+  if (number == "200") pasting_ = true;
+  if (number == "201") pasting_ = false;
 }
 
 }  // namespace dspark::cli

@@ -26,6 +26,7 @@ class LineEditor {
   LineEnd read_plain(std::string& line);
   void handle_escape(LineBuffer& buffer);
   void handle_key(char key, LineBuffer& buffer);
+  void handle_numbered_key(const std::string& number, LineBuffer& buffer);
   void walk_history(bool older, LineBuffer& buffer);
 
   LineHistory history_;
