@@ -13,24 +13,6 @@
 namespace dspark {
 namespace {
 
-/// Squared error of x ~ scale * q - min over the best q in [low, high].
-template <int kN>
-float group_error(const float* x, float scale, float min, float low, float high) {
-  constexpr int kLanes = 8;
-  const float inverse = inverse_or_zero(scale);
-  float sums[kLanes] = {};
-  for (int i = 0; i < kN; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
-      const auto q = static_cast<float>(round_to_level((x[i + l] + min) * inverse, low, high));
-      const float difference = scale * q - min - x[i + l];
-      sums[l] += difference * difference;
-    }
-  }
-  float sum = 0.0f;
-  for (float part : sums) sum += part;
-  return sum;
-}
-
 /// What Q4_K and Q5_K have in common: scales of a super-block and the level of every element.
 struct AffineSuperBlock {
   uint16_t d = 0;
@@ -42,20 +24,19 @@ struct AffineSuperBlock {
 
 /// Tries the neighbours of an integer (scale, minimum) pair and keeps the pair with the smallest error.
 void refine_affine(const float* x, float d, float dmin, int levels, uint8_t* scale, uint8_t* min) {
-  float best = HUGE_VALF;
-  const int s0 = *scale;
-  const int m0 = *min;
-  for (int s = std::max(s0 - 1, 0); s <= std::min(s0 + 1, 63); ++s) {
-    for (int m = std::max(m0 - 1, 0); m <= std::min(m0 + 1, 63); ++m) {
-      const float error = group_error<32>(x, d * static_cast<float>(s), dmin * static_cast<float>(m), 0.0f,
-                                          static_cast<float>(levels));
-      if (error < best) {
-        best = error;
-        *scale = static_cast<uint8_t>(s);
-        *min = static_cast<uint8_t>(m);
-      }
-    }
+  constexpr int kOrder[3] = {0, -1, 1};  // the rounded pair first: it wins ties
+  constexpr int kPairs = 12;             // nine, and copies of the first to fill whole vectors
+  int s[kPairs], m[kPairs];
+  float scales[kPairs], mins[kPairs];
+  for (int k = 0; k < kPairs; ++k) {
+    s[k] = std::clamp(*scale + (k < 9 ? kOrder[k / 3] : 0), 0, 63);
+    m[k] = std::clamp(*min + (k < 9 ? kOrder[k % 3] : 0), 0, 63);
+    scales[k] = d * static_cast<float>(s[k]);
+    mins[k] = dmin * static_cast<float>(m[k]);
   }
+  const int best = best_affine<32, kPairs>(x, scales, mins, 0.0f, static_cast<float>(levels));
+  *scale = static_cast<uint8_t>(s[best]);
+  *min = static_cast<uint8_t>(m[best]);
 }
 
 void fit_affine_super_block(const float* x, int levels, AffineSuperBlock& out) {
@@ -128,16 +109,11 @@ void encode_q5_k(const float* x, BlockQ5_K& b) {
 /// Integer scale of one Q6_K group: the rounded one or a neighbour, whichever leaves the smallest error.
 int refine_q6_scale(const float* x, float d, float wanted) {
   const int centre = round_to_level(wanted * inverse_or_zero(d), -128.0f, 127.0f);
-  float best = HUGE_VALF;
-  int best_scale = centre;
-  for (int s = std::max(centre - 1, -128); s <= std::min(centre + 1, 127); ++s) {
-    const float error = group_error<16>(x, d * static_cast<float>(s), 0.0f, -32.0f, 31.0f);
-    if (error < best) {
-      best = error;
-      best_scale = s;
-    }
-  }
-  return best_scale;
+  const int s[4] = {centre, std::max(centre - 1, -128), std::min(centre + 1, 127), centre};
+  float scales[4];
+  for (int k = 0; k < 4; ++k) scales[k] = d * static_cast<float>(s[k]);
+  constexpr float kNoMin[4] = {};
+  return s[best_affine<16, 4>(x, scales, kNoMin, -32.0f, 31.0f)];
 }
 
 /// q: levels shifted up by 32, in element order.

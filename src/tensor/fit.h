@@ -38,6 +38,15 @@ inline float inverse_or_zero(float d) {
   return d != 0.0f ? 1.0f / d : 0.0f;
 }
 
+// The searches below run over all candidates of one element before the next element: the inner loops are then
+// plain vertical loops over arrays, which the compiler vectorises, and every sum has one defined order.
+
+/// Step k of 0, -1, 1, -2, 2, ...: of equally good scales the obvious one (step 0, exact for constant groups)
+/// is met first and kept.
+constexpr int alternating_step(int k) {
+  return k % 2 == 0 ? k / 2 : -(k + 1) / 2;
+}
+
 /// Scale d of x ~ d * q with q in [low, high], low = -high - 1. May be negative: the side with the larger
 /// magnitude gets the extra level. 0 for an all-zero group.
 template <int kN>
@@ -49,34 +58,27 @@ float fit_symmetric(const float* x, int low, int high) {
   const auto highest = static_cast<float>(high);
   if (std::fabs(peak) > kHugeGroup) return peak / lowest;
 
-  constexpr int kSteps = 9;  // candidates within +-9, a tenth of a level apart
-  constexpr int kLanes = 8;  // fixed partial sums: vectorisable and still one defined order
+  constexpr int kCandidates = 20;  // a tenth of a level apart
+  float inverse[kCandidates];
+  float sum_xq[kCandidates] = {};
+  float sum_qq[kCandidates] = {};
+  for (int k = 0; k < kCandidates; ++k)
+    inverse[k] = (lowest - 0.1f * static_cast<float>(alternating_step(k))) / peak;
+  for (int i = 0; i < kN; ++i) {
+    for (int k = 0; k < kCandidates; ++k) {
+      const auto q = static_cast<float>(round_to_level(x[i] * inverse[k], lowest, highest));
+      sum_xq[k] += x[i] * q;
+      sum_qq[k] += q * q;
+    }
+  }
   float best_gain = 0.0f;
   float best_scale = peak / lowest;
-  for (int candidate = 0; candidate <= 2 * kSteps; ++candidate) {
-    // 0, -1, 1, -2, 2, ...: of equally good scales the obvious one is kept (exact for constant groups).
-    const int step = candidate % 2 == 0 ? candidate / 2 : -(candidate + 1) / 2;
-    const float inverse = (lowest - 0.1f * static_cast<float>(step)) / peak;
-    float xq[kLanes] = {};
-    float qq[kLanes] = {};
-    for (int i = 0; i < kN; i += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const auto q = static_cast<float>(round_to_level(x[i + l] * inverse, lowest, highest));
-        xq[l] += x[i + l] * q;
-        qq[l] += q * q;
-      }
-    }
-    float sum_xq = 0.0f;
-    float sum_qq = 0.0f;
-    for (int l = 0; l < kLanes; ++l) {
-      sum_xq += xq[l];
-      sum_qq += qq[l];
-    }
+  for (int k = 0; k < kCandidates; ++k) {
     // With the best d = sum_xq / sum_qq the squared error is sum_xx - sum_xq^2 / sum_qq.
-    const float gain = sum_qq > 0.0f ? sum_xq * sum_xq / sum_qq : 0.0f;
+    const float gain = sum_qq[k] > 0.0f ? sum_xq[k] * sum_xq[k] / sum_qq[k] : 0.0f;
     if (gain > best_gain * 1.000001f) {
       best_gain = gain;
-      best_scale = sum_xq / sum_qq;
+      best_scale = sum_xq[k] / sum_qq[k];
     }
   }
   return best_scale;
@@ -88,41 +90,13 @@ struct AffineFit {
   float offset = 0.0f;
 };
 
-/// Sums over a group of y = x - base with its levels q.
-struct AffineSums {
-  double y = 0, q = 0, yq = 0, qq = 0;
-};
-
-template <int kN>
-AffineSums affine_sums(const float* y, float inverse, float levels) {
-  constexpr int kLanes = 8;
-  float sq[kLanes] = {};
-  float syq[kLanes] = {};
-  float sqq[kLanes] = {};
-  for (int i = 0; i < kN; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
-      const auto q = static_cast<float>(round_to_level(y[i + l] * inverse, 0.0f, levels));
-      sq[l] += q;
-      syq[l] += y[i + l] * q;
-      sqq[l] += q * q;
-    }
-  }
-  AffineSums sums;
-  for (int l = 0; l < kLanes; ++l) {
-    sums.q += sq[l];
-    sums.yq += syq[l];
-    sums.qq += sqq[l];
-  }
-  return sums;
-}
-
 /// Fits levels 0..levels. With `offset_not_positive` (types that store a minimum to subtract) the offset
 /// stays
 /// <= 0, so a group of positive numbers is fitted from 0 up.
 template <int kN>
 AffineFit fit_affine(const float* x, int levels, bool offset_not_positive) {
-  const float low =
-      offset_not_positive ? std::min(0.0f, *std::min_element(x, x + kN)) : *std::min_element(x, x + kN);
+  const float lowest = *std::min_element(x, x + kN);
+  const float low = offset_not_positive ? std::min(0.0f, lowest) : lowest;
   const float high = std::max(low, *std::max_element(x, x + kN));
   const float range = std::min(high - low, 3.0e38f);
   const auto top = static_cast<float>(levels);
@@ -130,32 +104,64 @@ AffineFit fit_affine(const float* x, int levels, bool offset_not_positive) {
   if (range < kTinyGroup) return {0.0f, low};
   if (range > kHugeGroup) return best;
 
-  float y[kN];  // relative to `low`, so that a large common offset does not drown the errors
+  constexpr int kCandidates = 20;
+  float inverse[kCandidates];
+  float sum_q[kCandidates] = {};
+  float sum_yq[kCandidates] = {};
+  float sum_qq[kCandidates] = {};
   double sum_y = 0.0;
+  for (int k = 0; k < kCandidates; ++k)
+    inverse[k] = (top + 0.1f * static_cast<float>(alternating_step(k))) / range;
   for (int i = 0; i < kN; ++i) {
-    y[i] = x[i] - low;
-    sum_y += y[i];
+    const float y = x[i] - low;  // so that a large common offset does not drown the errors
+    sum_y += y;
+    for (int k = 0; k < kCandidates; ++k) {
+      const auto q = static_cast<float>(round_to_level(y * inverse[k], 0.0f, top));
+      sum_q[k] += q;
+      sum_yq[k] += y * q;
+      sum_qq[k] += q * q;
+    }
   }
-  constexpr int kSteps = 10;
   double best_error = HUGE_VAL;
-  for (int step = -kSteps; step <= kSteps; ++step) {
-    AffineSums s = affine_sums<kN>(y, (top + 0.1f * static_cast<float>(step)) / range, top);
-    const double determinant = kN * s.qq - s.q * s.q;
+  for (int k = 0; k < kCandidates; ++k) {
+    const double q = sum_q[k];
+    const double yq = sum_yq[k];
+    const double qq = sum_qq[k];
+    const double determinant = kN * qq - q * q;
     if (determinant <= 0.0) continue;
-    double scale = (kN * s.yq - sum_y * s.q) / determinant;
-    double offset = (s.qq * sum_y - s.q * s.yq) / determinant;
+    double scale = (kN * yq - sum_y * q) / determinant;
+    double offset = (qq * sum_y - q * yq) / determinant;
     if (offset_not_positive && low + offset > 0.0) {
       offset = -static_cast<double>(low);
-      scale = (s.yq - offset * s.q) / s.qq;
+      scale = (yq - offset * q) / qq;
     }
     // Squared error without the constant sum of y^2.
     const double error =
-        scale * (scale * s.qq - 2.0 * s.yq + 2.0 * offset * s.q) + offset * (kN * offset - 2.0 * sum_y);
+        scale * (scale * qq - 2.0 * yq + 2.0 * offset * q) + offset * (kN * offset - 2.0 * sum_y);
     if (error < best_error && scale > 0.0) {
       best_error = error;
       best = {static_cast<float>(scale), static_cast<float>(low + offset)};
     }
   }
+  return best;
+}
+
+/// Index of the first of `kCandidates` pairs (scale, min) for which x ~ scale * q - min, q in [low, high],
+/// has the smallest squared error; 0 when the errors are not finite.
+template <int kN, int kCandidates>
+int best_affine(const float* x, const float* scale, const float* min, float low, float high) {
+  float inverse[kCandidates];
+  float sums[kCandidates] = {};
+  for (int k = 0; k < kCandidates; ++k) inverse[k] = inverse_or_zero(scale[k]);
+  for (int i = 0; i < kN; ++i) {
+    for (int k = 0; k < kCandidates; ++k) {
+      const auto q = static_cast<float>(round_to_level((x[i] + min[k]) * inverse[k], low, high));
+      const float difference = scale[k] * q - min[k] - x[i];
+      sums[k] += difference * difference;
+    }
+  }
+  int best = 0;
+  for (int k = 1; k < kCandidates; ++k) best = sums[k] < sums[best] ? k : best;
   return best;
 }
 
