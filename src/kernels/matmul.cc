@@ -33,6 +33,9 @@ constexpr int64_t kTasksPerThread = 12;
 // Row tiles of one task: a task covers a chunk of panels times a range of rows.
 constexpr int64_t kTaskRows = 256;
 
+// Activations below this number are quantised before the other threads would have started.
+constexpr int64_t kInlineElements = 6144;
+
 // A job cut into tasks: `chunk` panels times kTaskRows rows each.
 struct JobPlan {
   int64_t chunk = 1;
@@ -88,18 +91,15 @@ void Activations::assign(ThreadPool& pool, const float* rows, int64_t row_count,
   if (!quantize) return;
   reserve(blocks, static_cast<size_t>(n_rows * n_blocks) * sizeof(ActBlock));
   const QuantizeRowFn quantize_row = kernels().quantize_row;
-  const auto one_tile = [&](int64_t tile, int) {
-    const int64_t first = tile * kRowTile;
+  const auto one_row = [&](int64_t row, int) {
+    const int64_t first = row / kRowTile * kRowTile;  // of its tile
     const int64_t m = std::min<int64_t>(kRowTile, n_rows - first);
-    ActBlock* out = blocks.as<ActBlock>() + first * n_blocks;
-    for (int64_t r = 0; r < m; ++r) quantize_row(x + (first + r) * stride, n_in, out + r, m);
+    quantize_row(x + row * stride, n_in, blocks.as<ActBlock>() + first * n_blocks + row - first, m);
   };
-  const int64_t n_tiles = (n_rows + kRowTile - 1) / kRowTile;
-  // One tile takes about as long as waking the other threads would.
-  if (n_tiles <= 2) {
-    for (int64_t tile = 0; tile < n_tiles; ++tile) one_tile(tile, 0);
+  if (n_rows * n_in < kInlineElements) {
+    for (int64_t row = 0; row < n_rows; ++row) one_row(row, 0);
   } else {
-    pool.parallel_for(n_tiles, one_tile);
+    pool.parallel_for(n_rows, one_row);
   }
 }
 

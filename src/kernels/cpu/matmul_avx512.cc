@@ -329,17 +329,21 @@ void float_tile(const uint8_t* panel, const float* x, int64_t x_stride, int64_t 
   store_tile<M>(even, out);
 }
 
-void quantize_block(__m512 lo, __m512 hi, ActBlock& a) {
-  const __m512 amax = _mm512_max_ps(_mm512_abs_ps(lo), _mm512_abs_ps(hi));
-  const float max = _mm512_reduce_max_ps(amax);
-  const float scale = max / 127.0f;
+DSPARK_INLINE void quantize_block(__m512 lo, __m512 hi, ActBlock& a) {
+  const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(lo), _mm512_abs_ps(hi)));
   const __m512 inverse = _mm512_set1_ps(max > 1e-35f ? 127.0f / max : 0.0f);
-  const __m512i q0 = _mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse));
-  const __m512i q1 = _mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse));
-  _mm_store_si128(reinterpret_cast<__m128i*>(a.q), _mm512_cvtsepi32_epi8(q0));
-  _mm_store_si128(reinterpret_cast<__m128i*>(a.q + 16), _mm512_cvtsepi32_epi8(q1));
-  const int32_t sum0 = _mm512_reduce_add_epi32(q0);
-  const int32_t sum1 = _mm512_reduce_add_epi32(q1);
+  const __m128i q0 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse)));
+  const __m128i q1 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse)));
+  _mm_store_si128(reinterpret_cast<__m128i*>(a.q), q0);
+  _mm_store_si128(reinterpret_cast<__m128i*>(a.q + 16), q1);
+  // Sums of 8 bytes each by sum of absolute differences, which wants them unsigned: every byte counts 128 too
+  // much.
+  const __m128i flip = _mm_set1_epi8(static_cast<char>(0x80));
+  const __m128i s0 = _mm_sad_epu8(_mm_xor_si128(q0, flip), _mm_setzero_si128());
+  const __m128i s1 = _mm_sad_epu8(_mm_xor_si128(q1, flip), _mm_setzero_si128());
+  const int32_t sum0 = _mm_cvtsi128_si32(s0) + _mm_extract_epi16(s0, 4) - 16 * 128;
+  const int32_t sum1 = _mm_cvtsi128_si32(s1) + _mm_extract_epi16(s1, 4) - 16 * 128;
+  const float scale = max / 127.0f;
   a.scale = scale;
   a.sum = scale * static_cast<float>(sum0 + sum1);
   a.bias8 = -8 * (sum0 + sum1);
