@@ -24,13 +24,9 @@ struct LogitsFlags {
   std::string dtype = "auto";
 };
 
-std::span<const uint8_t> as_bytes(const void* data, size_t n_bytes) {
-  return {static_cast<const uint8_t*>(data), n_bytes};
-}
-
 template <typename Values>
-std::span<const uint8_t> as_bytes(const Values& values) {
-  return as_bytes(values.data(), values.size() * sizeof(values[0]));
+std::span<const uint8_t> byte_view(const Values& values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(values[0])};
 }
 
 std::string stream_name(int32_t layer) {
@@ -91,7 +87,7 @@ Status write_logits(const LogitsFlags& flags) {
   for (size_t begin = 0; begin < tokens.size(); begin += chunk) {
     const size_t n = std::min(chunk, tokens.size() - begin);
     DSPARK_ASSIGN_OR_RETURN(const ForwardResult rows, runner.forward(tokens.subspan(begin, n)));
-    DSPARK_RETURN_IF_ERROR(writer.append("logits", as_bytes(rows.logits)));
+    DSPARK_RETURN_IF_ERROR(writer.append("logits", byte_view(rows.logits)));
     final_norm.insert(final_norm.end(), rows.final_norm.begin(), rows.final_norm.end());
     const size_t stream_size = n * static_cast<size_t>(config.dim);
     for (size_t i = 0; i < streams.size(); ++i) {
@@ -99,11 +95,11 @@ Status write_logits(const LogitsFlags& flags) {
       streams[i].insert(streams[i].end(), part.begin(), part.end());
     }
   }
-  DSPARK_RETURN_IF_ERROR(writer.append("final_norm", as_bytes(final_norm)));
+  DSPARK_RETURN_IF_ERROR(writer.append("final_norm", byte_view(final_norm)));
   for (size_t i = 0; i < streams.size(); ++i) {
-    DSPARK_RETURN_IF_ERROR(writer.append(stream_name(flags.layers[i]), as_bytes(streams[i])));
+    DSPARK_RETURN_IF_ERROR(writer.append(stream_name(flags.layers[i]), byte_view(streams[i])));
   }
-  DSPARK_RETURN_IF_ERROR(writer.append("input_ids", as_bytes(flags.tokens)));
+  DSPARK_RETURN_IF_ERROR(writer.append("input_ids", byte_view(flags.tokens)));
   return writer.finish();
 }
 
