@@ -23,7 +23,14 @@ Status MergeListReader::add(std::string_view left, std::string_view right) {
   DSPARK_RETURN_IF_ERROR(find(right, ids[1]));
   merged_.assign(left);
   merged_ += right;
-  DSPARK_RETURN_IF_ERROR(find(merged_, ids[2]));
+  // Vocabularies list the merged tokens in the order of the merges: try the next id before searching.
+  const int32_t guess = last_merged_ + 1;
+  if (vocab_.contains(guess) && vocab_.kind(guess) != TokenKind::kUnused && vocab_.text(guess) == merged_) {
+    ids[2] = guess;
+  } else {
+    DSPARK_RETURN_IF_ERROR(find(merged_, ids[2]));
+  }
+  last_merged_ = ids[2];
   table_.add(ids[0], ids[1], rank_++, ids[2]);
   return ok_status();
 }

@@ -28,6 +28,7 @@ class MergeListReader {
   std::string place_;
   MergeTable table_;
   uint32_t rank_ = 0;
+  int32_t last_merged_ = -1;
   std::string merged_;
 };
 

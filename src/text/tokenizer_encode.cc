@@ -6,9 +6,13 @@
 #include "text/regex.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
+#include "text/word_cache.h"
 
 namespace dspark {
 namespace {
+
+// Shorter texts hardly repeat themselves.
+constexpr size_t kCacheFrom = 4096;
 
 bool is_space(char c) {
   return c == ' ' || (c >= '\t' && c <= '\r');
@@ -52,6 +56,7 @@ class EncodePass {
         out_(out) {}
 
   void run(std::string_view text) {
+    if (text.size() >= kCacheFrom) cache_.enable();
     cut_at_tokens(
         text, parse_special_ ? impl_.raw_all : impl_.raw_plain, impl_.strip,
         [&](size_t begin, size_t end) { stretch(text.substr(begin, end - begin), begin == 0); },
@@ -83,6 +88,7 @@ class EncodePass {
     const bool byte_level = spec_.coding == PieceCoding::kByteLevel;
     const auto word = [&](size_t begin, size_t end) {
       const std::string_view part = text.substr(begin, end - begin);
+      after_unknown_ = false;
       byte_level ? byte_word(part) : char_word(part);
     };
     if (spec_.pre_tokenizer.empty()) return word(0, text.size());
@@ -93,12 +99,14 @@ class EncodePass {
 
   void byte_word(std::string_view word) {
     if (spec_.ignore_merges && whole_word(word)) return;
+    if (cached(word)) return;
+    const size_t begin_ids = out_.size();
     symbols_.clear();
     for (size_t i = 0; i < word.size(); ++i) {
       const uint32_t begin = static_cast<uint32_t>(i);
       symbols_.push_back({impl_.byte_ids[static_cast<uint8_t>(word[i])], begin, begin + 1});
     }
-    merge_and_emit(word);
+    merge_and_emit(word, begin_ids);
   }
 
   bool whole_word(std::string_view word) {
@@ -110,26 +118,40 @@ class EncodePass {
     return true;
   }
 
+  // Cuts the word where nothing can merge (see BytePairSet).
   void char_word(std::string_view word) {
     if (spec_.ignore_merges) {
       const int32_t id = char_id(word);
       if (id >= 0) return out_.push_back(id);
     }
-    symbols_.clear();
-    size_t part = 0;  // start of the stretch that symbols_ covers
+    size_t part = 0;
     for (size_t i = 0; i < word.size();) {
       const uint8_t lead = static_cast<uint8_t>(word[i]);
-      const size_t length = std::min(utf8_announced_length(lead), word.size() - i);
       if (i > part && !impl_.pairs.contains(static_cast<uint8_t>(word[i - 1]), lead)) {
-        merge_and_emit(word.substr(part, i - part));
-        symbols_.clear();
+        char_part(word.substr(part, i - part));
         part = i;
       }
-      const uint32_t begin = static_cast<uint32_t>(i - part);
-      symbols_.push_back({char_id(word.substr(i, length)), begin, begin + static_cast<uint32_t>(length)});
+      i += std::min(utf8_announced_length(lead), word.size() - i);
+    }
+    char_part(word.substr(part));
+  }
+
+  void char_part(std::string_view part) {
+    if (cached(part)) return;
+    const size_t begin_ids = out_.size();
+    symbols_.clear();
+    for (size_t i = 0; i < part.size();) {
+      const size_t length = std::min(utf8_announced_length(static_cast<uint8_t>(part[i])), part.size() - i);
+      const uint32_t begin = static_cast<uint32_t>(i);
+      symbols_.push_back({char_id(part.substr(i, length)), begin, begin + static_cast<uint32_t>(length)});
       i += length;
     }
-    merge_and_emit(word.substr(part));
+    merge_and_emit(part, begin_ids);
+  }
+
+  // With fuse_unknown the result depends on what came before.
+  bool cached(std::string_view word) {
+    return !spec_.fuse_unknown && cache_.accepts(word) && cache_.append(word, out_);
   }
 
   // The token of plain text, never a control token.
@@ -140,18 +162,18 @@ class EncodePass {
     return kind == TokenKind::kNormal || kind == TokenKind::kUserDefined ? id : -1;
   }
 
-  void merge_and_emit(std::string_view word) {
+  void merge_and_emit(std::string_view word, size_t begin_ids) {
     merger_.merge(word, symbols_);
-    bool after_unknown = false;
     for (const BpeMerger::Symbol& symbol : symbols_) {
       if (symbol.id >= 0) {
         out_.push_back(symbol.id);
-        after_unknown = false;
+        after_unknown_ = false;
       } else if (!emit_bytes(word.substr(symbol.begin, symbol.end - symbol.begin))) {
-        if (spec_.unk_id >= 0 && !(spec_.fuse_unknown && after_unknown)) out_.push_back(spec_.unk_id);
-        after_unknown = true;
+        if (spec_.unk_id >= 0 && !(spec_.fuse_unknown && after_unknown_)) out_.push_back(spec_.unk_id);
+        after_unknown_ = true;
       }
     }
+    if (cache_.accepts(word)) cache_.remember(word, out_, begin_ids);
   }
 
   bool emit_bytes(std::string_view text) {
@@ -170,6 +192,8 @@ class EncodePass {
   BpeMerger merger_;
   std::vector<BpeMerger::Symbol> symbols_;
   std::string printable_;
+  WordCache cache_;
+  bool after_unknown_ = false;
   std::vector<int32_t>& out_;
 };
 
