@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -30,7 +31,7 @@ std::vector<uint8_t> noise(size_t n, uint32_t seed) {
 
 void expect_bytes(const TensorView& tensor, const std::vector<uint8_t>& bytes) {
   ASSERT_EQ(tensor.n_bytes, bytes.size()) << tensor.name;
-  EXPECT_EQ(std::memcmp(tensor.data, bytes.data(), bytes.size()), 0) << tensor.name;
+  EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), tensor.data)) << tensor.name;
 }
 
 struct Item {
