@@ -87,12 +87,8 @@ void register_all(CLI::App& app, int& exit_code) {
 #if __has_include("cli/cmd_tokenize.cc")  // every room is being written at once: build what is there
   register_tokenize(app, exit_code);
 #endif
-#if __has_include("cli/cmd_perplexity.cc")  // every room is being written at once: build what is there
   register_perplexity(app, exit_code);
-#endif
-#if __has_include("cli/cmd_logits.cc")  // every room is being written at once: build what is there
   register_logits(app, exit_code);
-#endif
 #if __has_include("cli/cmd_quantize.cc")  // every room is being written at once: build what is there
   register_quantize(app, exit_code);
 #endif
