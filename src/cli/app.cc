@@ -75,23 +75,13 @@ void describe(CLI::App& app) {
 }
 
 void register_all(CLI::App& app, int& exit_code) {
-#if __has_include("cli/cmd_run.cc")  // every room is being written at once: build what is there
   register_run(app, exit_code);
-#endif
-#if __has_include("cli/cmd_bench.cc")  // every room is being written at once: build what is there
   register_bench(app, exit_code);
-#endif
-#if __has_include("cli/cmd_inspect.cc")  // every room is being written at once: build what is there
   register_inspect(app, exit_code);
-#endif
-#if __has_include("cli/cmd_tokenize.cc")  // every room is being written at once: build what is there
   register_tokenize(app, exit_code);
-#endif
   register_perplexity(app, exit_code);
   register_logits(app, exit_code);
-#if __has_include("cli/cmd_quantize.cc")  // every room is being written at once: build what is there
   register_quantize(app, exit_code);
-#endif
 }
 
 int parse_and_run(int argc, const char* const* argv) {

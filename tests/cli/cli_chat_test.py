@@ -23,7 +23,10 @@ class Terminal:
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm"
-            os.execv(BINARY, [BINARY, *arguments])
+            try:
+                os.execv(BINARY, [BINARY, *arguments])
+            finally:
+                os._exit(127)
 
     def send(self, data):
         os.write(self.descriptor, data if isinstance(data, bytes) else data.encode())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tiny_model import write_tiny_model
 
-BINARY = os.environ.get("DSPARK_BINARY", "build/release/dspark")
+ROOT = Path(__file__).resolve().parent.parent.parent
+BINARY = os.environ.get("DSPARK_BINARY") or str(ROOT / "build" / "release" / "dspark")
 
 
 class Tool(unittest.TestCase):

@@ -1,0 +1,101 @@
+#include "cli/run_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <random>
+
+namespace dspark::cli {
+namespace {
+
+// A draft costs little as long as the rows of a pass fit into the time of reading the weights once.
+constexpr int32_t kDefaultDrafts = 5;
+
+void add_prompt_flags(CLI::App& command, RunFlags& flags) {
+  command.add_option("-p,--prompt", flags.prompt, "answer this prompt and end");
+  command.add_option("-f,--file", flags.prompt_file, "the same with the text of a file");
+  command.add_option("--system,--system-prompt", flags.system, "system message of the chat (also -sys)");
+  command.add_flag("--raw,--no-chat", flags.raw, "continue the prompt as it is, without chat template");
+  command.add_option("-n,--n-predict", flags.n_predict, "most tokens of an answer (-1: until it ends)")
+      ->capture_default_str();
+  command.add_option("-c,--ctx-size", flags.context, "tokens of context (0: all the model has)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_flag("--ignore-eos", flags.ignore_eos, "go on after the end-of-text token");
+  command.add_option("--stop,-r,--reverse-prompt", flags.stop, "end the answer before this text; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void add_sampling_flags(CLI::App& command, RunFlags& flags) {
+  command.add_option("--temp", flags.temperature, "temperature; 0: always the likeliest token")
+      ->capture_default_str();
+  command.add_option("--top-k", flags.top_k, "keep the K likeliest tokens (0: all)")->capture_default_str();
+  command.add_option("--top-p", flags.top_p, "keep the likeliest tokens with this mass (1: all)")
+      ->capture_default_str();
+  command.add_option("--min-p", flags.min_p, "drop tokens below this share of the likeliest one (0: none)")
+      ->capture_default_str();
+  command.add_option("--repeat-penalty", flags.repeat_penalty, "divides logits of seen tokens (1: off)")
+      ->capture_default_str();
+  command.add_option("--presence-penalty", flags.presence_penalty, "once per token of the answer (0: off)")
+      ->capture_default_str();
+  command.add_option("--frequency-penalty", flags.frequency_penalty, "per occurrence in the answer (0: off)")
+      ->capture_default_str();
+  command.add_option("-s,--seed", flags.seed, "seed of sampling (-1: a new one, shown with the statistics)")
+      ->capture_default_str();
+}
+
+void add_output_flags(CLI::App& command, RunFlags& flags) {
+  command.add_option("-d,--drafter", flags.drafter, "who proposes tokens: none, or ngram (prompt lookup)")
+      ->capture_default_str();
+  command.add_option("--spec", flags.spec,
+                     "drafts checked per step: off, or fixed:K (default fixed:" +
+                         std::to_string(kDefaultDrafts) + " with a drafter)");
+  command.add_flag("--json", flags.json, "print one JSON object instead of text");
+  command.add_flag("--color", flags.color, "show text that came from accepted drafts in green");
+  command.add_flag("-v,--verbose", flags.verbose, "say more on stderr");
+}
+
+}  // namespace
+
+void add_run_flags(CLI::App& command, RunFlags& flags) {
+  add_model_flags(command, flags.model);
+  add_prompt_flags(command, flags);
+  add_sampling_flags(command, flags);
+  add_output_flags(command, flags);
+}
+
+Result<VerifyPolicy> policy_from(const RunFlags& flags) {
+  if (flags.drafter != "none" && flags.drafter != "ngram") {
+    return invalid_argument("--drafter: expected none or ngram, found '" + flags.drafter + "'");
+  }
+  const bool drafting = flags.drafter != "none";
+  if (flags.spec.empty()) return drafting ? VerifyPolicy::fixed(kDefaultDrafts) : VerifyPolicy::off();
+  Result<VerifyPolicy> policy = VerifyPolicy::parse(flags.spec);
+  if (!policy.ok()) return Status(policy.status().code(), "--spec: " + policy.status().message());
+  if (!drafting && policy->draft_tokens() > 0) {
+    return invalid_argument("--spec " + flags.spec + " needs a drafter: add -d ngram");
+  }
+  return policy;
+}
+
+GenerateRequest request_from(const RunFlags& flags, uint64_t seed) {
+  GenerateRequest request;
+  request.sampling.temperature = flags.temperature;
+  request.sampling.top_k = flags.top_k;
+  request.sampling.top_p = flags.top_p;
+  request.sampling.min_p = flags.min_p;
+  request.sampling.repetition_penalty = flags.repeat_penalty;
+  request.sampling.presence_penalty = flags.presence_penalty;
+  request.sampling.frequency_penalty = flags.frequency_penalty;
+  request.sampling.seed = seed;
+  request.max_tokens = flags.n_predict < 0 ? -1 : flags.n_predict;
+  request.stop_strings = flags.stop;
+  request.ignore_eos = flags.ignore_eos;
+  return request;
+}
+
+uint64_t choose_seed(const RunFlags& flags) {
+  if (flags.seed >= 0) return static_cast<uint64_t>(flags.seed);
+  return std::random_device{}();
+}
+
+}  // namespace dspark::cli

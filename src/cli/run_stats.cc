@@ -1,0 +1,79 @@
+#include "cli/run_stats.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace dspark::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double per_second(double count, double seconds) {
+  return seconds > 0 ? count / seconds : 0.0;
+}
+
+// The first token belongs to the prompt's time.
+double decode_speed(const GenerateStats& stats) {
+  return per_second(stats.output_tokens - 1, stats.decode_s);
+}
+
+std::string speculation_text(const Session& session, const GenerateStats& stats) {
+  if (session.policy().draft_tokens() == 0) return "speculation off";
+  const SpeculationStats& spec = stats.speculation;
+  return fmt::format("{} drafts {} ({} verified, {} accepted), {:.2f} tokens per step",
+                     session.flags().drafter, spec.drafted, spec.verified, spec.accepted, spec.accept_len());
+}
+
+Json timings_json(const Session& session, const GenerateStats& stats) {
+  return {{"load_s", session.loaded().load_s},
+          {"prompt_tokens", stats.prompt_tokens},
+          {"prompt_s", stats.prompt_s},
+          {"prompt_tokens_per_s", per_second(stats.prompt_tokens, stats.prompt_s)},
+          {"generated_tokens", stats.output_tokens},
+          {"decode_s", stats.decode_s},
+          {"generated_tokens_per_s", stats.output_tokens > 1 ? decode_speed(stats) : 0.0},
+          {"steps", stats.steps},
+          {"threads", session.loaded().pool->n_threads()}};
+}
+
+Json speculation_json(const Session& session, const SpeculationStats& spec) {
+  Json by_position = Json::array();
+  for (int j = 0; j < kMaxDraftTokens && spec.accept_rate_at(j) >= 0; ++j) {
+    by_position.push_back(spec.accept_rate_at(j));
+  }
+  return {{"drafter", session.flags().drafter},
+          {"policy", session.policy().to_string()},
+          {"rounds", spec.rounds},
+          {"drafted", spec.drafted},
+          {"verified", spec.verified},
+          {"trimmed", spec.trimmed},
+          {"accepted", spec.accepted},
+          {"tokens_per_step", spec.accept_len()},
+          {"accept_rate_by_position", by_position}};
+}
+
+}  // namespace
+
+std::string stats_line(const Session& session, const GenerateResult& result) {
+  const GenerateStats& stats = result.stats;
+  std::string line = fmt::format("[prompt {} tokens, {:.1f} tok/s | generated {} tokens", stats.prompt_tokens,
+                                 per_second(stats.prompt_tokens, stats.prompt_s), stats.output_tokens);
+  if (stats.output_tokens > 1) line += fmt::format(", {:.1f} tok/s", decode_speed(stats));
+  line += " | " + speculation_text(session, stats);
+  if (session.flags().temperature >= kGreedyTemperature) line += fmt::format(" | seed {}", session.seed());
+  line += fmt::format(" | {}]", finish_reason_name(result.finish_reason));
+  return line;
+}
+
+std::string result_json(const Session& session, const GenerateResult& result) {
+  const Json object = {{"text", result.text},
+                       {"tokens", result.tokens},
+                       {"finish_reason", finish_reason_name(result.finish_reason)},
+                       {"seed", session.seed()},
+                       {"timings", timings_json(session, result.stats)},
+                       {"speculation", speculation_json(session, result.stats.speculation)}};
+  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace dspark::cli
