@@ -28,7 +28,7 @@ struct AttentionArgs {
   float* out = nullptr;  // same shape, out_stride
   int64_t out_stride = 0;
   int32_t n_heads = 0;  // multiple of the layer's n_kv_heads; head h reads kv head h / (n_heads / n_kv_heads)
-  float scale = 1.0f;
+  float scale = 1.0f;   // > 0
   float softcap = 0.0f;  // 0: none; else scores become cap * tanh(score / cap)
   int32_t window = 0;    // 0: none; else query t sees keys t-window+1 .. t
 };

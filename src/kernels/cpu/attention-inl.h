@@ -67,7 +67,7 @@ const uint8_t* block_of(const AttentionTile& tile, int32_t page) {
 // Pages of `chunk` that rows [first_row, last_row] need. The first block of a tile brings the data into the
 // cache, so it prefetches what comes next; later blocks find it there.
 ChunkPages chunk_pages(const AttentionTile& tile, int32_t chunk, int32_t first_row, int32_t last_row,
-                       bool first_block) {
+                       bool last_block) {
   ChunkPages pages;
   const int begin = visible(tile, chunk, first_row).begin, end = visible(tile, chunk, last_row).end;
   const int32_t base = chunk * (kKvChunk / kKvPageSize);
@@ -75,52 +75,40 @@ ChunkPages chunk_pages(const AttentionTile& tile, int32_t chunk, int32_t first_r
   pages.last = (end + kKvPageSize - 1) / kKvPageSize;
   for (int i = pages.first; i < pages.last; ++i) pages.block[i] = block_of(tile, base + i);
   const int32_t last_page = (tile.pos_begin + tile.n_rows - 1) / kKvPageSize;
-  for (int i = pages.first; i < pages.last; ++i) {
-    const bool more = i + 1 < pages.last;
-    pages.k_ahead[i] = !first_block ? pages.block[i]
-                       : more       ? pages.block[i + 1]
-                                    : pages.block[pages.first] + tile.layout.v_offset;
-    pages.v_ahead[i] = pages.block[i] + tile.layout.v_offset;
-    if (!first_block) continue;
-    if (more) {
-      pages.v_ahead[i] = pages.block[i + 1] + tile.layout.v_offset;
-    } else if (base + i + 1 <= last_page) {
-      pages.v_ahead[i] = block_of(tile, base + i + 1);
-    }
+  // Pages are read in the order K of all, V of all, then the next chunk's.
+  const int n = pages.last - pages.first;
+  const auto ahead = [&](int i) {
+    if (i < n) return pages.block[pages.first + i];
+    if (i < 2 * n) return pages.block[pages.first + i - n] + tile.layout.v_offset;
+    const int32_t page = base + pages.last + i - 2 * n;
+    return last_block && page <= last_page ? block_of(tile, page) : pages.block[pages.first];
+  };
+  for (int i = 0; i < n; ++i) {
+    pages.k_ahead[pages.first + i] = ahead(i + kPagesAhead);
+    pages.v_ahead[pages.first + i] = ahead(i + n + kPagesAhead);
   }
   return pages;
 }
 
-// Scores to weights for one query vector, positions [begin, end) of whole pages; `see` is what is not
-// masked. Returns maximum and sum.
-struct RowSum {
-  float max;
-  float sum;
-};
-template <class Cache>
-RowSum softmax_weights(const AttentionTile& tile, float* s, typename Cache::Weight* p, int begin, int end,
-                       Visible see) {
-  const VecF scale = set1(tile.scale), first = set1(static_cast<float>(see.begin)),
-             limit = set1(static_cast<float>(see.end)), lowest = set1(kMinusInfinity);
-  VecF largest = lowest;
-  for (int i = begin; i < end; i += kLanes) {
-    VecF x = load(s + i) * scale;
-    if (tile.softcap != 0.0f) x = tanh_of(x / set1(tile.softcap)) * set1(tile.softcap);
-    if (i < see.begin || i + kLanes > see.end) {
-      const VecF position = set1(static_cast<float>(i)) + iota();
-      x = select(less(position, first), lowest, select(less(position, limit), x, lowest));
-    }
-    store(s + i, x);
-    largest = max(largest, x);
+// Caps and masks scores of positions [begin, end) of whole pages, in place; `see` is what is not masked.
+// Returns the maximum.
+float finish_scores(const AttentionTile& tile, float* s, int begin, int end, Visible see) {
+  if (tile.softcap != 0.0f) {
+    const VecF scale = set1(tile.scale), cap = set1(tile.softcap);
+    for (int i = begin; i < end; i += kLanes) store(s + i, tanh_of(load(s + i) * scale / cap) * cap);
   }
-  RowSum row;
-  row.max = reduce_max(largest);
-  const VecF shift = set1(row.max);
-  VecF sum = set1(0.0f);
-  for (int i = begin; i < end; i += kLanes)
-    sum = sum + Cache::store_weights(p + i, exp_or_zero(load(s + i) - shift));
-  row.sum = reduce_add(sum);
-  return row;
+  // Only the vectors at the two ends can hold masked positions beside visible ones.
+  const VecF lowest = set1(kMinusInfinity);
+  const VecF first = set1(static_cast<float>(see.begin)), limit = set1(static_cast<float>(see.end));
+  const auto mask = [&](int i) {
+    const VecF position = set1(static_cast<float>(i)) + iota();
+    store(s + i, select(less(position, first), lowest, select(less(position, limit), load(s + i), lowest)));
+  };
+  for (int i = begin; i < end && i < see.begin; i += kLanes) mask(i);
+  for (int i = see.end > begin ? see.end / kLanes * kLanes : begin; i < end; i += kLanes) mask(i);
+  VecF largest = lowest;
+  for (int i = begin; i < end; i += kLanes) largest = max(largest, load(s + i));
+  return reduce_max(largest);
 }
 
 template <class Cache, int R>
@@ -144,7 +132,8 @@ void block_of_chunk(const AttentionTile& tile, const Workspace& work, int32_t ch
   using Query = typename Cache::Query;
   using Weight = typename Cache::Weight;
   const int32_t first_row = vector / tile.group, last_row = (vector + R - 1) / tile.group;
-  const ChunkPages pages = chunk_pages(tile, chunk, first_row, last_row, vector == 0);
+  const ChunkPages pages =
+      chunk_pages(tile, chunk, first_row, last_row, vector + R == tile.n_rows * tile.group);
   const Query* q =
       reinterpret_cast<const Query*>(work.query + vector / kBlock * query_block_bytes(tile.layout.head_dim));
   for (int i = pages.first; i < pages.last; ++i) {
@@ -153,12 +142,17 @@ void block_of_chunk(const AttentionTile& tile, const Workspace& work, int32_t ch
   }
   Weight* weights = reinterpret_cast<Weight*>(work.weights);
   const int32_t stride = partial_floats(tile.layout.v_dim);
+  // Softmax in powers of two: weight = 2^(score * multiplier - maximum).
+  constexpr float kLog2E = 1.44269504f;
+  const float multiplier = tile.softcap != 0.0f ? kLog2E : tile.scale * kLog2E;
   for (int r = 0; r < R; ++r) {
-    const RowSum row = softmax_weights<Cache>(tile, work.scores + r * kKvChunk, weights + r * kKvChunk,
-                                              pages.first * kKvPageSize, pages.last * kKvPageSize,
-                                              visible(tile, chunk, (vector + r) / tile.group));
-    partials[r * stride + tile.layout.v_dim] = row.max;
-    partials[r * stride + tile.layout.v_dim + 1] = row.sum;
+    float* s = work.scores + r * kKvChunk;
+    const int begin = pages.first * kKvPageSize, end = pages.last * kKvPageSize;
+    const Visible see = visible(tile, chunk, (vector + r) / tile.group);
+    const float maximum = finish_scores(tile, s, begin, end, see) * multiplier;
+    partials[r * stride + tile.layout.v_dim] = maximum;
+    partials[r * stride + tile.layout.v_dim + 1] =
+        Cache::weights(s, weights + r * kKvChunk, begin, end, multiplier, maximum);
   }
   weigh_values<Cache, R>(pages, tile.layout, weights, partials);
 }
@@ -186,12 +180,6 @@ void pack_queries(const AttentionTile& tile, const Workspace& work) {
   }
 }
 
-float exp_of_scalar(float x) {
-  float lanes[kLanes];
-  store(lanes, exp_or_zero(set1(x)));
-  return lanes[0];
-}
-
 // state = state merged with the partial result of the next chunk. The one formula for all callers.
 void merge(float* state, const float* partial, int32_t v_dim, bool first) {
   const int32_t n = partial_floats(v_dim);
@@ -200,8 +188,8 @@ void merge(float* state, const float* partial, int32_t v_dim, bool first) {
     return;
   }
   const float largest = state[v_dim] > partial[v_dim] ? state[v_dim] : partial[v_dim];
-  const VecF keep = set1(exp_of_scalar(state[v_dim] - largest));
-  const VecF add = set1(exp_of_scalar(partial[v_dim] - largest));
+  const VecF keep = exp2_or_zero<false>(set1(state[v_dim] - largest));
+  const VecF add = exp2_or_zero<false>(set1(partial[v_dim] - largest));
   // The last 16 floats hold maximum and sum: the sum merges like a value, the maximum is set afterwards.
   for (int32_t i = 0; i < n; i += kLanes)
     store(state + i, fma(load(partial + i), add, load(state + i) * keep));

@@ -4,7 +4,7 @@
 // vectors (R), panels (P) or value columns (NV) go side by side changes speed only, never bits.
 #pragma once
 
-#include "kernels/cpu/simd-inl.h"
+#include "kernels/cpu/math-inl.h"
 #include "kernels/kv_layout.h"
 
 namespace dspark {
@@ -29,8 +29,12 @@ struct ChunkPages {
   const uint8_t* v_ahead[kKvChunk / kKvPageSize];
 };
 
+/// How far ahead to prefetch, in K or V blocks of one page: far enough for memory latency when one query
+/// vector makes short work of a page, near enough to stay in the second-level cache.
+constexpr int kPagesAhead = 4;
+
 DSPARK_INLINE void prefetch(const uint8_t* p) {
-  __builtin_prefetch(p, 0, 3);
+  __builtin_prefetch(p, 0, 2);
 }
 
 template <int N>
@@ -80,10 +84,16 @@ struct FloatArithmetic {
   static void pack_query(const float* q, int32_t head_dim, Query* packed) {
     for (int32_t d = 0; d < head_dim; ++d) packed[d * kBlock] = q[d];
   }
-  /// Stores weights; returns what they were rounded to.
-  DSPARK_INLINE static VecF store_weights(Weight* p, VecF x) {
-    store(p, x);
-    return x;
+  /// p = 2^(s * multiplier - shift) for positions [begin, end) of whole pages; returns the sum.
+  static float weights(const float* s, Weight* p, int begin, int end, float multiplier, float shift) {
+    const VecF minus_shift = set1(-shift);
+    VecF sum = set1(0.0f);
+    for (int i = begin; i < end; i += kLanes) {
+      const VecF x = exp2_or_zero<false>(fma(load(s + i), set1(multiplier), minus_shift));
+      store(p + i, x);
+      sum = sum + x;
+    }
+    return reduce_add(sum);
   }
 };
 
@@ -254,10 +264,19 @@ struct Bf16DotCache {
       for (int i = 0; i < n / 2; ++i) packed[(d / 2 + i) * kBlock] = pairs[i];
     }
   }
-  DSPARK_INLINE static VecF store_weights(Weight* p, VecF x) {
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(x);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded);
-    return float_of(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
+  /// As FloatArithmetic::weights, rounded to bf16; the sum is that of the rounded ones.
+  static float weights(const float* s, Weight* p, int begin, int end, float multiplier, float shift) {
+    const VecF minus_shift = set1(-shift);
+    const __m512bh ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
+    VecF sum = set1(0.0f);
+    for (int i = begin; i < end; i += 2 * kLanes) {
+      const VecF low = exp2_or_zero<true>(fma(load(s + i), set1(multiplier), minus_shift));
+      const VecF high = exp2_or_zero<true>(fma(load(s + i + kLanes), set1(multiplier), minus_shift));
+      const __m512bh both_halves = _mm512_cvtne2ps_pbh(high, low);
+      _mm512_storeu_si512(p + i, (__m512i)both_halves);
+      sum = _mm512_dpbf16_ps(sum, both_halves, ones);
+    }
+    return reduce_add(sum);
   }
 
   template <int R, int N>

@@ -306,23 +306,47 @@ DSPARK_INLINE VecF high_bf16(VecI pair) {
   return float_of(andi(pair, seti(-65536)));
 }
 
-/// Sum and maximum over the lanes, always in the same order.
+/// Sum and maximum over the lanes, always in the same order: halves are folded onto each other.
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+DSPARK_INLINE __m256 upper_half(__m512 x) {
+  return _mm512_extractf32x8_ps(x, 1);
+}
+DSPARK_INLINE __m256 fold_add(__m512 x) {
+  return _mm256_add_ps(_mm512_castps512_ps256(x), upper_half(x));
+}
+DSPARK_INLINE __m256 fold_max(__m512 x) {
+  return _mm256_max_ps(_mm512_castps512_ps256(x), upper_half(x));
+}
+#else
+DSPARK_INLINE __m256 fold_add(__m256 x) {
+  return x;
+}
+DSPARK_INLINE __m256 fold_max(__m256 x) {
+  return x;
+}
+#endif
 DSPARK_INLINE float reduce_add(VecF x) {
-  alignas(64) float lane[kLanes];
-  store(lane, x);
-  for (int half = kLanes / 2; half >= 1; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  }
-  return lane[0];
+  const __m256 y = fold_add(x);
+  __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+  return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
 }
 DSPARK_INLINE float reduce_max(VecF x) {
-  alignas(64) float lane[kLanes];
-  store(lane, x);
-  for (int half = kLanes / 2; half >= 1; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  }
-  return lane[0];
+  const __m256 y = fold_max(x);
+  __m128 z = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  z = _mm_max_ps(z, _mm_movehl_ps(z, z));
+  return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
+#else
+DSPARK_INLINE float reduce_add(VecF x) {
+  return (x[0] + x[2]) + (x[1] + x[3]);
+}
+DSPARK_INLINE float reduce_max(VecF x) {
+  const float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
+  return a > b ? a : b;
+}
+#endif
 
 }  // namespace
 }  // namespace dspark
