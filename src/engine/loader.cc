@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace dspark {
@@ -35,6 +36,7 @@ LoadedModel& LoadedModel::operator=(LoadedModel&& other) noexcept {
   checkpoint = std::move(other.checkpoint);
   tokenizer = std::move(other.tokenizer);
   chat_template = std::move(other.chat_template);
+  chat_template_status = std::move(other.chat_template_status);
   model = std::move(other.model);
   eos_ids = std::move(other.eos_ids);
   load_s = other.load_s;
@@ -63,6 +65,13 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
     loaded.tokenizer = std::make_shared<const Tokenizer>(std::move(tokenizer).value());
   } else if (tokenizer.status().code() != StatusCode::kNotFound) {
     return tokenizer.status();
+  }
+  if (loaded.tokenizer != nullptr && !loaded.tokenizer->chat_template().empty()) {
+    auto chat_template = ChatTemplate::parse(loaded.tokenizer->chat_template());
+    loaded.chat_template_status = chat_template.status();
+    if (chat_template.ok()) {
+      loaded.chat_template = std::make_shared<const ChatTemplate>(std::move(chat_template).value());
+    }
   }
   stage("packing weights");
   loaded.pool =

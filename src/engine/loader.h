@@ -35,7 +35,8 @@ struct LoadedModel {
   std::unique_ptr<ThreadPool> pool;
   std::shared_ptr<const Checkpoint> checkpoint;
   std::shared_ptr<const Tokenizer> tokenizer;  // nullptr: the file has none (tiny test models); ids only
-  std::shared_ptr<const ChatTemplate> chat_template;  // nullptr: none in the file (base models)
+  std::shared_ptr<const ChatTemplate> chat_template;  // nullptr: none in the file, or one that does not parse
+  Status chat_template_status;                        // why it does not parse; ok when there is none
   std::unique_ptr<TargetModel> model;
   std::vector<int32_t> eos_ids;  // ids that end a turn: from the model's metadata and its tokenizer
   double load_s = 0;             // seconds load_model took
@@ -47,8 +48,8 @@ struct LoadedModel {
 };
 
 /// Opens a GGUF file, a safetensors file or a Hugging Face folder and packs its weights.
-/// errors: those of Checkpoint::open, TargetModel::load and the tokenizer; a broken chat template is an
-/// error, a missing one is not.
+/// errors: those of Checkpoint::open, TargetModel::load and the tokenizer; neither a missing nor a
+/// broken chat template is one: without it a model still continues texts.
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options = {});
 
 /// An engine over `loaded`. Fills options.eos_ids and the token-bytes function from it where they are empty.
