@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "speculate/row_mass.h"
 #include "speculate/row_max.h"
 
 namespace dspark {
@@ -57,19 +58,28 @@ void keep_top_k(std::vector<Candidate>& candidates, size_t k, std::vector<float>
   std::erase_if(candidates, [threshold](const Candidate& c) { return c.logit < threshold; });
 }
 
-/// Step 9. A token that stays has more than (1 - top_p) of the mass at and behind it, all in tokens no larger
-/// than itself: those below (1 - top_p) * mass / n need not be sorted.
-void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
-  double mass = 0.0;
-  for (const Candidate& c : candidates) mass += c.weight;
-  const double floor = (1.0 - top_p) * mass / static_cast<double>(candidates.size()) * (1.0 - 1e-9);
-  std::erase_if(candidates, [floor](const Candidate& c) { return c.weight < floor; });
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+/// Weight below which step 9 keeps nothing: a token that stays has more than (1 - top_p) of the mass at and
+/// behind it, all in tokens no larger than itself. The slack covers the rounding of the mass.
+double top_p_floor(double top_p, double mass, size_t n_tokens) {
+  return (1.0 - top_p - 1e-5) * mass / static_cast<double>(n_tokens);
+}
+
+/// Step 9 over candidates whose row has this mass (candidates below the floor may be missing). Sorts only as
+/// much of the head as the answer needs.
+void keep_top_p(std::vector<Candidate>& candidates, double top_p, double mass) {
+  const auto larger = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-  });
-  size_t n_kept = 0;
+  };
+  size_t n_kept = 0, n_sorted = 0;
   double before = 0.0;
   while (n_kept < candidates.size() && (n_kept == 0 || before < top_p * mass)) {
+    if (n_kept == n_sorted) {
+      n_sorted = std::min(candidates.size(), n_sorted == 0 ? 64 : 8 * n_sorted);
+      const auto from = candidates.begin() + static_cast<std::ptrdiff_t>(n_kept);
+      const auto to = candidates.begin() + static_cast<std::ptrdiff_t>(n_sorted);
+      if (to != candidates.end()) std::nth_element(from, to, candidates.end(), larger);
+      std::sort(from, to, larger);
+    }
     before += candidates[n_kept++].weight;
   }
   candidates.resize(n_kept);
@@ -99,23 +109,34 @@ void apply_bias_and_penalties(std::span<float> logits, const SamplingParams& par
 void filter_candidates(std::span<const float> logits, const SamplingParams& params, SamplerScratch& scratch) {
   std::vector<Candidate>& out = scratch.candidates;
   const float max_logit = row_max(logits);
+  const double temperature = params.temperature, top_p = params.top_p;
   const auto k = static_cast<size_t>(std::max(params.top_k, 0));
   const bool cuts_by_k = k > 0 && k < logits.size();
+  // Logit of a weight, for cuts that only save exponentials; where it matters the weight decides.
+  const auto logit_of = [&](double weight) {
+    return static_cast<double>(max_logit) + temperature * (std::log(weight) - 1e-6);
+  };
+  double mass = 0.0;  // of what steps 7 and 8 leave
   if (params.min_p > 0.0f) {
-    // The logit bound only saves exponentials; the weight decides.
-    const double lowest =
-        static_cast<double>(max_logit) +
-        static_cast<double>(params.temperature) * (std::log(static_cast<double>(params.min_p)) - 1e-6);
-    gather(logits, lowest, out);
+    gather(logits, logit_of(params.min_p), out);
     set_weights(out, max_logit, params.temperature);
     std::erase_if(out, [&](const Candidate& c) { return c.weight < static_cast<double>(params.min_p); });
     if (cuts_by_k) keep_top_k(out, k, scratch.heads);
+  } else if (!cuts_by_k && top_p < 1.0 && std::isfinite(max_logit)) {
+    mass = row_mass(logits, max_logit, params.temperature);
+    const double floor = top_p_floor(top_p, mass, logits.size());
+    gather(logits, floor > 0.0 ? logit_of(floor) : static_cast<double>(kLowest), out);
+    set_weights(out, max_logit, params.temperature);
   } else {
     gather(logits, cuts_by_k ? kth_largest(logits, k, scratch.heads) : kLowest, out);
     set_weights(out, max_logit, params.temperature);
   }
   std::erase_if(out, [](const Candidate& c) { return !(c.weight > 0.0); });
-  if (params.top_p < 1.0f && !out.empty()) keep_top_p(out, params.top_p);
+  if (top_p >= 1.0 || out.empty()) return;
+  if (mass == 0.0) {
+    for (const Candidate& c : out) mass += c.weight;
+  }
+  keep_top_p(out, top_p, mass);
 }
 
 int32_t argmax(std::span<const float> logits) {

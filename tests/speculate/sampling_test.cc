@@ -9,6 +9,7 @@
 
 #include "speculate/golden_json.h"
 #include "speculate/logits_processor.h"
+#include "speculate/row_mass.h"
 
 namespace dspark {
 namespace {
@@ -118,6 +119,23 @@ TEST(Sampling, LargeRowsEqualFullSort) {
     for (const Candidate& c : scratch.candidates) kept.push_back(c.id);
     ASSERT_EQ(kept, brute_survivors(logits, params))
         << "n " << logits.size() << " k " << params.top_k << " p " << params.top_p << " min " << params.min_p;
+  }
+}
+
+TEST(Sampling, RowMassIsTheSumOfWeights) {
+  std::mt19937 rng(8);
+  for (const size_t n : {1u, 31u, 256u, 257u, 5000u}) {
+    for (const float temperature : {0.001f, 0.3f, 1.0f, 20.0f}) {
+      std::normal_distribution<float> normal(-5.0f, 4.0f);
+      std::vector<float> logits(n);
+      for (float& l : logits) l = normal(rng);
+      const float largest = *std::max_element(logits.begin(), logits.end());
+      logits.push_back(-std::numeric_limits<float>::infinity());
+      logits.push_back(std::numeric_limits<float>::quiet_NaN());
+      double sum = 0.0;
+      for (float l : logits) sum += coupled_weight(l, largest, temperature);
+      EXPECT_NEAR(row_mass(logits, largest, temperature) / sum, 1.0, 1e-6) << n << " " << temperature;
+    }
   }
 }
 
