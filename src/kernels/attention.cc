@@ -11,14 +11,8 @@
 #include "kernels/isa.h"
 
 namespace dspark {
-namespace {
 
-constexpr int32_t kTileVectors = 64;  // query vectors that share one walk over the cache
-constexpr int64_t kReadCost = 4;      // reading one position of K and V, in units of one query vector's work
-constexpr int64_t kInlineCost = 1 << 17;  // multiply-adds that take about as long as waking the threads
-constexpr int64_t kTasksPerThread = 8;    // aim when tiles are cut
-
-const AttentionKernels& active_kernels() {
+const AttentionKernels& active_attention_kernels() {
 #if defined(__x86_64__)
   switch (active_isa()) {
     case Isa::kAvx512:
@@ -31,6 +25,13 @@ const AttentionKernels& active_kernels() {
 #endif
   return attention_kernels_portable();
 }
+
+namespace {
+
+constexpr int32_t kTileVectors = 64;  // query vectors that share one walk over the cache
+constexpr int64_t kReadCost = 4;      // reading one position of K and V, in units of one query vector's work
+constexpr int64_t kInlineCost = 1 << 17;  // multiply-adds that take about as long as waking the threads
+constexpr int64_t kTasksPerThread = 8;    // aim when tiles are cut
 
 // Rows of a tile: about kTileVectors vectors, a multiple of the kernels' blocks of eight.
 int32_t tile_rows(int32_t group) {
@@ -171,7 +172,7 @@ void run_task(const Call& call, const AttentionTask& task, int thread_idx) {
 
 void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const KvRun> runs,
                const AttentionArgs& args, AttentionScratch& scratch) {
-  Call call{cache, layer, runs, args, scratch, active_kernels()};
+  Call call{cache, layer, runs, args, scratch, active_attention_kernels()};
   call.group = args.n_heads / call.n_kv_heads();
   const int64_t total = plan(call, pool.n_threads());
   const int64_t n_tasks = static_cast<int64_t>(scratch.tasks.size());

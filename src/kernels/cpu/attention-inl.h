@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_micro-inl.h"
+#include "kernels/cpu/kv_write-inl.h"
 #include "kernels/cpu/math-inl.h"
 
 namespace dspark {
@@ -288,7 +289,8 @@ void merge_chunks(const AttentionTile& tile, const float* partials) {
   }
 }
 
-constexpr AttentionKernels kAttentionKernels = {workspace_bytes, run_tile, run_chunks, merge_chunks};
+constexpr AttentionKernels kAttentionKernels = {write_row, workspace_bytes, run_tile, run_chunks,
+                                                merge_chunks};
 
 }  // namespace
 }  // namespace dspark

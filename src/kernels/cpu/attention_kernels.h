@@ -37,6 +37,10 @@ inline constexpr int32_t partial_floats(int32_t v_dim) {
 }
 
 struct AttentionKernels {
+  /// Stores one row of one head: k and v (head_dim floats) at position `slot` of the page whose block of that
+  /// head is `block`. requires: no other thread writes into the same page.
+  void (*write_row)(KvDType dtype, const KvHeadLayout& layout, uint8_t* block, int slot, const float* k,
+                    const float* v);
   /// Workspace for tiles of up to n_vectors query vectors.
   size_t (*workspace_bytes)(int32_t n_vectors, int32_t head_dim);
   /// All chunks of the tile, merged, into `out`.
@@ -48,6 +52,8 @@ struct AttentionKernels {
   void (*merge_chunks)(const AttentionTile& tile, const float* partials);
 };
 
+/// Those of active_isa().
+const AttentionKernels& active_attention_kernels();
 const AttentionKernels& attention_kernels_portable();
 const AttentionKernels& attention_kernels_avx2();
 const AttentionKernels& attention_kernels_avx512();

@@ -76,8 +76,18 @@ template <int kBits>
 DSPARK_INLINE VecI shift_right_signed(VecI x) {
   return _mm512_srai_epi32(x, kBits);
 }
+template <int kBits>
+DSPARK_INLINE VecI shift_right(VecI x) {
+  return _mm512_srli_epi32(x, kBits);
+}
 DSPARK_INLINE VecI andi(VecI a, VecI b) {
   return _mm512_and_si512(a, b);
+}
+DSPARK_INLINE VecI ori(VecI a, VecI b) {
+  return _mm512_or_si512(a, b);
+}
+DSPARK_INLINE void store_i(void* p, VecI x) {
+  _mm512_storeu_si512(p, x);
 }
 DSPARK_INLINE VecF to_float(VecI x) {
   return _mm512_cvtepi32_ps(x);
@@ -85,8 +95,8 @@ DSPARK_INLINE VecF to_float(VecI x) {
 DSPARK_INLINE Mask less(VecF a, VecF b) {
   return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
 }
-DSPARK_INLINE Mask both(Mask a, Mask b) {
-  return a & b;
+DSPARK_INLINE Mask is_number(VecF a) {
+  return _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q);
 }
 DSPARK_INLINE VecF select(Mask m, VecF yes, VecF no) {
   return _mm512_mask_blend_ps(m, no, yes);
@@ -167,8 +177,18 @@ template <int kBits>
 DSPARK_INLINE VecI shift_right_signed(VecI x) {
   return _mm256_srai_epi32(x, kBits);
 }
+template <int kBits>
+DSPARK_INLINE VecI shift_right(VecI x) {
+  return _mm256_srli_epi32(x, kBits);
+}
 DSPARK_INLINE VecI andi(VecI a, VecI b) {
   return _mm256_and_si256(a, b);
+}
+DSPARK_INLINE VecI ori(VecI a, VecI b) {
+  return _mm256_or_si256(a, b);
+}
+DSPARK_INLINE void store_i(void* p, VecI x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), x);
 }
 DSPARK_INLINE VecF to_float(VecI x) {
   return _mm256_cvtepi32_ps(x);
@@ -179,8 +199,8 @@ DSPARK_INLINE VecF abs(VecF a) {
 DSPARK_INLINE Mask less(VecF a, VecF b) {
   return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
 }
-DSPARK_INLINE Mask both(Mask a, Mask b) {
-  return _mm256_and_ps(a, b);
+DSPARK_INLINE Mask is_number(VecF a) {
+  return _mm256_cmp_ps(a, a, _CMP_ORD_Q);
 }
 DSPARK_INLINE VecF select(Mask m, VecF yes, VecF no) {
   return _mm256_blendv_ps(no, yes, m);
@@ -254,8 +274,19 @@ template <int kBits>
 DSPARK_INLINE VecI shift_right_signed(VecI x) {
   return x >> kBits;
 }
+template <int kBits>
+DSPARK_INLINE VecI shift_right(VecI x) {
+  typedef uint32_t VecU __attribute__((vector_size(16)));
+  return reinterpret_cast<VecI>(reinterpret_cast<VecU>(x) >> kBits);
+}
 DSPARK_INLINE VecI andi(VecI a, VecI b) {
   return a & b;
+}
+DSPARK_INLINE VecI ori(VecI a, VecI b) {
+  return a | b;
+}
+DSPARK_INLINE void store_i(void* p, VecI x) {
+  __builtin_memcpy(p, &x, sizeof(x));
 }
 DSPARK_INLINE VecF to_float(VecI x) {
   return __builtin_convertvector(x, VecF);
@@ -266,8 +297,8 @@ DSPARK_INLINE VecF abs(VecF a) {
 DSPARK_INLINE Mask less(VecF a, VecF b) {
   return a < b;
 }
-DSPARK_INLINE Mask both(Mask a, Mask b) {
-  return a & b;
+DSPARK_INLINE Mask is_number(VecF a) {
+  return a == a;
 }
 DSPARK_INLINE VecF select(Mask m, VecF yes, VecF no) {
   return float_of((m & bits_of(yes)) | (~m & bits_of(no)));
