@@ -57,6 +57,8 @@ void add_output_flags(CLI::App& command, RunFlags& flags) {
 }  // namespace
 
 void add_run_flags(CLI::App& command, RunFlags& flags) {
+  // An option given twice counts as given last, so that scripts can have defaults.
+  command.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   add_model_flags(command, flags.model);
   add_prompt_flags(command, flags);
   add_sampling_flags(command, flags);

@@ -25,9 +25,9 @@ class Tool(unittest.TestCase):
         write_tiny_model(cls.chat_model)
         write_tiny_model(cls.base_model, chat=False)
 
-    def call(self, *arguments, stdin="", environment=None):
+    def call(self, *arguments, stdin="", environment=None, binary=BINARY):
         clean = {key: value for key, value in os.environ.items() if key != "DSPARK_MODEL"}
-        return subprocess.run([BINARY, *arguments], input=stdin, capture_output=True, text=True, timeout=120,
+        return subprocess.run([binary, *arguments], input=stdin, capture_output=True, text=True, timeout=120,
                               check=False, cwd=self.path, env={**clean, **(environment or {})})
 
     def succeed(self, *arguments, **options):
