@@ -105,7 +105,9 @@ Value filter_join(Interp& interp, const Value& self, CallArgs& args) {
 Value filter_sort(Interp& interp, const Value& self, CallArgs& args) {
   const BoundArgs bound("sort", args, {"reverse", "case_sensitive", "attribute"});
   const Values items = to_items(interp.heap(), self);
-  const Values keys = sort_keys(interp, items, bound.get(2, Value::none()), bound.flag(1, false));
+  Values keys = sort_keys(interp, items, bound.get(2, Value::none()), bound.flag(1, false));
+  // Jinja compares lists of keys, so equal keys need no order (none and none, undefined and undefined).
+  for (Value& key : keys) key = interp.heap().list({key});
   return interp.heap().list(sort_by(interp.heap(), keys, items, bound.flag(0, false)));
 }
 

@@ -108,6 +108,8 @@ Value filter_format(Interp& interp, const Value& self, CallArgs& args) {
 Value filter_indent(Interp& interp, const Value& self, CallArgs& args) {
   const BoundArgs bound("indent", args, {"width", "first", "blank"});
   Heap& heap = interp.heap();
+  if (self.is_undefined()) raise_undefined(self);
+  if (!self.is_string()) type_error(std::string("indent needs a str, not ") + type_name(self));
   std::string space;
   if (bound.has(0) && bound.get(0).is_string()) {
     space = bound.get(0).str();
@@ -117,7 +119,7 @@ Value filter_indent(Interp& interp, const Value& self, CallArgs& args) {
     space.assign(static_cast<size_t>(width), ' ');
   }
   CallArgs none;
-  const Value text = interp.string(to_text(heap, self) + "\n");
+  const Value text = interp.string(self.str() + "\n");
   const Value lines = find_method(text, "splitlines")->fn(interp, text, none);
   TextBuilder out(heap);
   bool first = true;

@@ -370,7 +370,7 @@ std::string format_value(Heap& heap, const Value& v, std::string_view spec_text)
     if (spec.type != 0 && !for_double) value_error("Unknown format code for object of type 'float'");
     return format_double(heap, spec, v.as_double());
   }
-  if (v.is(Kind::kInt) || (v.is(Kind::kBool) && spec.type != 0)) {
+  if (v.is_int_or_bool()) {
     if (spec.type != 0 && std::string_view("dboxXcn").find(spec.type) == std::string_view::npos) {
       value_error("Unknown format code for object of type 'int'");
     }

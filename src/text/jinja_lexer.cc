@@ -136,6 +136,7 @@ void Lexer::read_raw(size_t content) {
   advance(content);
   for (size_t from = pos_;;) {
     const size_t begin = text_.find("{%", from);
+    if (begin == kNone && pos_ == text_.size()) return;  // Jinja accepts {% raw %} as the very last thing
     if (begin == kNone) error("Missing end of raw directive");
     from = begin + 2;
     size_t p = from;

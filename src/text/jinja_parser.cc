@@ -165,7 +165,9 @@ std::unique_ptr<Stmt> Parser::parse_if() {
 
 std::unique_ptr<Stmt> Parser::parse_for() {
   auto stmt = make_stmt(Stmt::Kind::kFor, next().line);
+  ++loops_;  // its own target may not be named loop either
   stmt->target = parse_target(false);
+  --loops_;
   expect_name("in");
   stmt->expr = parse_tuple(false, "recursive", false);
   if (skip_name("if")) stmt->condition = parse_expression();
@@ -193,6 +195,7 @@ Target Parser::parse_one_target(bool with_namespace) {
   }
   target.name = expect_identifier();
   if (is_constant_name(target.name)) error("cannot assign to '" + target.name + "'");
+  if (target.name == "loop" && loops_ > 0) error("Can't assign to special loop variable in for-loop target");
   if (with_namespace && skip_op(".")) target.attribute = expect_identifier();
   return target;
 }

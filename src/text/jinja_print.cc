@@ -82,6 +82,19 @@ void append_tuple(TextBuilder& out, const Values& items) {
   out.add(items.size() == 1 ? ",)" : ")");
 }
 
+void append_namespace(TextBuilder& out, const NamespaceObj& space) {
+  out.add("<Namespace {");
+  bool first = true;
+  for (const auto& [name, value] : space.fields()) {
+    if (!first) out.add(", ");
+    first = false;
+    append_string_repr(out, name);
+    out.add(": ");
+    append_repr(out, value);
+  }
+  out.add("}>");
+}
+
 }  // namespace
 
 std::string int_text(Int i) {
@@ -125,6 +138,7 @@ std::string float_repr(double d) {
 
 void append_repr(TextBuilder& out, const Value& v) {
   out.heap().work();
+  out.enter();
   switch (v.kind()) {
     case Kind::kUndefined:
       out.add("Undefined");
@@ -166,6 +180,7 @@ void append_repr(TextBuilder& out, const Value& v) {
       append_items(out, v.items());
       out.add("])");
       break;
+    case Kind::kNamespace: append_namespace(out, v.as<NamespaceObj>()); break;
     default:
       // Python prints addresses here; nothing sensible depends on them.
       out.add('<');
@@ -173,6 +188,7 @@ void append_repr(TextBuilder& out, const Value& v) {
       out.add('>');
       break;
   }
+  out.leave();
 }
 
 void append_text(TextBuilder& out, const Value& v) {

@@ -299,11 +299,17 @@ class TextBuilder {
   Heap& heap() { return heap_; }
   const std::string& text() const { return text_; }
   std::string take();
+  /// Printing recurses; namespaces may hold themselves. enter throws when it is too deep.
+  void enter() {
+    if (++nesting_ > 2 * heap_.limits().max_value_depth) heap_.too_much("nesting of printed values");
+  }
+  void leave() { --nesting_; }
 
  private:
   Heap& heap_;
   std::string text_;
   size_t counted_ = 0;
+  int nesting_ = 0;
 };
 
 /// A string constant of the parsed template, counted by no heap.
