@@ -69,9 +69,6 @@ void describe(CLI::App& app) {
                        std::string("dspark ") + DSPARK_VERSION + " (" + isa_name(active_isa()) + " kernels)");
   app.set_help_flag("-h,--help", "show this help, or with a command the help of the command");
   app.require_subcommand(1);
-  app.footer(
-      "Every command has its own help, e.g. 'dspark run --help'.\n"
-      "Variables: DSPARK_MODEL (default model file), DSPARK_ISA=portable|avx2|avx512.");
 }
 
 void register_all(CLI::App& app, int& exit_code) {
@@ -82,6 +79,10 @@ void register_all(CLI::App& app, int& exit_code) {
   register_perplexity(app, exit_code);
   register_logits(app, exit_code);
   register_quantize(app, exit_code);
+  // After the commands, which would inherit it.
+  app.footer(
+      "Every command has its own help, e.g. 'dspark run --help'.\n"
+      "Variables: DSPARK_MODEL (default model file), DSPARK_ISA=portable|avx2|avx512.");
 }
 
 int parse_and_run(int argc, const char* const* argv) {
