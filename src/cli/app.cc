@@ -1,7 +1,9 @@
 #include "cli/app.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <exception>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -106,7 +108,12 @@ int parse_and_run(int argc, const char* const* argv) {
 
 int run_command_line(int argc, const char* const* argv) {
   try {
-    return parse_and_run(argc, argv);
+    const int exit_code = parse_and_run(argc, argv);
+    // A full disk shows when the last of the output is written.
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      return report_failure(internal_error("standard output cannot be written"));
+    }
+    return exit_code;
   } catch (const std::bad_alloc&) {
     return report_failure(out_of_memory("out of memory"));
   } catch (const std::exception& error) {

@@ -15,6 +15,7 @@
 #include "cli/run_flags.h"
 #include "cli/run_stats.h"
 #include "cli/session.h"
+#include "kernels/isa.h"
 
 namespace dspark::cli {
 namespace {
@@ -72,6 +73,20 @@ int run_once(Session& session, const std::string& prompt) {
   return interrupt.interrupted() ? kExitInterrupted : 0;
 }
 
+void print_setup(const Session& session) {
+  const LoadedModel& loaded = session.loaded();
+  const ModelConfig& config = loaded.model->config();
+  std::fprintf(
+      stderr,
+      "%s: %s, %d layers, %.1f MB of weights, loaded in %.2f s; %s kernels, %d thread(s), context %d, "
+      "%s; drafter %s, policy %s\n",
+      loaded.path.c_str(), config.arch.c_str(), config.n_layers,
+      static_cast<double>(loaded.model->weight_bytes()) * 1e-6, loaded.load_s, isa_name(active_isa()),
+      loaded.pool->n_threads(), session.engine().context_length(),
+      session.is_chat() ? "chat template" : "no chat template", session.flags().drafter.c_str(),
+      session.policy().to_string().c_str());
+}
+
 int run(const RunFlags& flags) {
   const bool chat = !flags.prompt && !flags.prompt_file && stdin_is_terminal();
   if (chat && flags.json) return report_usage("--json needs a prompt: -p, -f or standard input");
@@ -84,6 +99,7 @@ int run(const RunFlags& flags) {
   }
   Result<Session> session = Session::open(flags);
   if (!session.ok()) return report_failure(session.status());
+  if (flags.verbose) print_setup(*session);
   return chat ? run_chat(*session) : run_once(*session, prompt);
 }
 

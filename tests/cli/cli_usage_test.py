@@ -2,6 +2,7 @@
 """Help, version, and what a wrong command line gets."""
 
 import shutil
+import subprocess
 import unittest
 
 from harness import BINARY, Tool
@@ -45,6 +46,14 @@ class Usage(Tool):
         path = self.path / "text.gguf"
         path.write_text("this is no model\n")
         self.assertIn("text.gguf", self.fail_with(1, "run", "-m", str(path), "-p", "x"))
+
+    def test_full_disk_is_a_failure(self):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([BINARY, "run", "-m", self.chat_model, "-p", "x", "-n", "2", "--json"],
+                                    stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+                                    timeout=120, check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(result.stderr, "dspark: error: standard output cannot be written\n")
 
 
 if __name__ == "__main__":
