@@ -103,11 +103,11 @@ size_t Checkpoint::tensor_bytes() const {
   return total;
 }
 
-void Checkpoint::drop_resident(const TensorView& tensor) const {
+void Checkpoint::drop_resident(std::span<const uint8_t> bytes) const {
   for (const MappedFile& file : files_) {
-    const auto bytes = file.bytes();
-    if (tensor.data >= bytes.data() && tensor.data + tensor.n_bytes <= bytes.data() + bytes.size()) {
-      file.drop_resident(tensor.data, tensor.n_bytes);
+    const auto whole = file.bytes();
+    if (bytes.data() >= whole.data() && bytes.data() + bytes.size() <= whole.data() + whole.size()) {
+      file.drop_resident(bytes.data(), bytes.size());
       return;
     }
   }

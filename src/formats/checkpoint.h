@@ -82,7 +82,9 @@ class Checkpoint {
   /// Bytes of all tensors.
   size_t tensor_bytes() const;
   /// After a tensor was copied elsewhere (packed): stop counting its file pages as resident.
-  void drop_resident(const TensorView& tensor) const;
+  void drop_resident(const TensorView& tensor) const { drop_resident({tensor.data, tensor.n_bytes}); }
+  /// The same for a part of a tensor's bytes.
+  void drop_resident(std::span<const uint8_t> bytes) const;
 
  private:
   friend struct CheckpointBuilder;

@@ -6,6 +6,7 @@
 // differ between instruction sets.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -61,9 +62,12 @@ struct PackedMatrix {
 
 /// Packs a [out, in] tensor. `float_activations`: decode to F32 and multiply in float whatever the type
 /// (the exact path of tests; costs memory). `row_order` (size out, or empty): packed row i = stored row
-/// row_order[i]. errors: unsupported type or shape, out_of_memory; the message names the tensor.
+/// row_order[i]. `on_read` is called (on the calling thread) with each part of the tensor's bytes after it
+/// was packed, so that a large tensor's file pages need not all be resident at once. errors: unsupported type
+/// or shape, out_of_memory; the message names the tensor.
 Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations = false,
-                                 std::span<const int32_t> row_order = {}, Arena* arena = nullptr);
+                                 std::span<const int32_t> row_order = {}, Arena* arena = nullptr,
+                                 const std::function<void(std::span<const uint8_t>)>& on_read = {});
 
 /// The input rows of one or more products: the floats, and (made on demand) their int8 blocks.
 /// Reused between calls: buffers grow to the largest size seen and stay.

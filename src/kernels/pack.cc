@@ -16,6 +16,9 @@
 namespace dspark {
 namespace {
 
+// Tensor bytes packed between two calls of on_read.
+constexpr size_t kPackSliceBytes = size_t{16} << 20;
+
 // One row's block of 32 as unsigned integers (stored value + bias) with its scales.
 struct RowBlock {
   uint8_t q[32];
@@ -355,7 +358,8 @@ bool uses_int8_activations(PackKind kind) {
 }
 
 Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations,
-                                 std::span<const int32_t> row_order, Arena* arena) {
+                                 std::span<const int32_t> row_order, Arena* arena,
+                                 const std::function<void(std::span<const uint8_t>)>& on_read) {
   if (tensor.shape.size() != 2 || tensor.n_elements() == 0) {
     return invalid_argument(fmt::format("{}: want a non-empty matrix [out, in], found {} dimensions",
                                         tensor.name, tensor.shape.size()));
@@ -394,7 +398,16 @@ Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, boo
       pack_float_panel(m.kind, rows, tensor.dtype, m.n_in, panel);
     }
   };
-  pool.parallel_for(m.n_panels, pack_panel);
+  const auto panel_source = static_cast<size_t>(kPanelRows) * row_bytes;
+  const auto slice = static_cast<int64_t>(std::max<size_t>(1, kPackSliceBytes / panel_source));
+  for (int64_t first = 0; first < m.n_panels; first += slice) {
+    const int64_t n = std::min(slice, m.n_panels - first);
+    pool.parallel_for(n, [&](int64_t p, int thread) { pack_panel(first + p, thread); });
+    if (!on_read) continue;
+    const size_t begin = static_cast<size_t>(first) * panel_source;
+    const size_t length = std::min(static_cast<size_t>(n) * panel_source, tensor.n_bytes - begin);
+    on_read({tensor.data + begin, length});
+  }
   return m;
 }
 

@@ -1,5 +1,6 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +12,14 @@ namespace {
 
 const float* bias_or_null(const std::vector<float>& bias) {
   return bias.empty() ? nullptr : bias.data();
+}
+
+// to[i] = from[rows[i]]. In place it works because rows ascend.
+void gather_rows(float* to, const float* from, std::span<const int32_t> rows, int64_t dim) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memmove(to + static_cast<int64_t>(i) * dim, from + rows[i] * dim,
+                 static_cast<size_t>(dim) * sizeof(float));
+  }
 }
 
 }  // namespace
@@ -72,12 +81,17 @@ ForwardResult Decoder::forward(const ForwardBatch& batch, KvPool& cache) {
   }
   embed(batch);
   capture(batch, 0);
+  int64_t n_live_rows = n_rows;
   for (int32_t layer_idx = 0; layer_idx < config_.n_layers; ++layer_idx) {
-    attention_block(batch, cache, layer_idx);
-    mlp_block(weights_.layers[static_cast<size_t>(layer_idx)], n_rows);
+    const LayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
+    attend(batch, cache, layer_idx);
+    if (layer_idx + 1 == config_.n_layers) n_live_rows = drop_unasked_rows(batch);
+    if (n_live_rows == 0) break;  // the inner chunks of a prompt only fill the cache
+    attention_output(w, n_live_rows);
+    mlp_block(w, n_live_rows);
     capture(batch, layer_idx + 1);
   }
-  head(batch);
+  head(batch, n_live_rows);
   const auto size = [](int64_t rows, int64_t dim) { return static_cast<size_t>(rows * dim); };
   result.logits = {logits_.data(), size(n_logit_rows, config_.vocab_size)};
   result.final_norm = {final_norm_.data(), size(n_logit_rows, config_.dim)};
@@ -101,7 +115,7 @@ void Decoder::embed(const ForwardBatch& batch) {
   });
 }
 
-void Decoder::attention_block(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx) {
+void Decoder::attend(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
   const LayerConfig& layer = config_.layers[static_cast<size_t>(layer_idx)];
   const RopeTable& rope = config_.ropes[static_cast<size_t>(layer.rope_idx)];
@@ -131,10 +145,24 @@ void Decoder::attention_block(const ForwardBatch& batch, KvPool& cache, int32_t 
   args.softcap = config_.attention_softcap;
   args.window = layer.window;
   attention(pool_, cache, layer_idx, batch.runs, args, scratch_);
+}
 
+void Decoder::attention_output(const LayerWeights& w, int64_t n_rows) {
   const MatmulJob out = {&w.o, branch_.data(), config_.dim, bias_or_null(w.o_bias)};
-  multiply(attended_.data(), q_dim, n_rows, {&out, 1});
+  multiply(attended_.data(), static_cast<int64_t>(config_.n_heads) * config_.head_dim, n_rows, {&out, 1});
   add_branch(w.attn_post_norm, n_rows);
+}
+
+// Behind the last attention a row that nobody asked for reaches nothing: a prompt needs logits of its last
+// row only. Moves the asked rows to the front. returns: the number of rows left.
+int64_t Decoder::drop_unasked_rows(const ForwardBatch& batch) {
+  const bool captures_last =
+      std::find(capture_layers_.begin(), capture_layers_.end(), config_.n_layers) != capture_layers_.end();
+  if (captures_last && !batch.capture_rows.empty()) return batch.n_rows();
+  gather_rows(attended_.data(), attended_.data(), batch.logit_rows,
+              static_cast<int64_t>(config_.n_heads) * config_.head_dim);
+  gather_rows(residual_.data(), residual_.data(), batch.logit_rows, config_.dim);
+  return static_cast<int64_t>(batch.logit_rows.size());
 }
 
 void Decoder::project_qkv(const LayerWeights& w, int64_t n_rows) {
@@ -167,25 +195,22 @@ void Decoder::add_branch(const std::vector<float>& post_norm, int64_t n_rows) {
 }
 
 void Decoder::capture(const ForwardBatch& batch, int32_t stream) {
-  const size_t dim = static_cast<size_t>(config_.dim);
-  const size_t n_rows = batch.capture_rows.size();
+  const auto n_rows = static_cast<int64_t>(batch.capture_rows.size());
   for (size_t i = 0; i < capture_layers_.size(); ++i) {
     if (capture_layers_[i] != stream) continue;
-    float* out = captured_.data() + i * n_rows * dim;
-    for (size_t r = 0; r < n_rows; ++r) {
-      const auto row = static_cast<size_t>(batch.capture_rows[r]);
-      std::memcpy(out + r * dim, residual_.data() + row * dim, dim * sizeof(float));
-    }
+    float* out = captured_.data() + static_cast<int64_t>(i) * n_rows * config_.dim;
+    gather_rows(out, residual_.data(), batch.capture_rows, config_.dim);
   }
 }
 
-void Decoder::head(const ForwardBatch& batch) {
+void Decoder::head(const ForwardBatch& batch, int64_t n_live_rows) {
   const auto n_rows = static_cast<int64_t>(batch.logit_rows.size());
   if (n_rows == 0) return;
-  const size_t dim = static_cast<size_t>(config_.dim);
-  for (size_t r = 0; r < batch.logit_rows.size(); ++r) {
-    const auto row = static_cast<size_t>(batch.logit_rows[r]);
-    std::memcpy(final_norm_.data() + r * dim, residual_.data() + row * dim, dim * sizeof(float));
+  if (n_live_rows == n_rows) {  // the asked rows stand in front already, in order
+    std::memcpy(final_norm_.data(), residual_.data(),
+                static_cast<size_t>(n_rows * config_.dim) * sizeof(float));
+  } else {
+    gather_rows(final_norm_.data(), residual_.data(), batch.logit_rows, config_.dim);
   }
   norm(final_norm_.data(), final_norm_.data(), weights_.final_norm, n_rows);
   const MatmulJob job = {&weights_.head, logits_.data(), config_.vocab_size, nullptr};

@@ -44,12 +44,14 @@ class Decoder final : public TargetModel {
 
   bool grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows);
   void embed(const ForwardBatch& batch);
-  void attention_block(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
+  void attend(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
+  void attention_output(const LayerWeights& w, int64_t n_rows);
+  int64_t drop_unasked_rows(const ForwardBatch& batch);
   void project_qkv(const LayerWeights& w, int64_t n_rows);
   void mlp_block(const LayerWeights& w, int64_t n_rows);
   void add_branch(const std::vector<float>& post_norm, int64_t n_rows);
   void capture(const ForwardBatch& batch, int32_t stream);
-  void head(const ForwardBatch& batch);
+  void head(const ForwardBatch& batch, int64_t n_live_rows);
   void norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows);
   void multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs);
 

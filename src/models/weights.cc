@@ -168,12 +168,12 @@ class WeightLoader {
 
   Result<PackedMatrix> load_matrix(const std::string& name, std::span<const int32_t> rows) {
     const TensorView& tensor = *checkpoint_.find(name);
-    Result<PackedMatrix> packed = pack_matrix(pool_, tensor, float_activations_, rows, &arena_);
+    // The file's pages are read once; without this the process would hold the weights twice.
+    const auto drop = [&](std::span<const uint8_t> bytes) { checkpoint_.drop_resident(bytes); };
+    Result<PackedMatrix> packed = pack_matrix(pool_, tensor, float_activations_, rows, &arena_, drop);
     if (!packed.ok()) {
       return Status(packed.status().code(), checkpoint_.path() + ": " + packed.status().message());
     }
-    // The file's pages were read once; without this the process would hold the weights twice.
-    checkpoint_.drop_resident(tensor);
     return packed;
   }
 

@@ -252,6 +252,44 @@ TEST_P(Invariance, AskedRowsAloneEqualAllRows) {
   EXPECT_EQ(std::memcmp(&some.captured[dim], &whole.captured[(33 + 7) * dim], dim * sizeof(float)), 0);
 }
 
+// A prompt in two chunks as the engine runs it: no logits of the first, one row of the second, no capture of
+// the last stream - the case in which unasked rows are dropped early.
+TEST_P(Invariance, UnaskedRowsAreDroppedWithoutATrace) {
+  ThreadPool pool(2);
+  auto model = load(pool);
+  ASSERT_NE(model, nullptr);
+  const std::vector<int32_t> tokens = random_tokens(*model, 50, 9);
+  Session all = session(*model);
+  const Outputs whole = all.forward(0, tokens);
+  Result<KvPool> cache = KvPool::create(GetParam().cache, model->kv_shapes(), 2);
+  ASSERT_TRUE(cache.ok());
+  const std::vector<int32_t> pages = {1, 0};
+  model->set_capture_layers({0});
+  const auto vocab = static_cast<size_t>(model->config().vocab_size);
+  const auto dim = static_cast<size_t>(model->config().dim);
+  ForwardBatch batch;
+  for (int32_t begin : {0, 20}) {
+    const int32_t end = begin == 0 ? 20 : 50;
+    batch.clear();
+    batch.tokens.assign(tokens.begin() + begin, tokens.begin() + end);
+    for (int32_t pos = begin; pos < end; ++pos) batch.positions.push_back(pos);
+    batch.runs.push_back({0, end - begin, begin, pages});
+    batch.capture_rows = {3};
+    if (end == 50) batch.logit_rows = {11, 29};
+    const ForwardResult out = model->forward(batch, *cache);
+    ASSERT_EQ(out.captured.size(), dim);
+    EXPECT_EQ(std::memcmp(out.captured.data(), &whole.captured[static_cast<size_t>(begin + 3) * dim],
+                          dim * sizeof(float)),
+              0);
+    ASSERT_EQ(out.logits.size(), batch.logit_rows.size() * vocab);
+    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
+      const auto row = static_cast<size_t>(begin + batch.logit_rows[i]);
+      EXPECT_EQ(std::memcmp(&out.logits[i * vocab], &whole.logits[row * vocab], vocab * sizeof(float)), 0);
+      EXPECT_EQ(std::memcmp(&out.final_norm[i * dim], &whole.final_norm[row * dim], dim * sizeof(float)), 0);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Cases, Invariance, testing::ValuesIn(invariance_cases()),
                          [](const auto& param) { return param.param.name; });
 
