@@ -3,9 +3,10 @@
 
     bench/compare_peers.py --install          # once: builds llama-cpp-python from source into bench/.venv
     bench/compare_peers.py                    # all models in models/cache, 1 and 2 threads, 3 rounds
+    bench/compare_peers.py --peer ik_llama.cpp=PROGRAM      # one more peer, see docs/benchmarks.md
     bench/compare_peers.py --quick            # does everything work? small numbers, not for reporting
 
-Every round runs ours, the peer, the peer, ours (A B B A) as separate processes, with the machine's roofs
+Every round runs ours, the peers, the peers, ours (A B B A) as separate processes, with the machine's roofs
 measured in between. The figure of a test is the median over the runs of each run's median; spread is the
 smallest and the largest run. Writes bench/out/compare.json and bench/out/compare.md.
 
@@ -86,14 +87,17 @@ class Ours:
         return {"load_s": json.loads(output)["timings"]["load_s"], "peak_rss_mb": peak}
 
 
-class Llama:
-    name = "llama.cpp"
+class Peer:
+    """A program with the arguments and the output of peer_llama.py."""
+
+    def __init__(self, name, command):
+        self.name, self.command = name, command
 
     def bench(self, model, threads, plan):
         environment = {**os.environ, "PYTHONPATH": str(PEER_FOLDER)}
-        output, _ = run([sys.executable, str(BENCH / "peer_llama.py"), model, "--threads", str(threads),
-                         "--rows", comma(plan["rows"]), "--prefill", str(plan["prefill"]),
-                         "--depths", comma(plan["depths"]), "--repeats", str(plan["repeats"])], env=environment)
+        output, _ = run([*self.command, model, "--threads", str(threads), "--rows", comma(plan["rows"]),
+                         "--prefill", str(plan["prefill"]), "--depths", comma(plan["depths"]),
+                         "--repeats", str(plan["repeats"])], env=environment)
         return json.loads(output)
 
 
@@ -176,8 +180,9 @@ def report(results, engines):
             test = {"test": key, "unit": "ms" if key.startswith("pass") else "tok/s", "engines": figures,
                     "roof": roof_of(key, work, entry["roofs"])}
             if len(engines) > 1:
-                test["times_faster"] = ratio_of(key, figures["dspark"]["median"],
-                                                figures[engines[1].name]["median"])
+                # Against the better peer of this test.
+                test["times_faster"] = min(ratio_of(key, figures["dspark"]["median"], figures[peer.name]["median"])
+                                           for peer in engines[1:])
             tests.append(test)
         roofs = {name: summary([r[name] for r in entry["roofs"]]) for name in ("read_gb_per_s", "int8_gop_per_s")}
         out.append({"model": Path(model).name, "threads": threads, "weights": work, "roofs": roofs, "tests": tests,
@@ -190,12 +195,12 @@ def cell(figure):
 
 
 def markdown(machine, report_rows, engines):
-    lines = [f"{machine['cpu']}, {machine['date']}, commit {machine['commit']}; " +
-             ", ".join(f"{key} {value}" for key, value in machine["versions"].items()) + ".", ""]
+    facts = [machine["cpu"], machine["date"], "commit " + machine["commit"]]
+    lines = [", ".join(facts + [f"{key} {value}" for key, value in machine["versions"].items()]) + ".", ""]
     for row in report_rows:
         read, int8 = row["roofs"]["read_gb_per_s"], row["roofs"]["int8_gop_per_s"]
         lines += [f"**{row['model']}, {row['threads']} thread(s)**; read {cell(read)} GB/s, int8 {cell(int8)} Gop/s",
-                  "", "| test | " + " | ".join(e.name for e in engines) + " | times faster | roof |",
+                  "", "| test | " + " | ".join(e.name for e in engines) + " | faster than the best peer | roof |",
                   "|---|" + "---|" * (len(engines) + 2)]
         for test in row["tests"]:
             label, size = test["test"].split()
@@ -245,6 +250,8 @@ def read_options():
     parser.add_argument("--prefill", type=int, default=512)
     parser.add_argument("--binary", default=str(ROOT / "build" / "release" / "dspark"))
     parser.add_argument("--no-peer", action="store_true", help="ours only")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM",
+                        help="another peer, e.g. ik_llama.cpp=/path/of/peer_driver")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", default=str(BENCH / "out" / "compare"), help="without suffix")
     return parser.parse_args()
@@ -266,7 +273,12 @@ def main():
     if not options.no_peer:
         if not (PEER_FOLDER / "llama_cpp").is_dir():
             fail("llama.cpp is not built; run bench/compare_peers.py --install, or use --no-peer")
-        engines.append(Llama())
+        engines.append(Peer("llama.cpp", [sys.executable, str(BENCH / "peer_llama.py")]))
+    for text in options.peer:
+        name, _, program = text.partition("=")
+        if not Path(program).is_file():
+            fail(f"--peer: expected NAME=PROGRAM, found {text}")
+        engines.append(Peer(name, [program]))
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     (BENCH / "out").mkdir(exist_ok=True)
     results = collect(models, options.threads, plan, engines, build_roofs())
