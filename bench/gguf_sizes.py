@@ -10,7 +10,7 @@ from pathlib import Path
 BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
           11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2)}
 SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-STRING, ARRAY = 8, 9
+UINT32, STRING, ARRAY = 4, 8, 9
 
 
 class Reader:
@@ -28,6 +28,15 @@ class Reader:
         self.at += size
         return text
 
+    def value(self, kind):
+        """A metadata value; None for arrays and for scalars other than 32-bit integers and strings."""
+        if kind == UINT32:
+            return self.number("I")
+        if kind == STRING:
+            return self.string()
+        self.skip(kind)
+        return None
+
     def skip(self, kind):
         if kind == STRING:
             self.string()
@@ -42,17 +51,18 @@ class Reader:
             self.at += SCALARS[kind]
 
 
-def read_tensors(path):
-    """[(name, number of elements, bytes, is a matrix)]"""
+def read_header(path):
+    """(metadata, [(name, number of elements, bytes, is a matrix)])"""
     with open(path, "rb") as file:
         reader = Reader(file.read(64 << 20))  # headers of the models used here are far smaller
     if reader.data[:4] != b"GGUF":
         raise ValueError(f"{path}: not a GGUF file")
     reader.at = 8
     n_tensors, n_keys = reader.number("Q"), reader.number("Q")
+    metadata = {}
     for _ in range(n_keys):
-        reader.string()
-        reader.skip(reader.number("I"))
+        key = reader.string()
+        metadata[key] = reader.value(reader.number("I"))
     tensors = []
     for _ in range(n_tensors):
         name = reader.string()
@@ -64,17 +74,32 @@ def read_tensors(path):
             elements *= dim
         per_block, block_bytes = BLOCKS[kind]
         tensors.append((name, elements, elements // per_block * block_bytes, len(dims) > 1))
-    return tensors
+    return metadata, tensors
+
+
+def cache_bytes(metadata, depth, element_bytes=2):
+    """Bytes of K and V that decoding one token reads with `depth` tokens in the cache."""
+    arch = metadata["general.architecture"]
+    heads = metadata[f"{arch}.attention.head_count"]
+    kv_heads = metadata.get(f"{arch}.attention.head_count_kv") or heads
+    head_dim = metadata.get(f"{arch}.attention.key_length") or metadata[f"{arch}.embedding_length"] // heads
+    layers = metadata[f"{arch}.block_count"]
+    window = metadata.get(f"{arch}.attention.sliding_window") if arch == "gemma3" else None
+    # Gemma 3: every sixth layer sees everything, the others the window.
+    full = layers // 6 if window else layers
+    rows = full * depth + (layers - full) * min(depth, window or depth)
+    return rows * kv_heads * head_dim * 2 * element_bytes
 
 
 def pass_work(path):
-    """{"bytes", "head_bytes", "params", "head_params", "file_bytes"} of the weights that a pass multiplies.
+    """Sizes of the weights that a pass multiplies, and of the cache.
 
     The embedding table is the head when there is no output tensor; otherwise only single rows of it are read.
     """
-    tensors = read_tensors(path)
+    metadata, tensors = read_header(path)
     head = "output.weight" if any(name == "output.weight" for name, *_ in tensors) else "token_embd.weight"
-    work = {"bytes": 0, "params": 0, "head_bytes": 0, "head_params": 0, "file_bytes": Path(path).stat().st_size}
+    work = {"bytes": 0, "params": 0, "head_bytes": 0, "head_params": 0, "file_bytes": Path(path).stat().st_size,
+            "metadata": metadata}
     for name, elements, size, is_matrix in tensors:
         if not is_matrix or (name == "token_embd.weight" and head != name):
             continue
