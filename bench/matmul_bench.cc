@@ -1,6 +1,7 @@
-// Packed matrix products at the shape of one SmolLM2 layer stack: every kind, 1 to 512 rows. Reports the bytes of
-// weights per second ("GB/s") and multiply-adds as operations per second ("Gop/s"), to be read against the
-// machine's roofs (bench/roofs.cc). Weights are more than the caches hold, so one row is bound by memory.
+// Packed matrix products at the shape of one SmolLM2 layer stack: every kind, 1 to 512 rows. Reports the
+// bytes of weights per second ("GB/s") and multiply-adds as operations per second ("Gop/s"), to be read
+// against the machine's roofs (bench/roofs.cc). Weights are more than the caches hold, so one row is bound by
+// memory.
 #include <benchmark/benchmark.h>
 
 #include <random>
@@ -76,5 +77,3 @@ BENCHMARK(bench_quantize_activations)->Arg(576)->Arg(1536)->Arg(4864);
 
 }  // namespace
 }  // namespace dspark
-
-BENCHMARK_MAIN();
