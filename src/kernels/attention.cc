@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <tuple>
 #include <utility>
 
 #include "kernels/cpu/attention_kernels.h"
@@ -33,8 +34,8 @@ constexpr int64_t kReadCost = 4;      // reading one position of K and V, in uni
 constexpr int64_t kInlineCost = 1 << 17;  // multiply-adds that take about as long as waking the threads
 constexpr int64_t kTasksPerThread = 8;    // aim when tiles are cut
 
-// Rows of a tile: about kTileVectors vectors, a multiple of the kernels' blocks of eight.
-int32_t tile_rows(int32_t group) {
+// Most rows of a tile: about kTileVectors vectors, a multiple of the kernels' blocks of eight.
+int32_t largest_tile(int32_t group) {
   if (group > 8) return std::max(1, kTileVectors / group);
   return 8 * std::max(1, kTileVectors / (8 * group));
 }
@@ -47,6 +48,7 @@ struct Call {
   AttentionScratch& scratch;
   const AttentionKernels& kernels;
   int32_t group = 0;
+  int32_t tile_rows = 0;
   size_t workspace_bytes = 0;  // of one thread
 
   const KvHeadLayout& layout() const { return cache.head_layout[static_cast<size_t>(layer)]; }
@@ -66,7 +68,7 @@ int64_t cost(const Call& call, const KvRun& run, int32_t first_row, int32_t n_ro
 // Calls fn(run_idx, first_row, n_rows) for all tiles of one kv head.
 template <typename F>
 void for_each_tile(const Call& call, F&& fn) {
-  const int32_t step = tile_rows(call.group);
+  const int32_t step = call.tile_rows;
   for (size_t i = 0; i < call.runs.size(); ++i) {
     for (int32_t row = 0; row < call.runs[i].n_rows; row += step) {
       fn(static_cast<int32_t>(i), row, std::min(step, call.runs[i].n_rows - row));
@@ -74,11 +76,30 @@ void for_each_tile(const Call& call, F&& fn) {
   }
 }
 
+// Chunks that some row of a tile sees: [first, second).
+std::pair<int32_t, int32_t> chunks_of(const Call& call, const KvRun& run, int32_t first_row, int32_t n_rows) {
+  return {oldest(call, run, first_row) / kKvChunk, (run.pos_begin + first_row + n_rows - 1) / kKvChunk + 1};
+}
+
+// Makes tiles smaller, down to one block of vectors, while there are fewer pieces of work than threads want:
+// a short context of few kv heads.
+void shrink_tiles(Call& call, int n_threads) {
+  const int32_t smallest = (7 + call.group) / call.group;
+  while (call.tile_rows > smallest) {
+    int64_t n_pieces = 0;
+    for_each_tile(call, [&](int32_t run_idx, int32_t row, int32_t n_rows) {
+      const auto [first, last] = chunks_of(call, call.runs[static_cast<size_t>(run_idx)], row, n_rows);
+      n_pieces += int64_t{last - first} * call.n_kv_heads();
+    });
+    if (n_pieces >= 2 * n_threads) return;
+    call.tile_rows = std::max(smallest, call.tile_rows / 2);
+  }
+}
+
 // Adds the tasks of one tile, cut into about `n_parts`. Returns the floats of partial results it needs.
 int64_t add_tile(Call& call, AttentionTask task, int64_t n_parts, int64_t partial_at) {
   const KvRun& run = call.runs[static_cast<size_t>(task.run_idx)];
-  task.tile_chunk_begin = oldest(call, run, task.first_row) / kKvChunk;
-  task.tile_chunk_end = (run.pos_begin + task.first_row + task.n_rows - 1) / kKvChunk + 1;
+  std::tie(task.tile_chunk_begin, task.tile_chunk_end) = chunks_of(call, run, task.first_row, task.n_rows);
   const int32_t n_chunks = task.tile_chunk_end - task.tile_chunk_begin;
   const int32_t parts = static_cast<int32_t>(std::clamp<int64_t>(n_parts, 1, n_chunks));
   const int32_t step = (n_chunks + parts - 1) / parts;
@@ -107,6 +128,7 @@ int64_t plan(Call& call, int n_threads) {
   });
   total *= call.n_kv_heads();
   const bool cut = n_threads > 1 && total > kInlineCost;
+  if (cut) shrink_tiles(call, n_threads);
   const int64_t share = std::max<int64_t>(1, total / (kTasksPerThread * n_threads));
   int64_t floats = 0;
   for (int32_t kv_head = 0; kv_head < call.n_kv_heads(); ++kv_head) {
@@ -124,7 +146,7 @@ int64_t plan(Call& call, int n_threads) {
   }
   const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
   if (scratch.partials.size() < bytes) scratch.partials = AlignedBuffer(bytes);
-  const int32_t vectors = tile_rows(call.group) * call.group;
+  const int32_t vectors = largest_tile(call.group) * call.group;
   call.workspace_bytes = (call.kernels.workspace_bytes(vectors, call.layout().head_dim) + 127) / 128 * 128;
   const size_t all = call.workspace_bytes * static_cast<size_t>(n_threads);
   if (scratch.workspaces.size() < all) scratch.workspaces = AlignedBuffer(all);
@@ -174,6 +196,7 @@ void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const
                const AttentionArgs& args, AttentionScratch& scratch) {
   Call call{cache, layer, runs, args, scratch, active_attention_kernels()};
   call.group = args.n_heads / call.n_kv_heads();
+  call.tile_rows = largest_tile(call.group);
   const int64_t total = plan(call, pool.n_threads());
   const int64_t n_tasks = static_cast<int64_t>(scratch.tasks.size());
   const auto work = [&](int64_t task, int thread) {
