@@ -22,7 +22,7 @@ TEST(EngineReal, TextDoesNotDependOnHowItWasComputed) {
     ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
     if (expected.empty()) {
       std::mt19937 rng(8);
-      requests = test::model_requests(rng, loaded->model->config().vocab_size, 6, 300, 40);
+      requests = test::model_requests(rng, loaded->model->config().vocab_size, 5, 150, 24);
       expected = test::run_all(
           *test::variant_engine(*loaded->model, {"none", 0, 1, 512}, KvDType::kBF16, 512, {}), requests);
     }
@@ -34,7 +34,7 @@ TEST(EngineReal, TextDoesNotDependOnHowItWasComputed) {
           << test::variant_name(variant) << " threads=" << n_threads;
     }
   }
-  EXPECT_GT(total.accepted, 100);
+  EXPECT_GT(total.accepted, 50);
 }
 
 }  // namespace
