@@ -17,7 +17,7 @@
 namespace dspark {
 namespace {
 
-constexpr size_t kMaxSourceBytes = size_t{1} << 20;  // the largest published templates have 20 KB
+constexpr size_t kMaxSourceBytes = size_t{512} << 10;  // the largest published templates have 20 KB
 
 std::tm local_now() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());

@@ -135,6 +135,7 @@ bool Interp::special_attribute(const Value& object, std::string_view name, Value
 
 Value Interp::get_attribute(const Value& object, std::string_view name) {
   if (object.is_undefined()) raise_undefined(object);
+  heap_.work_bytes(name.size());
   const bool dunder = name.size() > 4 && name.substr(0, 2) == "__" && name.substr(name.size() - 2) == "__";
   if (dunder || is_mutating_method(object, name)) {
     return heap_.undefined(

@@ -14,10 +14,20 @@ Interp::DepthGuard::DepthGuard(Interp& i) : interp(i) {
   ++interp.depth_;
 }
 
-const Value* Interp::lookup(std::string_view name) const {
+void Interp::charge_text(const Value& self, const CallArgs& args) {
+  // Blocks smaller than for copying: builtins go through text character by character.
+  size_t bytes = self.is_string() ? self.str().size() : 0;
+  for (const Value& arg : args.positional) bytes += arg.is_string() ? arg.str().size() : 0;
+  for (const auto& arg : args.keyword) bytes += arg.second.is_string() ? arg.second.str().size() : 0;
+  heap_.work(1 + args.positional.size() + args.keyword.size() + bytes / 32);
+}
+
+const Value* Interp::lookup(std::string_view name) {
+  heap_.work_bytes(name.size());
   for (const Scope* scope = scope_.get(); scope != nullptr; scope = scope->parent.get()) {
     const auto at = scope->vars.find(name);
     if (at != scope->vars.end()) return &at->second;
+    heap_.work();
   }
   const auto at = context_.find(name);
   return at == context_.end() ? nullptr : &at->second;
@@ -106,6 +116,7 @@ Value Interp::eval_call(const Expr& expr, const Value* caller) {
     const Value object = eval(*target.kids[0]);
     if (const Builtin* method = find_method(object, target.name)) {
       CallArgs args = eval_args(expr.args);
+      charge_text(object, args);
       return method->fn(*this, object, args);
     }
     const Value callee = get_attribute(object, target.name);
@@ -121,6 +132,7 @@ Value Interp::eval_call(const Expr& expr, const Value* caller) {
 Value Interp::eval_filter(const Expr& expr) {
   const Value value = eval(*expr.kids[0]);
   CallArgs args = eval_args(expr.args);
+  charge_text(value, args);
   if (expr.builtin == nullptr) fail(ErrorKind::kSyntax, "No filter named '" + expr.name + "'.", expr.line);
   return expr.builtin->fn(*this, value, args);
 }
@@ -128,6 +140,7 @@ Value Interp::eval_filter(const Expr& expr) {
 Value Interp::eval_test(const Expr& expr) {
   const Value value = eval(*expr.kids[0]);
   CallArgs args = eval_args(expr.args);
+  charge_text(value, args);
   if (expr.builtin == nullptr)
     fail(ErrorKind::kRuntime, "No test named '" + expr.name + "' found.", expr.line);
   return Value::boolean(truthy(expr.builtin->fn(*this, value, args)));
@@ -191,7 +204,7 @@ Value Interp::eval(const Expr& expr) {
 
 Value Interp::apply_filter(std::string_view name, const Value& value, CallArgs& args) {
   const DepthGuard guard(*this);
-  heap_.work();
+  charge_text(value, args);
   const Builtin* filter = find_filter(name);
   if (filter == nullptr) fail(ErrorKind::kRuntime, "No filter named '" + std::string(name) + "'.");
   return filter->fn(*this, value, args);
@@ -199,7 +212,7 @@ Value Interp::apply_filter(std::string_view name, const Value& value, CallArgs& 
 
 bool Interp::apply_test(std::string_view name, const Value& value, CallArgs& args) {
   const DepthGuard guard(*this);
-  heap_.work();
+  charge_text(value, args);
   const Builtin* test = find_test(name);
   if (test == nullptr) fail(ErrorKind::kRuntime, "No test named '" + std::string(name) + "'.");
   return truthy(test->fn(*this, value, args));
@@ -210,9 +223,11 @@ Value Interp::call(const Value& callee, CallArgs& args) {
   heap_.work();
   switch (callee.kind()) {
     case Kind::kFunction:
+      charge_text(callee, args);
       return callee.as<FunctionObj>().builtin.fn(*this, Value(), args);
     case Kind::kMethod: {
       const auto& method = callee.as<MethodObj>();
+      charge_text(method.self, args);
       return method.builtin.fn(*this, method.self, args);
     }
     case Kind::kMacro:

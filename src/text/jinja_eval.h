@@ -97,7 +97,10 @@ class Interp {
   Value eval_test(const Expr& expr);
   Values eval_all(const std::vector<ExprPtr>& exprs);
   CallArgs eval_args(const ArgExprs& exprs);
-  const Value* lookup(std::string_view name) const;
+  /// Counts the scopes it passes as work: a template may nest hundreds.
+  const Value* lookup(std::string_view name);
+  /// Counts the text that a builtin is going to look at, as far as it is its own.
+  void charge_text(const Value& self, const CallArgs& args);
 
   // Attributes (jinja_attr.cc).
   Value bind_method(const Value& object, const Builtin& method);

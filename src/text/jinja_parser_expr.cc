@@ -7,6 +7,18 @@
 #include "text/jinja_parser.h"
 
 namespace dspark::jinja {
+namespace {
+
+// False also for integers beyond 128 bits.
+bool parse_literal(const std::string& text, Int& value) {
+  try {
+    return parse_int(text, 0, value);
+  } catch (const JinjaError&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 void Parser::adopt(Expr& parent, ExprPtr child) const {
   if (child != nullptr) {
@@ -168,7 +180,7 @@ ExprPtr Parser::parse_number() {
     expr->value = Value::real(value);
   } else {
     Int value = 0;
-    if (!parse_int(token.text, 0, value))
+    if (!parse_literal(token.text, value))
       fail(ErrorKind::kSyntax, "bad integer '" + token.text + "'", token.line);
     expr->value = Value::integer(value);
   }

@@ -180,7 +180,9 @@ void append_repr(TextBuilder& out, const Value& v) {
       append_items(out, v.items());
       out.add("])");
       break;
-    case Kind::kNamespace: append_namespace(out, v.as<NamespaceObj>()); break;
+    case Kind::kNamespace:
+      append_namespace(out, v.as<NamespaceObj>());
+      break;
     default:
       // Python prints addresses here; nothing sensible depends on them.
       out.add('<');

@@ -271,6 +271,7 @@ void require_hashable(const Value& key) {
 int64_t dict_find(Heap& heap, const DictObj& dict, const Value& key) {
   require_hashable(key);
   if (key.is_string()) {
+    heap.work_bytes(key.str().size() * 4);  // compared with several keys
     return dict.index_of(key.str());
   }
   for (size_t i = 0; i < dict.entries.size(); ++i) {
@@ -289,6 +290,7 @@ Value make_dict(Heap& heap, const std::vector<DictObj::Entry>& entries) {
     require_hashable(key);
     size_t at = out.size();
     if (key.is_string()) {
+      heap.work_bytes(key.str().size() * 16);  // sorting compares each with many
       at = by_name.emplace(key.str(), at).first->second;
     } else {
       const auto same = std::find_if(others.begin(), others.end(),

@@ -35,7 +35,7 @@ uint32_t map_case(const CaseRun* runs, size_t n, uint32_t c) {
 }
 
 void append_special(std::string& out, const CaseSpecial& special) {
-  for (uint32_t code : special.to) {
+  for (uint32_t code : {special.first, special.second, special.third}) {
     if (code != 0) append_utf8(out, code);
   }
 }

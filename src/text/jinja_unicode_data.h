@@ -13,8 +13,7 @@ struct CaseRun {
 };
 /// One character that maps to up to three (unused ones are 0).
 struct CaseSpecial {
-  uint32_t code;
-  uint32_t to[3];
+  uint32_t code, first, second, third;
 };
 /// first <= character <= last.
 struct CodeRange {

@@ -44,8 +44,8 @@ enum class Kind : uint8_t {
 struct Limits {
   size_t max_string_bytes = size_t{16} << 20;  // any string, and the output
   size_t max_live_bytes = size_t{256} << 20;   // all values alive at one time
-  size_t max_items = 1'000'000;                // elements of one list
-  uint64_t max_work = 20'000'000;              // evaluated nodes, handled elements, blocks of 64 bytes
+  size_t max_items = 500'000;                  // elements of one list
+  uint64_t max_work = 20'000'000;              // evaluated nodes, handled elements, blocks of bytes
   uint64_t max_loop_steps = 1'000'000;         // iterations of all loops together
   int max_eval_depth = 600;                    // nested evaluations, through macros too
   int max_value_depth = 200;                   // lists in lists
