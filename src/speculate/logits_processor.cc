@@ -24,6 +24,7 @@ float kth_largest(std::span<const float> logits, size_t k, std::vector<float>& h
     return heads[k - 1];
   };
   heads.clear();
+  heads.reserve(std::min(room, logits.size()));
   float threshold = kLowest;
   for (float logit : logits) {
     if (!(logit >= threshold)) continue;
@@ -36,6 +37,7 @@ float kth_largest(std::span<const float> logits, size_t k, std::vector<float>& h
 /// Gathers tokens with logit >= lowest, ids ascending, weights still unset.
 void gather(std::span<const float> logits, double lowest, std::vector<Candidate>& out) {
   out.clear();
+  out.reserve(logits.size());  // once for all rows to come; what is not used stays untouched memory
   for (size_t v = 0; v < logits.size(); ++v) {
     if (logits[v] >= lowest && logits[v] > kLowest) {
       out.push_back({static_cast<int32_t>(v), logits[v], 0.0});

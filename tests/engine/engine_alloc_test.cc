@@ -14,15 +14,16 @@ namespace {
 std::atomic<int64_t> n_allocations{0};
 }
 
-void* operator new(size_t size) {
+// Not inlined: the compiler would take malloc and delete for a mismatched pair.
+__attribute__((noinline)) void* operator new(size_t size) {
   ++n_allocations;
   if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept {
+__attribute__((noinline)) void operator delete(void* memory) noexcept {
   std::free(memory);
 }
-void operator delete(void* memory, size_t) noexcept {
+__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept {
   std::free(memory);
 }
 
