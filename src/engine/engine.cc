@@ -72,6 +72,7 @@ Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafte
       pool_(std::move(pool)),
       pages_(pool_.n_pages) {
   for (int32_t slot = options_.max_sequences; slot-- > 0;) free_slots_.push_back(slot);
+  picks_.reserve(kMaxDraftTokens + 1);
 }
 
 Engine::~Engine() = default;

@@ -20,6 +20,7 @@ class FakeModel final : public TargetModel {
     config_.context_length = context_length;
     config_.n_layers = 3;
     config_.dim = 4;
+    prefix_.reserve(static_cast<size_t>(context_length));
   }
 
   const ModelConfig& config() const override { return config_; }
