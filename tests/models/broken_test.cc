@@ -28,6 +28,9 @@ struct BrokenHf {
   StatusCode code;
   std::vector<std::string> message_parts;
 };
+void PrintTo(const BrokenHf& broken, std::ostream* out) {
+  *out << broken.name;
+}
 
 class BrokenHfModel : public testing::TestWithParam<BrokenHf> {};
 
@@ -132,6 +135,9 @@ struct BrokenGguf {
   StatusCode code;
   std::vector<std::string> message_parts;
 };
+void PrintTo(const BrokenGguf& broken, std::ostream* out) {
+  *out << broken.name;
+}
 
 class BrokenGgufModel : public testing::TestWithParam<BrokenGguf> {};
 

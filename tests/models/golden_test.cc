@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "models/harness.h"
@@ -16,7 +17,10 @@ using test::Session;
 
 constexpr float kLogitTolerance = 2e-4f;
 constexpr float kHiddenTolerance = 2e-4f;  // relative to the largest magnitude of the layer
-constexpr float kClearMargin = 1e-3f;      // below it two float engines may choose differently
+// Rounding keys and values to bf16 alone moves peaked attention by this much (the logits' spread is about 3).
+constexpr float kServingLogitTolerance = 0.5f;
+constexpr double kServingMeanTolerance = 0.05;
+constexpr float kClearMargin = 1e-3f;  // below it two float engines may choose differently
 constexpr int kMaxPositions = 512;
 
 class GoldenModel : public testing::TestWithParam<GoldenCase> {
@@ -86,7 +90,11 @@ TEST_P(GoldenModel, ServingPathStaysNearTheReference) {
     Session session(*model_, KvDType::kBF16, 1, kMaxPositions);
     const Outputs got = session.forward(0, expected.input_ids);
     ASSERT_EQ(got.logits.size(), expected.logits.size());
-    EXPECT_LE(test::max_abs_diff(got.logits.data(), expected.logits.data(), got.logits.size()), 0.3f);
+    const size_t n = got.logits.size();
+    double total = 0.0;
+    for (size_t i = 0; i < n; ++i) total += std::fabs(got.logits[i] - expected.logits[i]);
+    EXPECT_LE(total / static_cast<double>(n), kServingMeanTolerance);
+    EXPECT_LE(test::max_abs_diff(got.logits.data(), expected.logits.data(), n), kServingLogitTolerance);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@ struct GoldenCase {
   std::filesystem::path model;     // folder or .gguf file
   std::filesystem::path expected;  // expected.safetensors
 };
+inline void PrintTo(const GoldenCase& golden, std::ostream* out) {
+  *out << golden.name;
+}
 /// The fixtures of tests/data/models, and every case of the golden set whose family the decoder covers.
 std::vector<GoldenCase> golden_cases();
 /// The fixtures alone.

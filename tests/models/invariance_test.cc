@@ -24,6 +24,9 @@ struct InvarianceCase {
   bool float_activations = false;
   KvDType cache = KvDType::kBF16;
 };
+void PrintTo(const InvarianceCase& invariance, std::ostream* out) {
+  *out << invariance.name;
+}
 
 std::vector<InvarianceCase> invariance_cases() {
   std::vector<InvarianceCase> cases;
