@@ -247,6 +247,7 @@ double round_half_even(double d, Int digits) {
     const double scale = std::pow(10.0, static_cast<double>(-digits));
     return std::nearbyint(d / scale) * scale;
   }
+  if (d == 0 || static_cast<double>(digits) > 17 - std::floor(std::log10(std::abs(d)))) return d;
   char buffer[700];
   std::snprintf(buffer, sizeof buffer, "%.*f", static_cast<int>(digits), d);
   double out = d;

@@ -19,7 +19,7 @@ void Interp::charge_text(const Value& self, const CallArgs& args) {
   size_t bytes = self.is_string() ? self.str().size() : 0;
   for (const Value& arg : args.positional) bytes += arg.is_string() ? arg.str().size() : 0;
   for (const auto& arg : args.keyword) bytes += arg.second.is_string() ? arg.second.str().size() : 0;
-  heap_.work(1 + args.positional.size() + args.keyword.size() + bytes / 32);
+  heap_.work(1 + args.positional.size() + args.keyword.size() + bytes / 16);
 }
 
 const Value* Interp::lookup(std::string_view name) {

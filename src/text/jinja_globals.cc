@@ -20,6 +20,7 @@ Value global_strftime_now(Interp& interp, const Value&, CallArgs& args) {
   bound.get(0);
   const std::string_view format = bound.text(0, "");
   interp.heap().check_string(format.size() * 32);
+  interp.heap().work(format.size());
   return interp.string(format_time(interp.now(), format));
 }
 
@@ -41,6 +42,7 @@ std::vector<DictObj::Entry> dict_arguments(Interp& interp, const CallArgs& args)
       entries = source.dict().entries;
     } else {
       for (const Value& item : to_items(interp.heap(), source)) {
+        interp.heap().work(8);  // two small vectors and a tree node
         const Values pair = to_items(interp.heap(), item);
         if (pair.size() != 2) {
           fail(ErrorKind::kValue, "dictionary update sequence element has length " +
