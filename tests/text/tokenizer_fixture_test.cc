@@ -1,5 +1,8 @@
 // Small vocabularies against the `tokenizers` and `sentencepiece` libraries (tests/data/tokenizer/README.md).
 
+#include <filesystem>
+#include <fstream>
+
 #include "text/detokenizer.h"
 #include "text/tokenizer_fixtures.h"
 #include "text/utf8.h"
@@ -187,6 +190,30 @@ TEST(TokenizerFixture, ConfigFilesOfAFolder) {
   ASSERT_TRUE(t.ok()) << t.status().message();
   EXPECT_EQ(t->chat_template(), "from a file");
   EXPECT_EQ(t->bos_id(), -1);
+}
+
+TEST(TokenizerFixture, LoadsFromAFolder) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(::testing::TempDir()) / "tokenizer_folder";
+  fs::remove_all(folder);
+  fs::copy(data_dir() / "formats" / "models" / "tiny_sharded", folder);
+  Result<Checkpoint> checkpoint = Checkpoint::open(folder.string());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  Result<Tokenizer> t = Tokenizer::load(*checkpoint);
+  ASSERT_FALSE(t.ok());
+  EXPECT_NE(t.status().message().find("tokenizer.json"), std::string::npos) << t.status().message();
+
+  fs::copy_file(tokenizer_data("byte_level.json"), folder / "tokenizer.json");
+  std::ofstream(folder / "tokenizer_config.json")
+      << R"({"bos_token": "<|im_start|>", "chat_template": "old"})";
+  std::ofstream(folder / "chat_template.jinja") << "new";
+  t = Tokenizer::load(*checkpoint);
+  ASSERT_TRUE(t.ok()) << t.status().message();
+  EXPECT_EQ(t->bos_id(), 1);
+  EXPECT_EQ(t->chat_template(), "new");
+  EXPECT_EQ(t->stop_ids(), (Ids{0, 1, 2}));  // generation_config.json: 1 and 2; by name: 0 and 2
+  EXPECT_EQ(t->decode(t->encode("a folder", false, false), false), "a folder");
+  fs::remove_all(folder);
 }
 
 }  // namespace
