@@ -46,7 +46,7 @@ struct Limits {
   size_t max_live_bytes = size_t{256} << 20;   // all values alive at one time
   size_t max_items = 500'000;                  // elements of one list
   uint64_t max_work = 20'000'000;              // evaluated nodes, handled elements, blocks of bytes
-  uint64_t max_loop_steps = 1'000'000;         // iterations of all loops together
+  uint64_t max_loop_steps = 2'000'000;         // iterations of all loops together
   int max_eval_depth = 600;                    // nested evaluations, through macros too
   int max_value_depth = 200;                   // lists in lists
   size_t max_kept_objects = 100'000;  // namespaces, loops and scopes kept until the end of the render
