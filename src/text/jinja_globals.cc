@@ -109,78 +109,38 @@ size_t place(int value, size_t n) {
   return static_cast<size_t>(value < 0 ? 0 : value) % n;
 }
 
-// One numeric directive: value, width, padding. False for other letters.
-bool numeric_directive(const std::tm& t, char letter, int& value, int& width, char& pad) {
-  pad = '0';
-  width = 2;
-  const int hour12 = t.tm_hour % 12 == 0 ? 12 : t.tm_hour % 12;
-  switch (letter) {
-    case 'd':
-      value = t.tm_mday;
-      return true;
-    case 'e':
-      value = t.tm_mday;
-      pad = ' ';
-      return true;
-    case 'm':
-      value = t.tm_mon + 1;
-      return true;
-    case 'y':
-      value = (t.tm_year % 100 + 100) % 100;
-      return true;
-    case 'Y':
-      value = t.tm_year + 1900;
-      width = 4;
-      return true;
-    case 'C':
-      value = (t.tm_year + 1900) / 100;
-      return true;
-    case 'H':
-      value = t.tm_hour;
-      return true;
-    case 'k':
-      value = t.tm_hour;
-      pad = ' ';
-      return true;
-    case 'I':
-      value = hour12;
-      return true;
-    case 'l':
-      value = hour12;
-      pad = ' ';
-      return true;
-    case 'M':
-      value = t.tm_min;
-      return true;
-    case 'S':
-      value = t.tm_sec;
-      return true;
-    case 'j':
-      value = t.tm_yday + 1;
-      width = 3;
-      return true;
-    case 'w':
-      value = t.tm_wday;
-      width = 1;
-      return true;
-    case 'u':
-      value = t.tm_wday == 0 ? 7 : t.tm_wday;
-      width = 1;
-      return true;
-    case 'U':
-      value = (t.tm_yday + 7 - t.tm_wday) / 7;
-      return true;
-    case 'W':
-      value = (t.tm_yday + 7 - (t.tm_wday + 6) % 7) / 7;
-      return true;
-    case 'f':
-      value = 0;
-      width = 6;
-      return true;  // the clock counts whole seconds
-    default:
-      return false;
-  }
+// A directive that prints a number.
+struct NumericDirective {
+  char letter;
+  int width;
+  char pad;
+  int (*value)(const std::tm&);
+};
+
+int hour12(const std::tm& t) {
+  return t.tm_hour % 12 == 0 ? 12 : t.tm_hour % 12;
 }
+
+constexpr NumericDirective kNumericDirectives[] = {
+    {'d', 2, '0', [](const std::tm& t) { return t.tm_mday; }},
+    {'e', 2, ' ', [](const std::tm& t) { return t.tm_mday; }},
+    {'m', 2, '0', [](const std::tm& t) { return t.tm_mon + 1; }},
+    {'y', 2, '0', [](const std::tm& t) { return (t.tm_year % 100 + 100) % 100; }},
+    {'Y', 4, '0', [](const std::tm& t) { return t.tm_year + 1900; }},
+    {'C', 2, '0', [](const std::tm& t) { return (t.tm_year + 1900) / 100; }},
+    {'H', 2, '0', [](const std::tm& t) { return t.tm_hour; }},
+    {'k', 2, ' ', [](const std::tm& t) { return t.tm_hour; }},
+    {'I', 2, '0', hour12},
+    {'l', 2, ' ', hour12},
+    {'M', 2, '0', [](const std::tm& t) { return t.tm_min; }},
+    {'S', 2, '0', [](const std::tm& t) { return t.tm_sec; }},
+    {'j', 3, '0', [](const std::tm& t) { return t.tm_yday + 1; }},
+    {'w', 1, '0', [](const std::tm& t) { return t.tm_wday; }},
+    {'u', 1, '0', [](const std::tm& t) { return t.tm_wday == 0 ? 7 : t.tm_wday; }},
+    {'U', 2, '0', [](const std::tm& t) { return (t.tm_yday + 7 - t.tm_wday) / 7; }},
+    {'W', 2, '0', [](const std::tm& t) { return (t.tm_yday + 7 - (t.tm_wday + 6) % 7) / 7; }},
+    {'f', 6, '0', [](const std::tm&) { return 0; }},  // the clock counts whole seconds
+};
 
 // A directive that stands for others; null for other letters.
 const char* compound_directive(char letter) {
@@ -205,13 +165,10 @@ const char* compound_directive(char letter) {
 }
 
 void append_directive(std::string& out, const std::tm& t, char letter, char flag) {
-  int value = 0, width = 0;
-  char pad = '0';
-  if (numeric_directive(t, letter, value, width, pad)) {
-    if (flag == '-') width = 1;
-    if (flag == '_') pad = ' ';
-    if (flag == '0') pad = '0';
-    out += padded(value, width, pad);
+  for (const NumericDirective& directive : kNumericDirectives) {
+    if (directive.letter != letter) continue;
+    const char pad = flag == '_' ? ' ' : flag == '0' ? '0' : directive.pad;
+    out += padded(directive.value(t), flag == '-' ? 1 : directive.width, pad);
     return;
   }
   if (const char* parts = compound_directive(letter)) {

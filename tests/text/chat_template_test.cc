@@ -100,6 +100,30 @@ TEST(ChatTemplate, ClockIsInjectable) {
   EXPECT_EQ(*result, "31 Dec 2000, 12:05 AM, day 366");
 }
 
+// Recorded from Python's strftime.
+TEST(ChatTemplate, ClockDirectives) {
+  auto parsed = ChatTemplate::parse(
+      "{{ strftime_now('%a %b %h %e %-d %y %C %u %w %U %W %F %T %D %R %c %x %X %k|%l|%n|%t|%% %q %') }}");
+  ASSERT_TRUE(parsed.ok());
+  parsed->set_clock([] {
+    std::tm t{};  // Thursday, 2026-03-05 14:30:00
+    t.tm_year = 126;
+    t.tm_mon = 2;
+    t.tm_mday = 5;
+    t.tm_hour = 14;
+    t.tm_min = 30;
+    t.tm_wday = 4;
+    t.tm_yday = 63;
+    return t;
+  });
+  auto result = parsed->render_variables(Json::object());
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(
+      *result,
+      "Thu Mar Mar  5 5 26 20 4 4 09 09 2026-03-05 14:30:00 03/05/26 14:30 Thu Mar  5 14:30:00 2026 03/05/26 "
+      "14:30:00 14| 2|\n|\t|% %q %");
+}
+
 TEST(ChatTemplate, BrokenUtf8IsRepaired) {
   Json variables;
   variables["x"] = std::string("a\xFF") + "b\xE2\x82";
