@@ -52,7 +52,7 @@ void expect_near_reference(Isa isa, KvDType dtype, const AttentionShape& shape, 
   const std::vector<float> v = reference::through_cache(dtype, s.v.data(), static_cast<int64_t>(s.v.size()));
   double squares = 0.0, allowed_squares = 0.0;
   for (int32_t pos = first; pos < s.length; ++pos) {
-    if (pos > 40 && pos < s.length - 40 && pos % 7 != 0) continue;  // the reference is slow
+    if (pos > 20 && pos < s.length - 20 && pos % 17 != 0) continue;  // the reference is slow
     for (int32_t h = 0; h < shape.n_kv_heads * shape.group; ++h) {
       const int32_t at = pos * shape.q_dim() + h * shape.head_dim, kv = h / shape.group * shape.head_dim;
       const auto want = reference::attention(s.q.data() + at, k.data() + kv, v.data() + kv, shape.kv_dim(),
@@ -108,7 +108,7 @@ TEST(Attention, AgreesWithTheReferenceOverManyChunks) {
       runner.step({{0, 1091}});
       runner.step({{0, 8}});
       runner.step({{0, 1}});
-      expect_near_reference(isa, dtype, shape, s, runner.output(0), 1080);
+      expect_near_reference(isa, dtype, shape, s, runner.output(0), 1088);
     }
   });
 }
@@ -149,7 +149,7 @@ void expect_same_bits(const AttentionRunner& a, const AttentionRunner& b, size_t
 }
 
 void check_invariance(const AttentionShape& shape, KvDType dtype) {
-  const std::vector<int32_t> lengths = {530, 70, 300};
+  const std::vector<int32_t> lengths = {530, 40, 270};
   std::vector<AttentionSequence> sequences;
   for (size_t s = 0; s < lengths.size(); ++s) {
     sequences.push_back(random_sequence(shape, lengths[s], static_cast<uint32_t>(s) + 7));
@@ -165,10 +165,10 @@ void check_invariance(const AttentionShape& shape, KvDType dtype) {
 
     AttentionRunner together(shape, dtype, sequences, n_threads, 3);
     together.pollute();
-    together.step({{2, 300}, {0, 530}, {1, 70}});
+    together.step({{2, 270}, {0, 530}, {1, 40}});
     expect_same_bits(whole, together, lengths.size());
 
-    for (int32_t max_rows : {9, 40, 200}) {
+    for (int32_t max_rows : {9, 120}) {
       SCOPED_TRACE(testing::Message() << "batches of up to " << max_rows);
       AttentionRunner mixed(shape, dtype, sequences, n_threads, 17);
       mixed.pollute();
