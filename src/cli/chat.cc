@@ -26,7 +26,7 @@ constexpr const char* kHelp =
 
 class Chat {
  public:
-  explicit Chat(Session& session) : session_(session) { forget(); }
+  explicit Chat(Session& session) : session_(session), reader_(interrupt_.flag()) { forget(); }
 
   int run() {
     std::string message;
@@ -78,10 +78,10 @@ class Chat {
   void answer(const std::string& message) {
     if (!session_.is_chat()) forget();  // a base model continues each text by itself
     turns_.push_back({"user", message});
-    InterruptGuard interrupt;
     AnswerPrinter printer(false, session_.flags().color);
-    Result<GenerateResult> result = generate_answer(printer, interrupt);
+    Result<GenerateResult> result = generate_answer(printer);
     printer.finish();
+    interrupted_ = interrupt_.flag().exchange(false);
     if (!result.ok()) {
       turns_.pop_back();
       report_failure(result.status());
@@ -92,17 +92,17 @@ class Chat {
     }
     turns_.push_back({"assistant", std::move(result->text)});
     last_stats_ = stats_line(session_, *result);
-    interrupted_ = interrupt.interrupted();
     if (session_.flags().verbose) say(last_stats_);
   }
 
-  Result<GenerateResult> generate_answer(AnswerPrinter& printer, const InterruptGuard& interrupt) {
+  Result<GenerateResult> generate_answer(AnswerPrinter& printer) {
     DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, session_.encode(turns_));
     return session_.answer(
-        std::move(prompt), [&](const StreamUpdate& update) { printer.update(update); }, &interrupt.flag());
+        std::move(prompt), [&](const StreamUpdate& update) { printer.update(update); }, &interrupt_.flag());
   }
 
   Session& session_;
+  InterruptGuard interrupt_;  // for the whole conversation: Ctrl-C between two prompts must not end it
   MessageReader reader_;
   std::vector<ChatTurn> turns_;
   std::string last_stats_;

@@ -70,7 +70,7 @@ int run_once(Session& session, const std::string& prompt) {
   } else {
     std::fprintf(stderr, "%s\n", stats_line(session, *result).c_str());
   }
-  return interrupt.interrupted() ? kExitInterrupted : 0;
+  return interrupt.flag().load() ? kExitInterrupted : 0;
 }
 
 void print_setup(const Session& session) {

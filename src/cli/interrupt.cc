@@ -24,7 +24,7 @@ InterruptGuard::~InterruptGuard() {
   std::signal(SIGINT, SIG_DFL);
 }
 
-const std::atomic<bool>& InterruptGuard::flag() const {
+std::atomic<bool>& InterruptGuard::flag() const {
   return interrupt_flag;
 }
 

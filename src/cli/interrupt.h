@@ -14,9 +14,8 @@ class InterruptGuard {
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
-  /// True once Ctrl-C was pressed; give it to generate() as its cancel flag.
-  const std::atomic<bool>& flag() const;
-  bool interrupted() const { return flag().load(); }
+  /// True once Ctrl-C was pressed; give it to generate() as its cancel flag. Whoever acts on it clears it.
+  std::atomic<bool>& flag() const;
 };
 
 }  // namespace dspark::cli

@@ -22,43 +22,6 @@ constexpr char ctrl(char letter) {
 constexpr char kEscape = 27;
 constexpr char kBackspace = 127;
 
-// Keys one by one and unechoed, and pastes marked by the terminal, while it lives.
-class RawTerminal {
- public:
-  RawTerminal() {
-    ok_ = tcgetattr(STDIN_FILENO, &saved_) == 0;
-    if (!ok_) return;
-    termios raw = saved_;
-    raw.c_lflag &= ~static_cast<tcflag_t>(ECHO | ICANON | ISIG | IEXTEN);
-    raw.c_iflag &= ~static_cast<tcflag_t>(ICRNL | INLCR | IXON);
-    raw.c_cc[VMIN] = 1;
-    raw.c_cc[VTIME] = 0;
-    ok_ = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
-    if (ok_) std::fputs("\033[?2004h", stderr);
-  }
-  ~RawTerminal() {
-    if (!ok_) return;
-    std::fputs("\033[?2004l", stderr);
-    std::fflush(stderr);
-    tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_);
-  }
-  RawTerminal(const RawTerminal&) = delete;
-  RawTerminal& operator=(const RawTerminal&) = delete;
-  bool ok() const { return ok_; }
-
- private:
-  termios saved_{};
-  bool ok_ = false;
-};
-
-bool read_key(char& key) {
-  ssize_t n = 0;
-  do {
-    n = ::read(STDIN_FILENO, &key, 1);
-  } while (n < 0 && errno == EINTR);
-  return n == 1;
-}
-
 // True when more input is there at once: a key sequence arrives in one piece, a lone Escape does not.
 bool key_waiting() {
   pollfd descriptor{STDIN_FILENO, POLLIN, 0};
@@ -88,50 +51,106 @@ bool terminal_can_edit() {
 
 }  // namespace
 
-LineEnd LineEditor::read(const std::string& prompt, std::string& line) {
-  line.clear();
-  if (terminal_can_edit()) return edit(prompt, line);
-  if (stdin_is_terminal()) {
-    std::fputs(prompt.c_str(), stderr);
-    std::fflush(stderr);
+// The terminal's settings. Line mode is left for as long as this lives: switching back and forth would lose
+// what was typed in between.
+class LineEditor::Terminal {
+ public:
+  // Null when the settings cannot be read.
+  static std::unique_ptr<Terminal> take() {
+    termios saved{};
+    if (tcgetattr(STDIN_FILENO, &saved) != 0) return nullptr;
+    return std::unique_ptr<Terminal>(new Terminal(saved));
   }
-  return read_plain(line);
+  ~Terminal() { tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_); }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  // Ctrl-C is a key while a line is edited and a signal while an answer is written.
+  void set_signals(bool on) {
+    termios raw = saved_;
+    raw.c_lflag &= ~static_cast<tcflag_t>(ECHO | ICANON | IEXTEN | ISIG);
+    raw.c_lflag |= static_cast<tcflag_t>(NOFLSH) | (on ? static_cast<tcflag_t>(ISIG) : 0);
+    raw.c_iflag &= ~static_cast<tcflag_t>(ICRNL | INLCR | IXON);
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+  }
+
+ private:
+  explicit Terminal(const termios& saved) : saved_(saved) { set_signals(true); }
+
+  termios saved_;
+};
+
+LineEditor::LineEditor(std::atomic<bool>& interrupted) : interrupted_(interrupted) {
+  if (terminal_can_edit()) terminal_ = Terminal::take();
 }
 
-LineEnd LineEditor::read_plain(std::string& line) {
-  for (int c = std::getchar(); c != EOF; c = std::getchar()) {
-    if (c == '\n') return LineEnd::kLine;
-    line += static_cast<char>(c);
+LineEditor::~LineEditor() = default;
+
+LineEnd LineEditor::read(const std::string& prompt, std::string& line) {
+  line.clear();
+  return terminal_ != nullptr ? edit(prompt, line) : read_plain(prompt, line);
+}
+
+// returns: false when there is no key, and why in `end`.
+bool LineEditor::read_key(char& key, LineEnd& end) {
+  for (;;) {
+    if (interrupted_.exchange(false)) {
+      end = LineEnd::kInterrupt;
+      return false;
+    }
+    // poll, unlike read, is not resumed after a signal.
+    pollfd descriptor{STDIN_FILENO, POLLIN, 0};
+    if (poll(&descriptor, 1, -1) < 0 && errno == EINTR) continue;
+    const ssize_t n = ::read(STDIN_FILENO, &key, 1);
+    if (n == 1) return true;
+    if (n < 0 && errno == EINTR) continue;
+    end = LineEnd::kEndOfFile;
+    return false;
   }
-  return line.empty() ? LineEnd::kEndOfFile : LineEnd::kLine;
+}
+
+LineEnd LineEditor::read_plain(const std::string& prompt, std::string& line) {
+  std::fputs(prompt.c_str(), stderr);
+  std::fflush(stderr);
+  LineEnd end = LineEnd::kLine;
+  char key = 0;
+  while (read_key(key, end)) {
+    if (key == '\n') return LineEnd::kLine;
+    line += key;
+  }
+  return end == LineEnd::kEndOfFile && !line.empty() ? LineEnd::kLine : end;
 }
 
 LineEnd LineEditor::edit(const std::string& prompt, std::string& line) {
-  RawTerminal terminal;
-  if (!terminal.ok()) return read_plain(line);
+  terminal_->set_signals(false);
+  std::fputs("\033[?2004h", stderr);  // the terminal marks pastes
   LineBuffer buffer;
   history_.start("");
   pasting_ = false;
-  LineEnd end = LineEnd::kEndOfFile;
+  LineEnd end = LineEnd::kLine;
   redraw(prompt, buffer);
   char key = 0;
-  while (read_key(key)) {
-    if (!pasting_ && (key == '\r' || key == '\n')) {
-      end = LineEnd::kLine;
-      break;
-    }
+  while (read_key(key, end)) {
+    if (!pasting_ && (key == '\r' || key == '\n')) break;
     if (key == ctrl('C')) {
       end = LineEnd::kInterrupt;
       break;
     }
-    if (key == ctrl('D') && buffer.text().empty()) break;
+    if (key == ctrl('D') && buffer.text().empty()) {
+      end = LineEnd::kEndOfFile;
+      break;
+    }
     handle_key(key, buffer);
     // A paste is drawn once, when all of it is there.
     if (!pasting_) redraw(prompt, buffer);
   }
   buffer.end();
   redraw(prompt, buffer);
-  std::fputs("\r\n", stderr);
+  std::fputs("\033[?2004l\r\n", stderr);
+  std::fflush(stderr);
+  terminal_->set_signals(true);
   line = buffer.text();
   return end;
 }
@@ -198,9 +217,10 @@ void LineEditor::walk_history(bool older, LineBuffer& buffer) {
 // ESC [ parameters final, or ESC O final (xterm's function keys).
 void LineEditor::handle_escape(LineBuffer& buffer) {
   char key = 0;
-  if (!key_waiting() || !read_key(key) || (key != '[' && key != 'O')) return;
+  LineEnd end = LineEnd::kLine;
+  if (!key_waiting() || !read_key(key, end) || (key != '[' && key != 'O')) return;
   std::string parameters;
-  while (parameters.size() < 16 && key_waiting() && read_key(key)) {
+  while (parameters.size() < 16 && key_waiting() && read_key(key, end)) {
     if (key >= '@' && key <= '~') break;
     parameters += key;
   }

@@ -1,6 +1,7 @@
 #pragma once
 // Messages of a chat: one line, or several with a trailing backslash or between lines of """.
 
+#include <atomic>
 #include <string>
 
 #include "cli/line_editor.h"
@@ -9,6 +10,8 @@ namespace dspark::cli {
 
 class MessageReader {
  public:
+  /// interrupted: see LineEditor.
+  explicit MessageReader(std::atomic<bool>& interrupted) : editor_(interrupted) {}
   /// Reads one message into `message`, line breaks kept inside it, none at its end. Ctrl-C in the middle
   /// gives kInterrupt and what was there so far.
   LineEnd read(std::string& message);

@@ -3,10 +3,15 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 
 namespace dspark::cli {
 
-ProgressLine::ProgressLine(bool enabled) : enabled_(enabled && stderr_is_terminal()) {}
+ProgressLine::ProgressLine(bool enabled) : enabled_(enabled && stderr_is_terminal()) {
+  const char* term = std::getenv("TERM");
+  if (term == nullptr || std::string_view(term) == "dumb") enabled_ = false;  // cannot erase a line
+}
 
 void ProgressLine::show(const std::string& text) {
   if (!enabled_) return;

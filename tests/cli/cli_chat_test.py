@@ -142,6 +142,15 @@ class Chat(Tool):
         self.assertEqual(terminal.close(), 0)
         self.assertIn("generated", seen)
 
+    def test_what_is_typed_during_an_answer_is_kept(self):
+        terminal = self.start("-v")
+        terminal.send("hello\rhello\r")
+        terminal.expect(r"generated 12 tokens")
+        terminal.expect(r"generated 12 tokens")
+        terminal.send(b"hello\r" + CTRL_D)
+        terminal.expect(r"generated 12 tokens")
+        self.assertEqual(terminal.close(), 0)
+
     def test_unknown_command_and_help(self):
         terminal = self.start()
         terminal.send("/rset\r")
