@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
-HEAVY = re.compile(r"^(nlohmann/json\.hpp|fmt/|CLI/|hwy/|pcre2\.h|iostream)")
+HEAVY = re.compile(r"^(nlohmann/json\.hpp|fmt/|CLI/|pcre2\.h|iostream)")
 # std::print-like calls and process ends; snprintf and friends write to memory and are fine.
 LOUD = re.compile(r"(?<![\w])(?:std::)?(?:cout|cerr|printf|fprintf|puts|perror|abort|_?exit|quick_exit|terminate)\s*(?:\(|<<)")
 
