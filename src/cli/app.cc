@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -87,7 +88,17 @@ void register_all(CLI::App& app, int& exit_code) {
       "Variables: DSPARK_MODEL (default model file), DSPARK_ISA=portable|avx2|avx512.");
 }
 
+// A misspelt or impossible instruction set would otherwise run another one than was asked for, unnoticed.
+Status check_forced_isa() {
+  const char* forced = std::getenv("DSPARK_ISA");
+  if (forced == nullptr || std::string(forced) == isa_name(active_isa())) return ok_status();
+  std::string names;
+  for (Isa isa : runnable_isas()) names += std::string(names.empty() ? "" : ", ") + isa_name(isa);
+  return invalid_argument("DSPARK_ISA: this machine runs " + names + "; found '" + forced + "'");
+}
+
 int parse_and_run(int argc, const char* const* argv) {
+  if (const Status status = check_forced_isa(); !status.ok()) return report_usage(status.message());
   CLI::App app;
   int exit_code = 0;
   describe(app);

@@ -13,7 +13,7 @@ enum class Isa {
 };  // kAvx512: AVX-512 F/BW/VL/DQ + VNNI + BF16 (Zen 4, Sapphire Rapids)
 
 /// The best set this CPU and build have, or the one that DSPARK_ISA=portable|avx2|avx512 forces
-/// (ignored when the CPU lacks it). Decided on first use.
+/// (ignored here when it names none that runs; the command line refuses it). Decided on first use.
 Isa active_isa();
 const char* isa_name(Isa isa);
 /// All sets this machine can run; tests go through them with set_active_isa.

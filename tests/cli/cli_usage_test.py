@@ -20,6 +20,17 @@ class Usage(Tool):
     def test_version(self):
         self.assertRegex(self.succeed("--version").stdout, r"^dspark \d+\.\d+\.\d+ \((portable|avx2|avx512) kernels\)\n$")
 
+    def test_forced_instruction_set_is_the_one_that_runs(self):
+        def version(isa):
+            return subprocess.run([BINARY, "--version"], env={"DSPARK_ISA": isa}, capture_output=True, text=True,
+                                  check=False)
+
+        self.assertIn("(portable kernels)", version("portable").stdout)
+        for isa in ("avx9", ""):
+            answer = version(isa)
+            self.assertEqual(answer.returncode, 2)
+            self.assertRegex(answer.stderr, f"^dspark: error: DSPARK_ISA: this machine runs portable.*found '{isa}'\n$")
+
     def test_no_command(self):
         self.assertIn("no command", self.fail_with(2))
 
