@@ -7,7 +7,30 @@ void DraftBlock::reset(size_t n_requests, int32_t row_stride) {
   const size_t n = n_requests * static_cast<size_t>(row_stride);
   tokens.assign(n, 0);
   confidence.assign(n, 1.0f);
+  confidence_logits.assign(n, 0.0f);
   n_tokens.assign(n_requests, 0);
+  has_probs.assign(n_requests, 0);
+  has_confidence = false;
+  draft_vocab = 0;
+  vocab_ids = {};
+}
+
+void DraftBlock::keep_probs(int32_t n_columns, std::span<const int32_t> ids) {
+  draft_vocab = n_columns;
+  vocab_ids = ids;
+  const size_t n = tokens.size() * static_cast<size_t>(n_columns);
+  if (probs.size() < n) probs.resize(n);
+}
+
+std::span<float> DraftBlock::probs_row(size_t request_idx, int32_t draft_idx) {
+  const auto n = static_cast<size_t>(draft_vocab);
+  const size_t row_idx = request_idx * static_cast<size_t>(stride) + static_cast<size_t>(draft_idx);
+  return std::span(probs).subspan(row_idx * n, n);
+}
+
+DraftDistribution DraftBlock::distribution(size_t request_idx, int32_t draft_idx) const {
+  if (draft_vocab == 0 || has_probs[request_idx] == 0) return {};
+  return {const_cast<DraftBlock*>(this)->probs_row(request_idx, draft_idx), vocab_ids};
 }
 
 }  // namespace dspark

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "speculate/accept.h"
 #include "speculate/sampling_params.h"
 
 namespace dspark {
@@ -22,17 +23,34 @@ struct DraftRequest {
   int32_t position = 0;    // its absolute index n; drafts are for n+1, n+2, ...
   int32_t max_tokens = 0;  // at most this many drafts (>= 1)
   const SamplingParams* sampling = nullptr;  // what the target will sample with, its noise seed included
+  /// kCoupled: drafts are picked with the target's own noise. kRejection, kBlock: drafts are sampled with
+  /// noise of their own, and the distributions they were sampled from are kept in the block.
+  AcceptRule rule = AcceptRule::kCoupled;
 };
 
 /// Proposals for a batch of sequences, reused from step to step. Row i belongs to request i.
 struct DraftBlock {
   int32_t stride = 0;             // tokens reserved per row
-  std::vector<int32_t> tokens;    // (n_requests, stride)
+  std::vector<int32_t> tokens;    // (n_requests, stride) ids of the target's vocabulary
   std::vector<float> confidence;  // (n_requests, stride) P(accepted | predecessors accepted); 1 if unknown
   std::vector<int32_t> n_tokens;  // (n_requests) drafts of each row, 0 = nothing to propose
+  bool has_confidence = false;    // confidence[] came from a confidence head
+  /// (n_requests, stride) what the confidence head said before calibration, in logits; only with
+  /// has_confidence.
+  std::vector<float> confidence_logits;
+
+  // Distributions, for requests that sample under kRejection or kBlock and drafters that sample. Without
+  // them a draft counts as certain (a one-hot distribution).
+  int32_t draft_vocab = 0;   // columns of a distribution; 0: none were kept
+  std::vector<float> probs;  // (n_requests, stride, draft_vocab) fp32, what was sampled from
+  std::span<const int32_t>
+      vocab_ids;                   // column -> target id, ascending; empty: the same. Owned by the drafter
+  std::vector<uint8_t> has_probs;  // (n_requests)
 
   /// Makes room for n_requests rows of `row_stride` tokens; all rows empty. Allocates only to grow.
   void reset(size_t n_requests, int32_t row_stride);
+  /// Makes room for distributions over `n_columns` ids. Allocates only to grow.
+  void keep_probs(int32_t n_columns, std::span<const int32_t> ids);
   std::span<int32_t> row(size_t request_idx) {
     return {tokens.data() + request_idx * static_cast<size_t>(stride), static_cast<size_t>(stride)};
   }
@@ -40,6 +58,10 @@ struct DraftBlock {
     return {tokens.data() + request_idx * static_cast<size_t>(stride),
             static_cast<size_t>(n_tokens[request_idx])};
   }
+  /// The floats of draft `draft_idx`'s distribution, (draft_vocab). requires: keep_probs was called.
+  std::span<float> probs_row(size_t request_idx, int32_t draft_idx);
+  /// What draft `draft_idx` of a request was sampled from; one-hot on the draft when nothing was kept.
+  DraftDistribution distribution(size_t request_idx, int32_t draft_idx) const;
 };
 
 /// What became certain for one sequence. Tokens run ahead of features by one: the newest token has not been

@@ -12,7 +12,7 @@
 
 #include "base/status.h"
 #include "draft/drafter.h"
-#include "engine/kv_pages.h"
+#include "kernels/kv_pages.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "kernels/kv_cache.h"

@@ -31,6 +31,9 @@ struct AttentionArgs {
   float scale = 1.0f;   // > 0
   float softcap = 0.0f;  // 0: none; else scores become cap * tanh(score / cap)
   int32_t window = 0;    // 0: none; else query t sees keys t-window+1 .. t
+  /// A drafter's block: every row of a run sees all positions up to the run's last row. With a window, all of
+  /// them see the `window` positions before the run and the run itself.
+  bool whole_run = false;
 };
 
 /// One piece of work of a call: a tile of rows and heads, over all its chunks or (shared) a range of them.

@@ -45,6 +45,10 @@ std::vector<KvLayerShape> Decoder::kv_shapes() const {
                                    KvLayerShape{config_.n_kv_heads, config_.head_dim});
 }
 
+SharedWeights Decoder::shared_weights() const {
+  return {weights_.embedding, weights_.head_tensor, &weights_.head, weights_.final_norm};
+}
+
 bool Decoder::FloatBuffer::grow(int64_t n_floats) {
   const size_t bytes = static_cast<size_t>(n_floats) * sizeof(float);
   if (bytes <= buffer_.size()) return true;

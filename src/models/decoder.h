@@ -25,6 +25,7 @@ class Decoder final : public TargetModel {
   void set_capture_layers(std::vector<int32_t> layers) override { capture_layers_ = std::move(layers); }
   Status reserve(int64_t n_rows, int64_t n_logit_rows) override;
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override;
+  SharedWeights shared_weights() const override;
   size_t weight_bytes() const override { return weights_.packed_bytes; }
 
  private:

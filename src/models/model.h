@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "formats/checkpoint.h"
 #include "kernels/kv_cache.h"
+#include "kernels/matmul.h"
 #include "models/config.h"
 
 namespace dspark {
@@ -37,6 +38,14 @@ struct ForwardResult {
 
 struct ModelOptions {
   bool float_activations = false;  // exact fp32 path: weights decoded to float (tests, golden comparison)
+};
+
+/// What a drafter borrows from its target. Views live as long as the model.
+struct SharedWeights {
+  TensorView embedding;                // [vocab_size, dim] as stored; config().embedding_scale not applied
+  TensorView head_tensor;              // [vocab_size, dim] as stored; the embedding when tied
+  const PackedMatrix* head = nullptr;  // the same, packed
+  std::span<const float> final_norm;   // (dim) weight of the norm before the head
 };
 
 /// One loaded target. thread: forward from one thread (the engine thread).
@@ -66,6 +75,8 @@ class TargetModel {
   /// One pass. K and V of all rows are written to `cache` at their positions.
   /// requires: token ids in [0, vocab_size), pages cover the positions.
   virtual ForwardResult forward(const ForwardBatch& batch, KvPool& cache) = 0;
+  /// Embedding, head and final norm, for drafters that use the target's own. Empty when there are none.
+  virtual SharedWeights shared_weights() const { return {}; }
   /// Bytes of packed weights.
   virtual size_t weight_bytes() const = 0;
 };

@@ -127,6 +127,7 @@ class WeightLoader {
     }
     weights.final_norm = load_vector(names_.final_norm(), true, {});
     const std::string head = config_.tied_head ? names_.embedding() : names_.head();
+    if (const TensorView* stored = checkpoint_.find(head)) weights.head_tensor = *stored;
     DSPARK_ASSIGN_OR_RETURN(weights.head, load_matrix(head, {}));
     weights.packed_bytes += weights.head.data.size();
     return weights;

@@ -40,6 +40,7 @@ struct ModelWeights {
   TensorView embedding;  // [vocab_size, dim] in the file: rows are decoded when they are needed
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // (dim)
+  TensorView head_tensor;         // [vocab_size, dim] in the file: the embedding when tied
   PackedMatrix head;              // [vocab_size, dim]; packed from the embedding when tied
   size_t packed_bytes = 0;
 };

@@ -7,6 +7,20 @@
 
 namespace dspark {
 
+/// How drafts are judged. All three keep the target's distribution; only kCoupled (and any rule at
+/// temperature 0) keeps the text of a seed whatever is drafted.
+enum class AcceptRule : uint8_t {
+  kCoupled,    // accept while the draft equals the target's own seeded pick
+  kRejection,  // token by token with probability p_t / p_d, corrected from the residual
+  kBlock,      // block verification: the prefix is judged jointly
+};
+
+/// What a draft was sampled from. Empty `probs`: the draft was certain (one-hot).
+struct DraftDistribution {
+  std::span<const float> probs;  // (draft vocabulary) sums to 1
+  std::span<const int32_t> ids;  // column -> target id, ascending; empty: column = id
+};
+
 /// Outcome of one round.
 struct AcceptResult {
   int32_t accepted = 0;   // drafts equal to the target's picks, from the front

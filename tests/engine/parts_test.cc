@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "engine/kv_pages.h"
+#include "kernels/kv_pages.h"
 #include "engine/stop_matcher.h"
 #include "kernels/kv_cache.h"
 

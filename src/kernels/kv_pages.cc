@@ -1,4 +1,4 @@
-#include "engine/kv_pages.h"
+#include "kernels/kv_pages.h"
 
 #include <string>
 
