@@ -55,13 +55,18 @@ struct Call {
   int32_t n_kv_heads() const { return cache.layers[static_cast<size_t>(layer)].n_kv_heads; }
 };
 
-// First position that row `row` sees.
+// First position that row `row` of a run sees, and the one behind the last.
 int32_t oldest(const Call& call, const KvRun& run, int32_t row) {
-  return call.args.window > 0 ? std::max(0, run.pos_begin + row - call.args.window + 1) : 0;
+  if (call.args.window == 0) return 0;
+  if (call.args.whole_run) return std::max(0, run.pos_begin - call.args.window);
+  return std::max(0, run.pos_begin + row - call.args.window + 1);
+}
+int32_t seen_end(const Call& call, const KvRun& run, int32_t row) {
+  return run.pos_begin + (call.args.whole_run ? run.n_rows : row + 1);
 }
 
 int64_t cost(const Call& call, const KvRun& run, int32_t first_row, int32_t n_rows) {
-  const int64_t positions = run.pos_begin + first_row + n_rows - oldest(call, run, first_row);
+  const int64_t positions = seen_end(call, run, first_row + n_rows - 1) - oldest(call, run, first_row);
   return (kReadCost + int64_t{n_rows} * call.group) * positions * call.layout().head_dim;
 }
 
@@ -78,7 +83,8 @@ void for_each_tile(const Call& call, F&& fn) {
 
 // Chunks that some row of a tile sees: [first, second).
 std::pair<int32_t, int32_t> chunks_of(const Call& call, const KvRun& run, int32_t first_row, int32_t n_rows) {
-  return {oldest(call, run, first_row) / kKvChunk, (run.pos_begin + first_row + n_rows - 1) / kKvChunk + 1};
+  return {oldest(call, run, first_row) / kKvChunk,
+          (seen_end(call, run, first_row + n_rows - 1) - 1) / kKvChunk + 1};
 }
 
 // Makes tiles smaller, down to one block of vectors, while there are fewer pieces of work than threads want:
@@ -171,6 +177,10 @@ void run_task(const Call& call, const AttentionTask& task, int thread_idx) {
   tile.n_rows = task.n_rows;
   tile.group = call.group;
   tile.pos_begin = run.pos_begin + task.first_row;
+  if (args.whole_run) {
+    tile.block_begin = run.pos_begin;
+    tile.block_end = run.pos_begin + run.n_rows;
+  }
   tile.window = args.window;
   tile.scale = args.scale;
   tile.softcap = args.softcap;

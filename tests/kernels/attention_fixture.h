@@ -86,7 +86,8 @@ class AttentionRunner {
 
   void set_position(int32_t seq, int32_t pos) { position_[static_cast<size_t>(seq)] = pos; }
 
-  void step(const Batch& batch) {
+  /// whole_run: the rows of each sequence are a drafter's block.
+  void step(const Batch& batch, bool whole_run = false) {
     std::vector<KvRun> runs;
     int32_t n_rows = 0;
     for (const auto& [seq, rows] : batch) {
@@ -115,6 +116,7 @@ class AttentionRunner {
     args.scale = shape_.scale();
     args.softcap = shape_.softcap;
     args.window = shape_.window;
+    args.whole_run = whole_run;
     attention(threads_, cache_, 1, runs, args, scratch_);
     for_rows(batch, [&](size_t s, size_t pos, size_t row) {
       const size_t dim = static_cast<size_t>(shape_.q_dim());

@@ -45,18 +45,22 @@ double tolerance(Isa isa, KvDType dtype, double score_magnitude) {
   return relative;
 }
 
-// Compares the rows [first, length) of one sequence with the reference.
+// Compares the rows [first, length) of one sequence with the reference: causal rows, or (is_block) a
+// drafter's block of which every row sees the context and the whole block.
 void expect_near_reference(Isa isa, KvDType dtype, const AttentionShape& shape, const AttentionSequence& s,
-                           const std::vector<float>& out, int32_t first) {
+                           const std::vector<float>& out, int32_t first, bool is_block = false) {
   const std::vector<float> k = reference::through_cache(dtype, s.k.data(), static_cast<int64_t>(s.k.size()));
   const std::vector<float> v = reference::through_cache(dtype, s.v.data(), static_cast<int64_t>(s.v.size()));
   double squares = 0.0, allowed_squares = 0.0;
   for (int32_t pos = first; pos < s.length; ++pos) {
     if (pos > 20 && pos < s.length - 20 && pos % 17 != 0) continue;  // the reference is slow
+    const int32_t newest = is_block ? s.length - 1 : pos;
+    const int32_t reach = is_block ? first - shape.window : pos - shape.window + 1;
+    const int32_t oldest = shape.window > 0 ? std::max(0, reach) : 0;
     for (int32_t h = 0; h < shape.n_kv_heads * shape.group; ++h) {
       const int32_t at = pos * shape.q_dim() + h * shape.head_dim, kv = h / shape.group * shape.head_dim;
       const auto want = reference::attention(s.q.data() + at, k.data() + kv, v.data() + kv, shape.kv_dim(),
-                                             pos, shape.head_dim, shape.scale(), shape.softcap, shape.window);
+                                             oldest, newest, shape.head_dim, shape.scale(), shape.softcap);
       const double relative = tolerance(isa, dtype, want.score_magnitude);
       for (int32_t d = 0; d < shape.head_dim; ++d) {
         const double error =
@@ -109,6 +113,27 @@ TEST(Attention, AgreesWithTheReferenceOverManyChunks) {
       runner.step({{0, 8}});
       runner.step({{0, 1}});
       expect_near_reference(isa, dtype, shape, s, runner.output(0), 1088);
+    }
+  });
+}
+
+const AttentionShape kBlockShapes[] = {
+    {64, 3, 3, 0, 0.0f}, {32, 2, 2, 40, 0.0f}, {128, 1, 4, 0, 12.0f}, {64, 1, 16, 300, 0.0f}};
+
+// A drafter's block: no mask inside it, at the start of a text, inside a chunk, and across two chunks.
+TEST(Attention, BlockRowsSeeTheWholeBlock) {
+  for_each_isa([&](Isa isa) {
+    for (KvDType dtype : kDTypes) {
+      for (const AttentionShape& shape : kBlockShapes) {
+        for (int32_t context : {0, 1, 30, 250, 253, 700}) {
+          SCOPED_TRACE(testing::Message() << "context " << context << " window " << shape.window);
+          const AttentionSequence s = random_sequence(shape, context + 7, static_cast<uint32_t>(context));
+          AttentionRunner runner(shape, dtype, {s}, 2, 3);
+          if (context > 0) runner.step({{0, context}});
+          runner.step({{0, 7}}, true);
+          expect_near_reference(isa, dtype, shape, s, runner.output(0), context, true);
+        }
+      }
     }
   });
 }
@@ -187,6 +212,35 @@ TEST(Attention, BitsDoNotDependOnHowRowsAreGrouped) {
     for (KvDType dtype : kDTypes) {
       SCOPED_TRACE(name(dtype));
       for (const AttentionShape& shape : shapes) check_invariance(shape, dtype);
+    }
+  });
+}
+
+TEST(Attention, BitsOfABlockDoNotDependOnItsNeighbours) {
+  const std::vector<int32_t> contexts = {530, 30, 253};
+  const auto run = [&](AttentionRunner& runner, bool together) {
+    for (int32_t i = 0; i < 3; ++i) runner.step({{i, contexts[static_cast<size_t>(i)]}});
+    if (together) return runner.step({{2, 7}, {0, 16}, {1, 7}}, true);
+    for (int32_t i = 0; i < 3; ++i) runner.step({{i, i == 0 ? 16 : 7}}, true);
+  };
+  for_each_isa([&](Isa) {
+    for (KvDType dtype : kDTypes) {
+      SCOPED_TRACE(name(dtype));
+      for (const AttentionShape& shape : kBlockShapes) {
+        std::vector<AttentionSequence> sequences;
+        for (int32_t i = 0; i < 3; ++i) {
+          sequences.push_back(
+              random_sequence(shape, contexts[static_cast<size_t>(i)] + 16, static_cast<uint32_t>(i)));
+        }
+        AttentionRunner alone(shape, dtype, sequences, 1, 0);
+        run(alone, false);
+        for (int n_threads : {1, 2, 4}) {
+          AttentionRunner mixed(shape, dtype, sequences, n_threads, 5);
+          mixed.pollute();
+          run(mixed, true);
+          expect_same_bits(alone, mixed, 3);
+        }
+      }
     }
   });
 }

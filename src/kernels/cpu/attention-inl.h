@@ -54,10 +54,19 @@ struct Visible {
 DSPARK_INLINE int clamp_to_chunk(int32_t x) {
   return x < 0 ? 0 : x > kKvChunk ? kKvChunk : x;
 }
+// First and last position that row `row` of the tile sees.
+DSPARK_INLINE int32_t oldest_position(const AttentionTile& tile, int32_t row) {
+  if (tile.window == 0) return 0;
+  const int32_t oldest =
+      tile.block_end > 0 ? tile.block_begin - tile.window : tile.pos_begin + row - tile.window + 1;
+  return oldest > 0 ? oldest : 0;
+}
+DSPARK_INLINE int32_t newest_position(const AttentionTile& tile, int32_t row) {
+  return tile.block_end > 0 ? tile.block_end - 1 : tile.pos_begin + row;
+}
 DSPARK_INLINE Visible visible(const AttentionTile& tile, int32_t chunk, int32_t row) {
-  const int32_t last = tile.pos_begin + row - chunk * kKvChunk;
-  const int begin = tile.window > 0 ? clamp_to_chunk(last - tile.window + 1) : 0;
-  const int end = clamp_to_chunk(last + 1);
+  const int begin = clamp_to_chunk(oldest_position(tile, row) - chunk * kKvChunk);
+  const int end = clamp_to_chunk(newest_position(tile, row) - chunk * kKvChunk + 1);
   return {begin, end > begin ? end : begin};
 }
 
@@ -75,7 +84,7 @@ ChunkPages chunk_pages(const AttentionTile& tile, int32_t chunk, int32_t first_r
   pages.first = begin / kKvPageSize;
   pages.last = (end + kKvPageSize - 1) / kKvPageSize;
   for (int i = pages.first; i < pages.last; ++i) pages.block[i] = block_of(tile, base + i);
-  const int32_t last_page = (tile.pos_begin + tile.n_rows - 1) / kKvPageSize;
+  const int32_t last_page = newest_position(tile, tile.n_rows - 1) / kKvPageSize;
   // Pages are read in the order K of all, V of all, then the next chunk's.
   const int n = pages.last - pages.first;
   const auto ahead = [&](int i) {
@@ -208,8 +217,7 @@ void write_row(const AttentionTile& tile, int32_t vector, const float* state) {
 }
 
 int32_t first_chunk(const AttentionTile& tile, int32_t row) {
-  const int32_t oldest = tile.window > 0 ? tile.pos_begin + row - tile.window + 1 : 0;
-  return oldest > 0 ? oldest / kKvChunk : 0;
+  return oldest_position(tile, row) / kKvChunk;
 }
 
 bool sees(const AttentionTile& tile, int32_t chunk, int32_t vector) {

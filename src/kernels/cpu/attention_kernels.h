@@ -23,6 +23,9 @@ struct AttentionTile {
   int32_t n_rows = 0;
   int32_t group = 0;
   int32_t pos_begin = 0;  // position of the first row
+  // A block whose rows all see the same: positions of its first row and behind its last; block_end 0: none.
+  int32_t block_begin = 0;
+  int32_t block_end = 0;
   int32_t window = 0;
   float scale = 1.0f;
   float softcap = 0.0f;

@@ -7,12 +7,11 @@
 
 namespace dspark::reference {
 
-AttentionResult attention(const float* q, const float* k, const float* v, int64_t stride, int32_t pos,
-                          int32_t head_dim, double scale, double softcap, int32_t window) {
-  const int32_t first = window > 0 ? std::max(0, pos - window + 1) : 0;
+AttentionResult attention(const float* q, const float* k, const float* v, int64_t stride, int32_t first,
+                          int32_t last, int32_t head_dim, double scale, double softcap) {
   AttentionResult result;
   std::vector<double> scores;
-  for (int32_t t = first; t <= pos; ++t) {
+  for (int32_t t = first; t <= last; ++t) {
     double dot = 0.0, magnitude = 0.0;
     for (int32_t d = 0; d < head_dim; ++d) {
       const double product = static_cast<double>(q[d]) * static_cast<double>(k[t * stride + d]);
@@ -28,7 +27,7 @@ AttentionResult attention(const float* q, const float* k, const float* v, int64_
   for (double& s : scores) sum += s = std::exp(s - largest);
   for (int32_t d = 0; d < head_dim; ++d) {
     double out = 0.0, magnitude = 0.0;
-    for (int32_t t = first; t <= pos; ++t) {
+    for (int32_t t = first; t <= last; ++t) {
       const double term =
           scores[static_cast<size_t>(t - first)] / sum * static_cast<double>(v[t * stride + d]);
       out += term;

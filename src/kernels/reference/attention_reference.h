@@ -16,10 +16,10 @@ struct AttentionResult {
   double score_magnitude = 0.0;  // largest sum |q * k| * scale over the visible positions
 };
 
-/// Attention of the query at position `pos` over keys and values 0..pos (pos - window + 1..pos with a
-/// window). Position t of k and v starts at t * stride.
-AttentionResult attention(const float* q, const float* k, const float* v, int64_t stride, int32_t pos,
-                          int32_t head_dim, double scale, double softcap, int32_t window);
+/// Attention of one query over keys and values at positions first..last. Position t of k and v starts at
+/// t * stride.
+AttentionResult attention(const float* q, const float* k, const float* v, int64_t stride, int32_t first,
+                          int32_t last, int32_t head_dim, double scale, double softcap);
 
 /// x as the cache hands it back: rounded to bf16, or to int8 with one bf16 scale per 32 elements.
 /// requires: finite x.
