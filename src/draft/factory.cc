@@ -16,7 +16,8 @@ bool parse_number(std::string_view text, int32_t& value) {
 
 }  // namespace
 
-Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec) {
+Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec,
+                                              [[maybe_unused]] const DrafterContext& context) {
   if (spec.empty() || spec == "none") return std::unique_ptr<Drafter>();
   const size_t colon = spec.find(':');
   const std::string_view name = spec.substr(0, colon);

@@ -1,16 +1,36 @@
 #pragma once
 // Drafters by name, as the command line spells them.
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
 
 #include "base/status.h"
+#include "base/thread_pool.h"
 #include "draft/drafter.h"
+#include "kernels/kv_cache.h"
+#include "models/model.h"
 
 namespace dspark {
 
+/// What a learned drafter is built for. Prompt lookup needs none of it.
+struct DrafterContext {
+  /// The target it drafts for; the drafter borrows its embedding and head, so the model must outlive it.
+  TargetModel* target = nullptr;
+  ThreadPool* pool = nullptr;         // must outlive the drafter
+  int32_t max_sequences = 1;          // slots 0 .. max_sequences - 1
+  int32_t context_length = 4096;      // most tokens of one sequence
+  int64_t cache_tokens = 0;           // most tokens of all sequences together; 0: every sequence may be full
+  KvDType kv_dtype = KvDType::kBF16;  // of the drafter's own cache
+  bool float_activations = false;     // exact fp32 path: weights decoded to float (tests)
+  int32_t shortlist = 0;  // the sequential head looks at this many of the best base logits per slot; 0: all
+};
+
 /// "none" (or ""): no drafter, a null pointer. "ngram": prompt lookup with its default lengths; "ngram:MAX"
-/// and "ngram:MIN-MAX" choose the suffix lengths tried. errors: invalid_argument with the names that exist.
-Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec);
+/// and "ngram:MIN-MAX" choose the suffix lengths tried. Anything else is the path of a learned drafter
+/// (draft/draft_checkpoint.h). errors: invalid_argument (neither a name nor a path that exists; a drafter for
+/// another target, with the field that differs), and those of open_draft_checkpoint.
+/// requires: context.target and context.pool set for a path.
+Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context = {});
 
 }  // namespace dspark
