@@ -1,5 +1,7 @@
 #include "draft/drafter.h"
 
+#include <string>
+
 namespace dspark {
 
 void DraftBlock::reset(size_t n_requests, int32_t row_stride) {
@@ -26,6 +28,11 @@ std::span<float> DraftBlock::probs_row(size_t request_idx, int32_t draft_idx) {
   const auto n = static_cast<size_t>(draft_vocab);
   const size_t row_idx = request_idx * static_cast<size_t>(stride) + static_cast<size_t>(draft_idx);
   return std::span(probs).subspan(row_idx * n, n);
+}
+
+Status Drafter::set_calibration(std::span<const double> temperatures) {
+  if (temperatures.empty()) return ok_status();
+  return unsupported("drafter " + std::string(name()) + " has no confidence head to calibrate");
 }
 
 DraftDistribution DraftBlock::distribution(size_t request_idx, int32_t draft_idx) const {

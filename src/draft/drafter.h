@@ -16,6 +16,8 @@
 
 namespace dspark {
 
+struct DraftTrace;
+
 /// One sequence that wants drafts.
 struct DraftRequest {
   int32_t slot = 0;        // which sequence: a dense index, reused after release()
@@ -98,6 +100,15 @@ class Drafter {
   virtual void commit(std::span<const CommitEvent> events) = 0;
   /// The sequence ended; its slot may come back as a new one.
   virtual void release(int32_t slot) = 0;
+
+  /// Sequential temperature scaling: confidence k is sigmoid(logit / temperatures[k]), 1 beyond the end of
+  /// the list; empty: none. errors: unsupported (no confidence head), invalid_argument (not finite and > 0).
+  virtual Status set_calibration(std::span<const double> temperatures);
+  /// From now on rounds are recorded in `trace` (draft/draft_trace.h), which must stay alive; nullptr: no
+  /// more. returns: false when this drafter records nothing.
+  virtual bool set_trace(DraftTrace* /*trace*/) { return false; }
+  /// Bytes of weights and cache the drafter holds itself (not what it borrows from the target).
+  virtual size_t memory_bytes() const { return 0; }
 };
 
 }  // namespace dspark
