@@ -62,7 +62,9 @@ Result<std::unique_ptr<Engine>> Engine::create(TargetModel& model, EngineOptions
   } else {
     model.set_capture_layers({});
   }
-  return std::unique_ptr<Engine>(new Engine(model, std::move(options), std::move(drafter), std::move(pool)));
+  std::unique_ptr<Engine> engine(new Engine(model, std::move(options), std::move(drafter), std::move(pool)));
+  DSPARK_RETURN_IF_ERROR(engine->reserve());
+  return engine;
 }
 
 Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafter> drafter, KvPool pool)
@@ -76,6 +78,17 @@ Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafte
 }
 
 Engine::~Engine() = default;
+
+/// Makes the buffers of the model as large as steps under the engine's own policy can need; a request with a
+/// longer policy of its own may grow them once.
+Status Engine::reserve() {
+  const int64_t most_drafts =
+      drafter_ == nullptr ? 0 : std::min(options_.policy.draft_tokens(), drafter_->max_block());
+  const int64_t most_rows = options_.max_batch_rows;
+  const int64_t decode_rows =
+      std::min(most_rows, int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
+  return model_.reserve(std::min(most_rows, decode_rows + options_.prefill_rows), decode_rows);
+}
 
 Result<RequestId> Engine::submit(GenerateRequest request, StreamCallback on_update) {
   DSPARK_RETURN_IF_ERROR(request.validate(model_.config().vocab_size, options_.context_length));
@@ -96,6 +109,7 @@ Result<RequestId> Engine::submit(GenerateRequest request, StreamCallback on_upda
   sequence->token_limit = static_cast<int32_t>(limit);
   sequence->reserved_pages = PageAllocator::pages_for(limit - 1);
   sequence->policy = request.speculation.value_or(options_.policy);
+  if (!request.sampling.greedy()) sequence->rule = request.accept_rule.value_or(options_.accept_rule);
   sequence->drafts = drafter_ != nullptr && sequence->policy.draft_tokens() > 0;
   sequence->stop_ids = request.stop_token_ids;
   if (!request.ignore_eos) {

@@ -12,10 +12,10 @@
 
 #include "base/status.h"
 #include "draft/drafter.h"
-#include "kernels/kv_pages.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "kernels/kv_cache.h"
+#include "kernels/kv_pages.h"
 #include "models/model.h"
 #include "speculate/logits_processor.h"
 
@@ -29,8 +29,9 @@ struct EngineOptions {
   int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
   VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
-  std::vector<int32_t> eos_ids;   // ids that end the text unless a request ignores them
-  TokenBytesFn token_bytes;       // needed for stop strings and StreamUpdate::text
+  AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
+  std::vector<int32_t> eos_ids;                   // ids that end the text unless a request ignores them
+  TokenBytesFn token_bytes;                       // needed for stop strings and StreamUpdate::text
 
   /// errors: invalid_argument naming the option.
   Status validate() const;
@@ -95,6 +96,8 @@ class Engine {
 
   Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafter> drafter, KvPool pool);
 
+  Status reserve();
+
   // The step, in this order; each reads what the ones before it left in `running_` and the step buffers.
   void admit();
   void draft();
@@ -111,10 +114,16 @@ class Engine {
   bool decodes(const Sequence& sequence) const;
   void append_rows(Sequence& sequence, std::span<const int32_t> tokens, int32_t n_logits);
   void accept_sequence(Sequence& sequence);
+  std::span<const int32_t> verified_drafts(const Sequence& sequence) const;
+  std::span<const float> logits_row(const Sequence& sequence, int32_t i) const;
+  AcceptResult judge(Sequence& sequence, std::span<const int32_t> drafts);
+  AcceptResult judge_by_equality(Sequence& sequence, std::span<const int32_t> drafts);
+  void end_round(Sequence& sequence, const AcceptResult& run);
   void keep_token(Sequence& sequence, const TokenEvent& event);
   void finish(Sequence& sequence, FinishReason reason);
   void tell_drafter();
   void close(Sequence& sequence);
+  RoundView round_of(const Sequence& sequence) const;
   void deliver(Sequence& sequence);
 
   TargetModel& model_;
@@ -133,7 +142,7 @@ class Engine {
   std::vector<DraftRequest> draft_requests_;
   DraftBlock draft_block_;
   std::vector<int32_t> verify_lengths_;
-  std::vector<int32_t> picks_;
+  std::vector<int32_t> picks_;  // accept(): tokens of the round in hand, accepted drafts first
   ForwardBatch batch_;
   ForwardResult result_;
   std::vector<CommitEvent> commit_events_;

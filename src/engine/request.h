@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "speculate/accept.h"
 #include "speculate/sampling_params.h"
 #include "speculate/scheduler.h"
 #include "speculate/stats.h"
@@ -30,7 +31,10 @@ struct GenerateRequest {
   std::vector<int32_t> stop_token_ids;      // end the text, besides the model's end-of-text ids
   std::vector<std::string> stop_strings;    // end the text before their first occurrence
   bool ignore_eos = false;                  // the model's end-of-text ids do not end the text
-  std::optional<VerifyPolicy> speculation;  // instead of the engine's policy; changes speed, never text
+  std::optional<VerifyPolicy> speculation;  // instead of the engine's policy
+  /// Instead of the engine's rule. With kCoupled, and for greedy requests whatever it says, speculation
+  /// changes speed and never text; the other rules keep the distribution of texts only.
+  std::optional<AcceptRule> accept_rule;
 
   /// Checks everything that does not need a free slot. context_length: most tokens of prompt plus output.
   /// errors: invalid_argument or resource_exhausted (prompt too long), naming the field.
@@ -71,6 +75,16 @@ struct GenerateStats {
   SpeculationStats speculation;
 };
 
+/// One verification of one sequence, for views and evaluation. Spans are valid during the callback only.
+struct RoundView {
+  int32_t anchor_position = 0;      // absolute index of the newest token before the round
+  RoundRecord counts;               // what the statistics got
+  std::span<const int32_t> drafts;  // (counts.drafted) ids, the first counts.verified of them were verified
+  // Of a drafter with a confidence head, else empty.
+  std::span<const float> confidence;         // (counts.drafted) after calibration, if there is one
+  std::span<const float> confidence_logits;  // (counts.drafted) before it
+};
+
 /// What one step did for one request. Views are valid during the callback only.
 struct StreamUpdate {
   RequestId id = 0;
@@ -82,6 +96,7 @@ struct StreamUpdate {
   std::string_view text;
   FinishReason finish_reason = FinishReason::kNone;  // != kNone: the last update of this request
   const GenerateStats* stats = nullptr;              // never null
+  const RoundView* round = nullptr;                  // null: no round took place (prompt, cancelled)
 };
 
 /// Called on the engine thread inside step(). Must not call back into Engine::step(); submit and cancel are

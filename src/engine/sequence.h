@@ -14,15 +14,18 @@ namespace dspark {
 
 /// What the current step does with a sequence. Filled by the step functions named in the comments.
 struct SequenceStep {
-  int32_t draft_idx = -1;     // draft(): row of the draft block, -1 none
-  int32_t n_drafted = 0;      // draft(): usable drafts of that row
-  int32_t n_verify = 0;       // plan(): drafts that get a row
-  int32_t n_rows = 0;         // batch(): rows in the forward pass, 0 = not part of it
-  int32_t row_begin = 0;      // batch()
-  int32_t logit_begin = 0;    // batch(): first of its logit rows
-  int32_t n_logits = 0;       // batch(): 0 (prompt not finished), 1 or 1 + n_verify
-  int32_t capture_begin = 0;  // batch(): first of its capture rows
-  int32_t n_kept = 0;         // accept(): rows whose position holds committed text
+  int32_t draft_idx = -1;       // draft(): row of the draft block, -1 none
+  int32_t n_drafted = 0;        // draft(): usable drafts of that row
+  int32_t n_verify = 0;         // plan(): drafts that get a row
+  int32_t n_rows = 0;           // batch(): rows in the forward pass, 0 = not part of it
+  int32_t row_begin = 0;        // batch()
+  int32_t logit_begin = 0;      // batch(): first of its logit rows
+  int32_t n_logits = 0;         // batch(): 0 (prompt not finished), 1 or 1 + n_verify
+  int32_t capture_begin = 0;    // batch(): first of its capture rows
+  int32_t n_kept = 0;           // accept(): rows whose position holds committed text
+  bool has_round = false;       // accept(): a verification took place
+  int32_t anchor_position = 0;  // accept(): of that round
+  RoundRecord round;            // accept(): its counts
 };
 
 /// thread: the engine thread, once it left the queue.
@@ -31,7 +34,8 @@ struct Sequence {
   GenerateRequest request;
   StreamCallback on_update;
   VerifyPolicy policy;
-  std::vector<int32_t> stop_ids;  // request's and, unless ignored, the model's
+  AcceptRule rule = AcceptRule::kCoupled;  // as asked for, but kCoupled (equality) for a greedy request
+  std::vector<int32_t> stop_ids;           // request's and, unless ignored, the model's
   int32_t n_prompt = 0;
   int32_t token_limit = 0;     // prompt + output never exceed this
   int32_t reserved_pages = 0;  // worst case, set aside at admission

@@ -1,10 +1,9 @@
-// The step loop: admit, draft, plan, batch, forward, accept, commit, emit, learn.
+// The step loop: admit, draft, plan, batch, forward, commit, emit, learn. Its part accept is accept_step.cc.
 
 #include <algorithm>
 #include <utility>
 
 #include "engine/engine.h"
-#include "speculate/accept.h"
 
 namespace dspark {
 namespace {
@@ -84,8 +83,8 @@ void Engine::draft() {
                                     sequence->token_limit - sequence->n_tokens() - 1});
     if (limit <= 0) continue;
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
-    draft_requests_.push_back(
-        {sequence->slot, sequence->tokens.back(), sequence->n_cached, limit, &sequence->request.sampling});
+    draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
+                               &sequence->request.sampling, sequence->rule});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
@@ -200,86 +199,6 @@ void Engine::forward() {
   }
 }
 
-/// Turns logits into committed tokens, sequence by sequence.
-void Engine::accept() {
-  for (auto& sequence : running_) {
-    if (sequence->finished() || sequence->step.n_rows == 0) continue;
-    ++sequence->stats.steps;
-    if (sequence->prefilling()) sequence->step.n_kept = sequence->step.n_rows;
-    if (sequence->step.n_logits > 0) accept_sequence(*sequence);
-  }
-}
-
-/// The target's picks of one sequence, up to the first that differs from its draft. Every pick is text, so
-/// the counts behind the penalties are always those of committed tokens.
-void Engine::accept_sequence(Sequence& sequence) {
-  SequenceStep& step = sequence.step;
-  const bool is_round = !sequence.prefilling();
-  const SamplingParams& sampling = sequence.request.sampling;
-  const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
-  const int32_t first_position = sequence.n_tokens();
-  std::span<const int32_t> drafts;
-  if (step.n_verify > 0) {
-    drafts = draft_block_.row(static_cast<size_t>(step.draft_idx)).first(static_cast<size_t>(step.n_verify));
-  }
-  picks_.clear();
-  const AcceptResult run = accept_run(drafts, [&](int32_t i) {
-    const auto row = static_cast<size_t>(step.logit_begin + i);
-    const int32_t pick = choose_token(result_.logits.subspan(row * vocab_size, vocab_size), sampling,
-                                      &sequence.counts, first_position + i, sampler_);
-    if (sampling.has_penalties()) sequence.counts.push(pick);
-    picks_.push_back(pick);
-    return pick;
-  });
-  for (int32_t i = 0; i <= run.accepted && !sequence.finished(); ++i) {
-    TokenEvent event;
-    event.token = picks_[static_cast<size_t>(i)];
-    event.position = first_position + i;
-    if (i < run.accepted) {
-      event.origin = TokenOrigin::kAccepted;
-      event.draft_idx = static_cast<int16_t>(i);
-    } else if (step.n_verify > 0) {
-      event.origin = run.is_bonus ? TokenOrigin::kBonus : TokenOrigin::kCorrection;
-    }
-    keep_token(sequence, event);
-  }
-  if (!is_round) return;
-  // A stop inside the accepted run ends the round there: what lies behind it was not proposed.
-  const auto n_new = static_cast<int32_t>(sequence.events.size());
-  const bool stopped_inside = n_new <= run.accepted;
-  const int32_t accepted = stopped_inside ? n_new : run.accepted;
-  step.n_kept = accepted + 1;
-  sequence.stats.speculation.add(
-      RoundRecord{step.n_drafted, step.n_verify, stopped_inside ? n_new : step.n_verify, accepted, n_new});
-}
-
-/// Commits one token and decides whether the text ends with it.
-void Engine::keep_token(Sequence& sequence, const TokenEvent& event) {
-  sequence.tokens.push_back(event.token);
-  sequence.events.push_back(event);
-  if (sequence.stats.output_tokens++ == 0) sequence.first_token_at = Clock::now();
-  if (std::find(sequence.stop_ids.begin(), sequence.stop_ids.end(), event.token) != sequence.stop_ids.end()) {
-    sequence.events.back().is_stop = true;
-    finish(sequence, FinishReason::kStop);
-    return;
-  }
-  if (options_.token_bytes) {
-    sequence.token_bytes.clear();
-    options_.token_bytes(event.token, sequence.token_bytes);
-    if (sequence.text.feed(sequence.token_bytes)) {
-      sequence.finish_reason = FinishReason::kStop;  // the rest of the text is not held back but gone
-      return;
-    }
-  }
-  if (sequence.n_tokens() >= sequence.token_limit) finish(sequence, FinishReason::kLength);
-}
-
-void Engine::finish(Sequence& sequence, FinishReason reason) {
-  if (sequence.finished()) return;
-  sequence.finish_reason = reason;
-  sequence.text.finish();
-}
-
 /// Makes the kept rows final, gives back what lies behind them, and tells the drafter.
 void Engine::commit() {
   for (auto& sequence : running_) {
@@ -338,6 +257,24 @@ void Engine::emit() {
   std::erase_if(running_, [](const auto& sequence) { return sequence->finished(); });
 }
 
+/// What the step's round did; the drafts are still in the block.
+RoundView Engine::round_of(const Sequence& sequence) const {
+  RoundView round;
+  const SequenceStep& step = sequence.step;
+  if (!step.has_round) return round;
+  round.anchor_position = step.anchor_position;
+  round.counts = step.round;
+  if (step.n_drafted == 0) return round;
+  const auto first = static_cast<size_t>(step.draft_idx) * static_cast<size_t>(draft_block_.stride);
+  const auto n = static_cast<size_t>(step.n_drafted);
+  round.drafts = std::span(draft_block_.tokens).subspan(first, n);
+  if (draft_block_.has_confidence) {
+    round.confidence = std::span(draft_block_.confidence).subspan(first, n);
+    round.confidence_logits = std::span(draft_block_.confidence_logits).subspan(first, n);
+  }
+  return round;
+}
+
 void Engine::deliver(Sequence& sequence) {
   const Clock::time_point now = Clock::now();
   GenerateStats& stats = sequence.stats;
@@ -354,6 +291,8 @@ void Engine::deliver(Sequence& sequence) {
   update.text = sequence.text.take();
   update.finish_reason = sequence.finish_reason;
   update.stats = &stats;
+  const RoundView round = round_of(sequence);
+  if (sequence.step.has_round) update.round = &round;
   stats_.output_tokens += static_cast<int64_t>(sequence.events.size());
   if (sequence.finished()) {
     ++stats_.requests_finished;

@@ -1,0 +1,115 @@
+// The part of the step that turns logits into committed tokens: accept rules, stops, limits.
+
+#include <algorithm>
+
+#include "engine/engine.h"
+
+namespace dspark {
+
+/// Turns logits into committed tokens, sequence by sequence.
+void Engine::accept() {
+  for (auto& sequence : running_) {
+    if (sequence->finished() || sequence->step.n_rows == 0) continue;
+    ++sequence->stats.steps;
+    if (sequence->prefilling()) sequence->step.n_kept = sequence->step.n_rows;
+    if (sequence->step.n_logits > 0) accept_sequence(*sequence);
+  }
+}
+
+/// Judges the drafts of one sequence and commits what the rule lets through, token by token, until the text
+/// ends.
+void Engine::accept_sequence(Sequence& sequence) {
+  const SequenceStep& step = sequence.step;
+  const bool is_round = !sequence.prefilling();
+  const int32_t first_position = sequence.n_tokens();
+  const AcceptResult run = judge(sequence, verified_drafts(sequence));
+  for (int32_t i = 0; i <= run.accepted && !sequence.finished(); ++i) {
+    TokenEvent event;
+    event.token = picks_[static_cast<size_t>(i)];
+    event.position = first_position + i;
+    if (i < run.accepted) {
+      event.origin = TokenOrigin::kAccepted;
+      event.draft_idx = static_cast<int16_t>(i);
+    } else if (step.n_verify > 0) {
+      event.origin = run.is_bonus ? TokenOrigin::kBonus : TokenOrigin::kCorrection;
+    }
+    keep_token(sequence, event);
+  }
+  if (is_round) end_round(sequence, run);
+}
+
+std::span<const int32_t> Engine::verified_drafts(const Sequence& sequence) const {
+  const SequenceStep& step = sequence.step;
+  if (step.n_verify == 0) return {};
+  const auto first = static_cast<size_t>(step.draft_idx) * static_cast<size_t>(draft_block_.stride);
+  return std::span(draft_block_.tokens).subspan(first, static_cast<size_t>(step.n_verify));
+}
+
+std::span<const float> Engine::logits_row(const Sequence& sequence, int32_t i) const {
+  const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
+  return result_.logits.subspan(static_cast<size_t>(sequence.step.logit_begin + i) * vocab_size, vocab_size);
+}
+
+/// What the sequence's rule makes of its verified drafts. Leaves accepted drafts and the token after them in
+/// picks_, and counts them for the penalties.
+AcceptResult Engine::judge(Sequence& sequence, std::span<const int32_t> drafts) {
+  picks_.clear();
+  return judge_by_equality(sequence, drafts);
+}
+
+/// The target's own picks, up to the first that differs from its draft. Every pick is text, so the counts
+/// behind the penalties are always those of committed tokens.
+AcceptResult Engine::judge_by_equality(Sequence& sequence, std::span<const int32_t> drafts) {
+  const SamplingParams& sampling = sequence.request.sampling;
+  const int32_t first_position = sequence.n_tokens();
+  return accept_run(drafts, [&](int32_t i) {
+    const int32_t pick =
+        choose_token(logits_row(sequence, i), sampling, &sequence.counts, first_position + i, sampler_);
+    if (sampling.has_penalties()) sequence.counts.push(pick);
+    picks_.push_back(pick);
+    return pick;
+  });
+}
+
+/// Counts the round and keeps its cache rows. A stop inside the accepted run ends the round there: what lies
+/// behind it was not proposed.
+void Engine::end_round(Sequence& sequence, const AcceptResult& run) {
+  SequenceStep& step = sequence.step;
+  const auto n_new = static_cast<int32_t>(sequence.events.size());
+  const bool stopped_inside = n_new <= run.accepted;
+  const int32_t accepted = stopped_inside ? n_new : run.accepted;
+  step.n_kept = accepted + 1;
+  step.has_round = true;
+  step.anchor_position = sequence.n_tokens() - n_new - 1;
+  step.round = {step.n_drafted, step.n_verify, stopped_inside ? n_new : step.n_verify, accepted, n_new};
+  sequence.stats.speculation.add(step.round);
+}
+
+/// Commits one token and decides whether the text ends with it.
+void Engine::keep_token(Sequence& sequence, const TokenEvent& event) {
+  sequence.tokens.push_back(event.token);
+  sequence.events.push_back(event);
+  if (sequence.stats.output_tokens++ == 0) sequence.first_token_at = Clock::now();
+  if (std::find(sequence.stop_ids.begin(), sequence.stop_ids.end(), event.token) != sequence.stop_ids.end()) {
+    sequence.events.back().is_stop = true;
+    finish(sequence, FinishReason::kStop);
+    return;
+  }
+  if (options_.token_bytes) {
+    sequence.token_bytes.clear();
+    options_.token_bytes(event.token, sequence.token_bytes);
+    if (sequence.text.feed(sequence.token_bytes)) {
+      sequence.finish_reason = FinishReason::kStop;  // the rest of the text is not held back but gone
+      return;
+    }
+  }
+  if (sequence.n_tokens() >= sequence.token_limit) finish(sequence, FinishReason::kLength);
+}
+
+void Engine::finish(Sequence& sequence, FinishReason reason) {
+  if (sequence.finished()) return;
+  sequence.finish_reason = reason;
+  sequence.text.finish();
+}
+
+}  // namespace dspark
