@@ -45,6 +45,8 @@ struct DraftConfig {
   float embedding_scale = 1.0f;  // multiplies embedding rows (already rounded as the format wants)
   float final_softcap = 0.0f;    // of the base logits, before the sequential bias; 0: none
   RopeTable rope;                // head_dim / 2 pairs, half-split
+  double rope_theta = 10000.0;   // the base behind `rope`; only writers need it
+  int32_t context_length = 0;    // positions it was made for
 
   // Vocabulary.
   int32_t vocab_size = 0;        // the target's

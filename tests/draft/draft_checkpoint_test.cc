@@ -1,0 +1,134 @@
+// Every drafter of the reference set opens with the configuration its README states.
+
+#include "draft/draft_checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "support/test_paths.h"
+
+namespace dspark {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Known {
+  const char* folder;  // below golden/draft
+  DraftKind kind;
+  DraftBackbone backbone;
+  int32_t n_layers;
+  int32_t n_drafts;
+  std::vector<int32_t> taps;
+  SequentialHead head;
+  int32_t rank;
+  bool confidence;
+  bool with_markov;
+  int32_t mask;
+  size_t n_tensors;
+};
+
+const std::vector<Known>& known_drafters() {
+  constexpr auto kSpark = DraftKind::kDSpark;
+  constexpr auto kQwen = DraftBackbone::kQwen3;
+  constexpr auto kVanilla = SequentialHead::kVanilla;
+  constexpr auto kNone = SequentialHead::kNone;
+  static const std::vector<Known> kKnown = {
+      {"drafts/qwen3_dspark_vanilla", kSpark, kQwen, 3, 7, {2, 4, 6}, kVanilla, 16, true, true, 319, 42},
+      {"drafts/qwen3_dspark_gated",
+       kSpark,
+       kQwen,
+       2,
+       5,
+       {0, 3, 5},
+       SequentialHead::kGated,
+       12,
+       true,
+       true,
+       319,
+       33},
+      {"drafts/qwen3_dspark_rnn",
+       kSpark,
+       kQwen,
+       2,
+       6,
+       {1, 3, 5, 6},
+       SequentialHead::kRnn,
+       8,
+       true,
+       false,
+       319,
+       33},
+      {"drafts/qwen3_dspark_noconf", kSpark, kQwen, 2, 4, {2, 4, 6}, kVanilla, 16, false, false, 319, 29},
+      {"drafts/qwen3_dflash", DraftKind::kDFlash, kQwen, 3, 7, {2, 4, 6}, kNone, 0, false, false, 319, 38},
+      {"drafts/qwen3_eagle3",
+       DraftKind::kEagle3,
+       kQwen,
+       1,
+       5,
+       {1, 2, 3, 5, 6},
+       kNone,
+       0,
+       false,
+       false,
+       0,
+       16},
+      {"drafts/llama_dspark_vanilla", kSpark, kQwen, 2, 7, {2, 4, 6}, kVanilla, 16, true, true, 319, 31},
+      {"drafts/gemma4_dspark_vanilla",
+       kSpark,
+       DraftBackbone::kGemma4,
+       3,
+       7,
+       {2, 4, 6},
+       kVanilla,
+       16,
+       true,
+       true,
+       4,
+       48},
+      {"drafts/gemma4_eagle3",
+       DraftKind::kEagle3,
+       DraftBackbone::kGemma4,
+       1,
+       5,
+       {1, 2, 3, 5, 6},
+       kNone,
+       0,
+       false,
+       false,
+       0,
+       18},
+  };
+  return kKnown;
+}
+
+TEST(DraftCheckpoint, OpensTheReferenceDrafters) {
+  const fs::path golden = test::golden_dir();
+  if (golden.empty()) GTEST_SKIP() << "no reference set";
+  for (const Known& known : known_drafters()) {
+    SCOPED_TRACE(known.folder);
+    const auto draft = open_draft_checkpoint((golden / "draft" / known.folder).string());
+    ASSERT_TRUE(draft.ok()) << draft.status().message();
+    const DraftConfig& c = draft->config;
+    EXPECT_EQ(c.kind, known.kind);
+    EXPECT_EQ(c.backbone, known.backbone);
+    EXPECT_EQ(c.source, DraftSource::kDeepSpec);
+    EXPECT_EQ(c.n_layers, known.n_layers);
+    EXPECT_EQ(c.n_drafts(), known.n_drafts);
+    EXPECT_EQ(c.taps, known.taps);
+    EXPECT_EQ(c.head, known.head);
+    EXPECT_EQ(c.markov_rank, known.rank);
+    EXPECT_EQ(c.confidence, known.confidence);
+    EXPECT_EQ(c.confidence_with_markov, known.with_markov);
+    EXPECT_EQ(c.mask_token_id, known.mask);
+    EXPECT_EQ(c.vocab_size, 320);
+    EXPECT_EQ(c.target_layers, 7);
+    EXPECT_EQ(draft->tensors.size(), known.n_tensors);
+  }
+}
+
+}  // namespace
+}  // namespace dspark
