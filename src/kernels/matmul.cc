@@ -55,8 +55,9 @@ JobPlan plan_job(const PackedMatrix& w, int64_t n_rows, int n_threads) {
   return plan;
 }
 
+// y_panel: the panel whose first column is job.y[0].
 void run_chunk(const MatmulKernels& table, const MatmulJob& job, const Activations& x, int64_t first_panel,
-               int64_t last_panel, int64_t first_row, int64_t last_row) {
+               int64_t last_panel, int64_t first_row, int64_t last_row, int64_t y_panel = 0) {
   const PackedMatrix& w = *job.w;
   const auto kind = static_cast<size_t>(w.kind);
   const bool int8 = uses_int8_activations(w.kind);
@@ -66,7 +67,7 @@ void run_chunk(const MatmulKernels& table, const MatmulJob& job, const Activatio
     for (int64_t p = first_panel; p < last_panel; ++p) {
       const int64_t column = p * kPanelRows;
       const uint8_t* panel = w.data.data() + static_cast<size_t>(p) * w.panel_bytes;
-      const TileOut out{job.y + row * job.y_stride + column, job.y_stride,
+      const TileOut out{job.y + row * job.y_stride + column - y_panel * kPanelRows, job.y_stride,
                         job.bias != nullptr ? job.bias + column : nullptr,
                         static_cast<int32_t>(std::min<int64_t>(kPanelRows, w.n_out - column))};
       if (int8) {
@@ -127,6 +128,10 @@ void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations
     run_chunk(table, jobs[j], x, first_panel, last_panel, part * kTaskRows,
               std::min(x.n_rows, (part + 1) * kTaskRows));
   });
+}
+
+void matmul_panels(const MatmulJob& job, const Activations& x, int64_t first_panel, int64_t end_panel) {
+  run_chunk(kernels(), job, x, first_panel, end_panel, 0, x.n_rows, first_panel);
 }
 
 }  // namespace dspark

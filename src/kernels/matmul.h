@@ -61,10 +61,11 @@ struct PackedMatrix {
 };
 
 /// Packs a [out, in] tensor. `float_activations`: decode to F32 and multiply in float whatever the type
-/// (the exact path of tests; costs memory). `row_order` (size out, or empty): packed row i = stored row
-/// row_order[i]. `on_read` is called (on the calling thread) with each part of the tensor's bytes after it
-/// was packed, so that a large tensor's file pages need not all be resident at once. errors: unsupported type
-/// or shape, out_of_memory; the message names the tensor.
+/// (the exact path of tests; costs memory). `row_order` (or empty): packed row i = stored row row_order[i];
+/// any choice of rows, n_out is their number. `on_read` is called (on the calling thread) with each part of
+/// the tensor's bytes after it was packed, so that a large tensor's file pages need not all be resident at
+/// once; not when row_order leaves rows out. errors: unsupported type or shape, out_of_memory; the message
+/// names the tensor. requires: entries of row_order in [0, out).
 Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, bool float_activations = false,
                                  std::span<const int32_t> row_order = {}, Arena* arena = nullptr,
                                  const std::function<void(std::span<const uint8_t>)>& on_read = {});
@@ -96,5 +97,10 @@ struct MatmulJob {
 
 /// All jobs in one parallel phase. requires: w->n_in == x.n_in; x.quantized if a job's kind uses int8.
 void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations& x);
+
+/// A part of a product on the calling thread, for loops that go on working with the columns while they are in
+/// the cache: columns [first_panel * kPanelRows, end_panel * kPanelRows) of all rows, the first of them at
+/// job.y[0]. The same bits as matmul. requires: as matmul; 0 <= first_panel < end_panel <= w->n_panels.
+void matmul_panels(const MatmulJob& job, const Activations& x, int64_t first_panel, int64_t end_panel);
 
 }  // namespace dspark

@@ -371,7 +371,7 @@ Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, boo
   PackedMatrix m;
   m.kind = choose_kind(tensor.dtype, float_activations);
   m.source = tensor.dtype;
-  m.n_out = tensor.shape[0];
+  m.n_out = row_order.empty() ? tensor.shape[0] : static_cast<int64_t>(row_order.size());
   m.n_in = tensor.shape[1];
   m.n_panels = (m.n_out + kPanelRows - 1) / kPanelRows;
   m.panel_bytes = panel_bytes_of(m);
@@ -403,7 +403,7 @@ Result<PackedMatrix> pack_matrix(ThreadPool& pool, const TensorView& tensor, boo
   for (int64_t first = 0; first < m.n_panels; first += slice) {
     const int64_t n = std::min(slice, m.n_panels - first);
     pool.parallel_for(n, [&](int64_t p, int thread) { pack_panel(first + p, thread); });
-    if (!on_read) continue;
+    if (!on_read || m.n_out != tensor.shape[0]) continue;  // chosen rows say nothing about their neighbours
     const size_t begin = static_cast<size_t>(first) * panel_source;
     const size_t length = std::min(static_cast<size_t>(n) * panel_source, tensor.n_bytes - begin);
     on_read({tensor.data + begin, length});

@@ -226,6 +226,40 @@ TEST(Matmul, RowOrderPermutesRows) {
   for (size_t i = 0; i < 20; ++i) EXPECT_EQ(z[i], y[static_cast<size_t>(order[i])]);
 }
 
+TEST(Matmul, RowOrderMayLeaveRowsOut) {
+  ThreadPool pool(1);
+  const Matrix m = random_matrix(DType::kQ8_0, 40, 64, 13);
+  const std::vector<float> x = random_rows(64, 14);
+  const std::vector<int32_t> order = {3, 4, 39, 0, 17, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 2};
+  int n_reads = 0;
+  auto whole = pack_matrix(pool, m.view);
+  auto chosen = pack_matrix(pool, m.view, false, order, nullptr, [&](auto) { ++n_reads; });
+  ASSERT_TRUE(whole.ok() && chosen.ok());
+  ASSERT_EQ(chosen->n_out, 17);
+  EXPECT_EQ(n_reads, 0);
+  const std::vector<float> y = run(pool, *whole, x, 1), z = run(pool, *chosen, x, 1);
+  for (size_t i = 0; i < order.size(); ++i) EXPECT_EQ(z[i], y[static_cast<size_t>(order[i])]);
+}
+
+TEST(Matmul, PanelsAloneGiveTheSameBits) {
+  ThreadPool pool(1);
+  for (DType type : {DType::kQ8_0, DType::kBF16}) {
+    const Matrix m = random_matrix(type, 70, 64, 15);
+    constexpr int64_t kRows = 11;
+    const std::vector<float> x = random_rows(kRows * 64, 16);
+    auto packed = pack_matrix(pool, m.view);
+    ASSERT_TRUE(packed.ok());
+    const std::vector<float> y = run(pool, *packed, x, kRows);
+    Activations acts;
+    acts.assign(pool, x.data(), kRows, 64, 64, uses_int8_activations(packed->kind));
+    std::vector<float> part(kRows * 48);
+    matmul_panels({&*packed, part.data(), 48, nullptr}, acts, 2, 5);  // columns 32 .. 69
+    for (size_t r = 0; r < kRows; ++r) {
+      EXPECT_EQ(std::memcmp(part.data() + r * 48, y.data() + r * 70 + 32, 38 * sizeof(float)), 0);
+    }
+  }
+}
+
 TEST(Matmul, RefusesWhatItCannotPack) {
   ThreadPool pool(1);
   const TensorView vector{"norm.weight", DType::kF32, {8}, nullptr, 32};
