@@ -38,6 +38,29 @@ constexpr double uniform_of_word(uint32_t word) {
   return (static_cast<double>(word) + 0.5) * 0x1p-32;
 }
 
+/// What a random number is for: word 3 of the counter, so that no two purposes share numbers.
+enum class NoisePurpose : uint32_t {
+  kCoupled = 0,  // noise_word: one word per token of the vocabulary
+  kDraft = 1,    // sampling a draft
+  kCoin = 2,     // accepting or rejecting a draft
+  kDraw = 3,     // drawing the correction or the bonus
+};
+
+/// A uniform number in [0, 1) with 53 random bits for the token `offset` places behind the anchor (draft k of
+/// a round: offset k, from 1) at absolute index `anchor`.
+///
+/// The key is the round and the place in it, not the absolute position alone: a position whose draft was
+/// dropped is drafted and judged again in a later round, and by then the numbers of its first time have
+/// already decided about what was committed (block verification looks at all drafts, schedulers remember
+/// confidences). Used twice they would bias the output. Anchors of one sequence never repeat.
+constexpr double uniform_at(uint64_t seed, uint64_t anchor, uint32_t offset, NoisePurpose purpose) {
+  const std::array<uint32_t, 4> words =
+      philox4x32_10({offset, static_cast<uint32_t>(anchor), static_cast<uint32_t>(anchor >> 32),
+                     static_cast<uint32_t>(purpose)},
+                    {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return static_cast<double>(((uint64_t{words[0]} << 32) | words[1]) >> 11) * 0x1p-53;
+}
+
 /// Exp(1) noise of a token: -log(u), at least 1.16e-10.
 inline double noise_exponential(uint64_t seed, uint64_t position, uint32_t token) {
   return -std::log(uniform_of_word(noise_word(seed, position, token)));

@@ -89,6 +89,20 @@ void keep_top_p(std::vector<Candidate>& candidates, double top_p, double mass) {
             [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
 }
 
+/// The row after step 5: `logits` itself when steps 2-5 do nothing.
+std::span<const float> penalised_row(std::span<const float> logits, const SamplingParams& params,
+                                     const TokenCounts* counts, SamplerScratch& scratch) {
+  if (params.logit_bias.empty() && !params.has_penalties()) return logits;
+  scratch.row.assign(logits.begin(), logits.end());
+  apply_bias_and_penalties(scratch.row, params, counts);
+  return scratch.row;
+}
+
+void set_one_hot(std::span<float> out, int32_t id) {
+  std::fill(out.begin(), out.end(), 0.0f);
+  out[static_cast<size_t>(id)] = 1.0f;
+}
+
 }  // namespace
 
 void apply_bias_and_penalties(std::span<float> logits, const SamplingParams& params,
@@ -149,12 +163,7 @@ int32_t argmax(std::span<const float> logits) {
 
 int32_t choose_token(std::span<const float> logits, const SamplingParams& params, const TokenCounts* counts,
                      int64_t position, SamplerScratch& scratch) {
-  std::span<const float> row = logits;
-  if (!params.logit_bias.empty() || params.has_penalties()) {
-    scratch.row.assign(logits.begin(), logits.end());
-    apply_bias_and_penalties(scratch.row, params, counts);
-    row = scratch.row;
-  }
+  const std::span<const float> row = penalised_row(logits, params, counts, scratch);
   if (params.greedy()) return argmax(row);
   const auto key_position = static_cast<uint64_t>(position);
   int32_t pick = -1;
@@ -165,6 +174,22 @@ int32_t choose_token(std::span<const float> logits, const SamplingParams& params
     pick = coupled_pick_row(row, params.temperature, params.seed, key_position);
   }
   return pick >= 0 ? pick : argmax(row);  // a row of -infinity or NaN only
+}
+
+void target_probabilities(std::span<const float> logits, const SamplingParams& params,
+                          const TokenCounts* counts, SamplerScratch& scratch, std::span<float> out) {
+  const std::span<const float> row = penalised_row(logits, params, counts, scratch);
+  if (params.greedy()) return set_one_hot(out, argmax(row));
+  if (!params.has_filters() && row_probabilities(row, params.temperature, out)) return;
+  // With filters, or tokens at +infinity: the same survivors and weights the coupled pick sees.
+  filter_candidates(row, params, scratch);
+  if (scratch.candidates.empty()) return set_one_hot(out, argmax(row));
+  double mass = 0.0;
+  for (const Candidate& c : scratch.candidates) mass += c.weight;
+  std::fill(out.begin(), out.end(), 0.0f);
+  for (const Candidate& c : scratch.candidates) {
+    out[static_cast<size_t>(c.id)] = static_cast<float>(c.weight / mass);
+  }
 }
 
 }  // namespace dspark

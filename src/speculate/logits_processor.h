@@ -42,4 +42,10 @@ int32_t argmax(std::span<const float> logits);
 int32_t choose_token(std::span<const float> logits, const SamplingParams& params, const TokenCounts* counts,
                      int64_t position, SamplerScratch& scratch);
 
+/// The row after steps 1-9 as probabilities over the whole vocabulary, for the accept rules that compare
+/// distributions: what choose_token's pick is distributed as. Greedy: 1 at the argmax. out may be `logits`.
+/// requires: out.size() == logits.size(); counts as for choose_token.
+void target_probabilities(std::span<const float> logits, const SamplingParams& params,
+                          const TokenCounts* counts, SamplerScratch& scratch, std::span<float> out);
+
 }  // namespace dspark

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+
+#include "speculate/row_max.h"
 
 namespace dspark {
 namespace {
@@ -40,15 +43,43 @@ inline __attribute__((always_inline)) double block_mass(const float* logits, flo
   return sum;
 }
 
+/// The same, keeping the weights; what falls under the exponent's range becomes 0.
+inline __attribute__((always_inline)) double block_weights(const float* logits, float max_logit, float scale,
+                                                           float* out) {
+  constexpr size_t kLanes = 32;
+  float lanes[kLanes] = {};
+  for (size_t i = 0; i < kBlock; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float x = (logits[i + j] - max_logit) * scale;
+      const float weight = x > kLowestExponent ? exp2_of(x) : 0.0f;
+      out[i + j] = weight;
+      lanes[j] += weight;
+    }
+  }
+  double sum = 0.0;
+  for (float lane : lanes) sum += static_cast<double>(lane);
+  return sum;
+}
+
 using BlockFn = double (*)(const float*, float, float);
+using WeightsFn = double (*)(const float*, float, float, float*);
 
 double block_baseline(const float* logits, float max_logit, float scale) {
   return block_mass(logits, max_logit, scale);
 }
 
+double weights_baseline(const float* logits, float max_logit, float scale, float* out) {
+  return block_weights(logits, max_logit, scale, out);
+}
+
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) double block_avx2(const float* logits, float max_logit, float scale) {
   return block_mass(logits, max_logit, scale);
+}
+
+__attribute__((target("avx2"))) double weights_avx2(const float* logits, float max_logit, float scale,
+                                                    float* out) {
+  return block_weights(logits, max_logit, scale, out);
 }
 #endif
 
@@ -57,6 +88,13 @@ BlockFn block_fn() {
   if (__builtin_cpu_supports("avx2")) return block_avx2;
 #endif
   return block_baseline;
+}
+
+WeightsFn weights_fn() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return weights_avx2;
+#endif
+  return weights_baseline;
 }
 
 }  // namespace
@@ -75,6 +113,27 @@ double row_mass(std::span<const float> logits, float max_logit, float temperatur
     mass += fn(tail, max_logit, scale);
   }
   return mass;
+}
+
+bool row_probabilities(std::span<const float> logits, float temperature, std::span<float> out) {
+  const float max_logit = row_max(logits);
+  if (!std::isfinite(max_logit)) return false;
+  const float scale = 1.44269504f / temperature;
+  const WeightsFn fn = weights_fn();
+  double mass = 0.0;
+  size_t begin = 0;
+  for (; begin + kBlock <= logits.size(); begin += kBlock)
+    mass += fn(logits.data() + begin, max_logit, scale, out.data() + begin);
+  if (begin < logits.size()) {
+    float tail[kBlock], weights[kBlock];
+    std::fill(std::copy(logits.begin() + static_cast<std::ptrdiff_t>(begin), logits.end(), tail),
+              tail + kBlock, -std::numeric_limits<float>::infinity());
+    mass += fn(tail, max_logit, scale, weights);
+    std::copy(weights, weights + (logits.size() - begin), out.begin() + static_cast<std::ptrdiff_t>(begin));
+  }
+  const float inverse = static_cast<float>(1.0 / mass);
+  for (float& value : out) value *= inverse;
+  return true;
 }
 
 }  // namespace dspark

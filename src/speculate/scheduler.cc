@@ -6,32 +6,77 @@
 
 namespace dspark {
 
+namespace {
+
+constexpr std::string_view kPolicies = "off, fixed:K or threshold:T";
+
+/// The whole of `text` as a number.
+template <typename Number>
+bool parse_number(std::string_view text, Number& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+/// Shortest text that reads back as the same number.
+std::string number_text(float value) {
+  char text[32];
+  const auto [end, error] = std::to_chars(text, text + sizeof(text), value);
+  return error == std::errc() ? std::string(text, end) : std::string("?");
+}
+
+}  // namespace
+
 Result<VerifyPolicy> VerifyPolicy::parse(std::string_view text) {
   if (text == "off") return VerifyPolicy::off();
   const std::string_view name = text.substr(0, text.find(':'));
+  const std::string_view number = text.substr(std::min(text.size(), name.size() + 1));
+  const std::string found = ", found '" + std::string(text) + "'";
   if (name == "fixed") {
-    const std::string_view number = text.substr(std::min(text.size(), name.size() + 1));
-    int32_t k = -1;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), k);
-    if (error != std::errc() || end != number.data() + number.size() || k < 0 || k > kMaxDraftTokens) {
-      return invalid_argument("verify policy: want fixed:K with K from 0 to " +
-                              std::to_string(kMaxDraftTokens) + ", found '" + std::string(text) + "'");
-    }
-    return VerifyPolicy::fixed(k);
+    VerifyPolicy policy = fixed(-1);
+    if (parse_number(number, policy.k) && policy.validate().ok()) return policy;
+    return invalid_argument("verify policy: want fixed:K with K from 0 to " +
+                            std::to_string(kMaxDraftTokens) + found);
   }
-  if (name == "threshold" || name == "causal" || name == "adaptive") {
-    return unsupported("verify policy: '" + std::string(name) +
-                       "' is not supported yet; want off or fixed:K");
+  if (name == "threshold") {
+    VerifyPolicy policy = from_threshold(-1.0f);
+    if (parse_number(number, policy.threshold) && policy.validate().ok()) return policy;
+    return invalid_argument("verify policy: want threshold:T with T from 0 to 1" + found);
   }
-  return invalid_argument("verify policy: want off or fixed:K, found '" + std::string(text) + "'");
+  if (name == "causal" || name == "adaptive") {
+    return unsupported("verify policy: '" + std::string(name) + "' is not supported yet; want " +
+                       std::string(kPolicies));
+  }
+  return invalid_argument("verify policy: want " + std::string(kPolicies) + found);
+}
+
+Status VerifyPolicy::validate() const {
+  if (kind == Kind::kFixed && (k < 0 || k > kMaxDraftTokens)) {
+    return invalid_argument("verify policy: k: want 0 to " + std::to_string(kMaxDraftTokens) + ", found " +
+                            std::to_string(k));
+  }
+  if (kind == Kind::kThreshold && !(threshold >= 0.0f && threshold <= 1.0f)) {
+    return invalid_argument("verify policy: threshold: want 0 to 1, found " + number_text(threshold));
+  }
+  return ok_status();
 }
 
 std::string VerifyPolicy::to_string() const {
-  return kind == Kind::kOff ? "off" : "fixed:" + std::to_string(k);
+  if (kind == Kind::kFixed) return "fixed:" + std::to_string(k);
+  return kind == Kind::kThreshold ? "threshold:" + number_text(threshold) : "off";
 }
 
-int32_t verify_length(const VerifyPolicy& policy, int32_t n_drafted) {
-  return std::clamp(policy.draft_tokens(), 0, std::max(n_drafted, 0));
+int32_t threshold_length(std::span<const float> confidence, float threshold) {
+  const auto below =
+      std::find_if(confidence.begin(), confidence.end(), [=](float c) { return c < threshold; });
+  return static_cast<int32_t>(below - confidence.begin());
+}
+
+int32_t verify_length(const VerifyPolicy& policy, int32_t n_drafted, std::span<const float> confidence) {
+  int32_t length = std::clamp(policy.draft_tokens(), 0, std::max(n_drafted, 0));
+  if (policy.kind == VerifyPolicy::Kind::kThreshold && !confidence.empty()) {
+    length = std::min(length, threshold_length(confidence, policy.threshold));
+  }
+  return length;
 }
 
 void cap_verify_rows(std::span<int32_t> lengths, int64_t max_rows) {

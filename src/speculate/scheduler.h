@@ -13,30 +13,45 @@ namespace dspark {
 /// Most drafted tokens of one sequence in one step, whatever drafter or policy.
 inline constexpr int32_t kMaxDraftTokens = 64;
 
-/// A policy, as the user names it: "off" or "fixed:K".
+/// A policy, as the user names it: "off", "fixed:K" or "threshold:T".
 struct VerifyPolicy {
-  enum class Kind : uint8_t { kOff, kFixed };
+  enum class Kind : uint8_t { kOff, kFixed, kThreshold };
   Kind kind = Kind::kOff;
-  int32_t k = 0;  // kFixed: verify at most k drafts per sequence and step
+  int32_t k = 0;           // kFixed: verify at most k drafts per sequence and step
+  float threshold = 0.0f;  // kThreshold: verify up to the first confidence below it, in [0, 1]
 
-  /// errors: invalid_argument (malformed, K outside 0..kMaxDraftTokens), unsupported (a name that is known
-  /// but not implemented yet, or unknown).
+  /// errors: invalid_argument (unknown, malformed, out of range), unsupported (a name that is known but not
+  /// implemented yet).
   static Result<VerifyPolicy> parse(std::string_view text);
   static VerifyPolicy off() { return {}; }
   static VerifyPolicy fixed(int32_t k) { return {Kind::kFixed, k}; }
+  static VerifyPolicy from_threshold(float t) { return {Kind::kThreshold, 0, t}; }
+
+  /// For policies that were not parsed. errors: invalid_argument naming the field, its range and the value.
+  Status validate() const;
 
   /// The text parse() reads.
   std::string to_string() const;
-  /// Drafts worth asking the drafter for; 0: do not draft at all.
-  int32_t draft_tokens() const { return kind == Kind::kFixed ? k : 0; }
+  /// Drafts worth asking the drafter for, at most; 0: do not draft at all.
+  int32_t draft_tokens() const {
+    if (kind == Kind::kThreshold) return kMaxDraftTokens;
+    return kind == Kind::kFixed ? k : 0;
+  }
 };
 
-/// The verify length of one sequence that has `n_drafted` drafts. returns: 0..n_drafted.
-int32_t verify_length(const VerifyPolicy& policy, int32_t n_drafted);
+/// Drafts before the first with confidence < threshold (DSpark evaluation's static threshold). All of them
+/// when no confidence is below it, so always when threshold <= 0.
+int32_t threshold_length(std::span<const float> confidence, float threshold);
+
+/// The verify length of one sequence that has `n_drafted` drafts. `confidence`: of those drafts, draft k's
+/// made without looking at draft k; empty when the drafter has no confidence head, and then a threshold keeps
+/// every draft. Every policy here is safe for every accept rule. returns: 0..n_drafted.
+int32_t verify_length(const VerifyPolicy& policy, int32_t n_drafted, std::span<const float> confidence = {});
 
 /// Caps verify lengths so that the step's rows, one anchor per sequence plus its drafts, fit `max_rows`:
-/// the longest runs are shortened first, later sequences before earlier ones. Lossless for greedy and coupled
-/// acceptance, which do not depend on verify lengths.
+/// the longest runs are shortened first, later sequences before earlier ones. Safe for every accept rule:
+/// whether draft k of a sequence stays depends on the other lengths and on whether its own reaches k, not on
+/// how far it goes beyond k.
 /// requires: max_rows >= lengths.size().
 void cap_verify_rows(std::span<int32_t> lengths, int64_t max_rows);
 

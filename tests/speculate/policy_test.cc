@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <numeric>
 #include <random>
 
@@ -15,26 +16,73 @@ namespace {
 using nlohmann::json;
 
 TEST(VerifyPolicy, ParsesWhatItPrints) {
-  for (const char* text : {"off", "fixed:0", "fixed:1", "fixed:16", "fixed:64"}) {
+  for (const char* text : {"off", "fixed:0", "fixed:1", "fixed:16", "fixed:64", "threshold:0",
+                           "threshold:0.6", "threshold:1", "threshold:0.123"}) {
     const auto policy = VerifyPolicy::parse(text);
     ASSERT_TRUE(policy.ok()) << text;
     EXPECT_EQ(policy->to_string(), text);
   }
   EXPECT_EQ(VerifyPolicy::parse("fixed:7")->draft_tokens(), 7);
   EXPECT_EQ(VerifyPolicy::parse("off")->draft_tokens(), 0);
+  EXPECT_EQ(VerifyPolicy::parse("threshold:0.5")->draft_tokens(), kMaxDraftTokens);
+  EXPECT_EQ(VerifyPolicy::parse("threshold:5e-1")->threshold, 0.5f);
 }
 
 TEST(VerifyPolicy, RefusesTheRestByName) {
-  for (const char* text : {"", "fixed", "fixed:", "fixed:-1", "fixed:65", "fixed:3x", "fixed: 3", "on",
-                           "fixed:99999999999999999999", "Off", "off:1", "fixed:1:2"}) {
+  for (const char* text : {"",
+                           "fixed",
+                           "fixed:",
+                           "fixed:-1",
+                           "fixed:65",
+                           "fixed:3x",
+                           "fixed: 3",
+                           "on",
+                           "fixed:99999999999999999999",
+                           "Off",
+                           "off:1",
+                           "fixed:1:2",
+                           "threshold",
+                           "threshold:",
+                           "threshold:-0.1",
+                           "threshold:1.01",
+                           "threshold:nan",
+                           "threshold:inf",
+                           "threshold:0.5x",
+                           "threshold: 0.5",
+                           "threshold:1e-999"}) {
     const auto policy = VerifyPolicy::parse(text);
     ASSERT_FALSE(policy.ok()) << text;
     EXPECT_EQ(policy.status().code(), StatusCode::kInvalidArgument) << text;
     EXPECT_NE(policy.status().message().find("'" + std::string(text) + "'"), std::string::npos);
   }
-  for (const char* text : {"adaptive", "threshold:0.5", "causal"}) {
+  for (const char* text : {"adaptive", "causal"}) {
     EXPECT_EQ(VerifyPolicy::parse(text).status().code(), StatusCode::kUnsupported) << text;
   }
+}
+
+TEST(VerifyPolicy, ValidatesWhatWasNotParsed) {
+  EXPECT_TRUE(VerifyPolicy::off().validate().ok());
+  EXPECT_TRUE(VerifyPolicy::fixed(64).validate().ok());
+  EXPECT_TRUE(VerifyPolicy::from_threshold(1.0f).validate().ok());
+  for (const VerifyPolicy& policy :
+       {VerifyPolicy::fixed(-1), VerifyPolicy::fixed(65), VerifyPolicy::from_threshold(-0.1f),
+        VerifyPolicy::from_threshold(1.5f), VerifyPolicy::from_threshold(std::nanf(""))}) {
+    EXPECT_EQ(policy.validate().code(), StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(VerifyPolicy, ThresholdKeepsThePrefixBeforeTheFirstLowConfidence) {
+  const std::vector<float> confidence = {0.9f, 0.5f, 0.4f, 0.8f};
+  const auto length = [&](float t) { return verify_length(VerifyPolicy::from_threshold(t), 4, confidence); };
+  EXPECT_EQ(length(0.0f), 4);
+  EXPECT_EQ(length(0.4f), 4);  // strictly below
+  EXPECT_EQ(length(0.5f), 2);
+  EXPECT_EQ(length(0.6f), 1);
+  EXPECT_EQ(length(1.0f), 0);
+  EXPECT_EQ(threshold_length(confidence, -3.0f), 4);
+  EXPECT_EQ(verify_length(VerifyPolicy::from_threshold(0.6f), 4), 4);  // no confidence head
+  EXPECT_EQ(verify_length(VerifyPolicy::fixed(3), 4, confidence), 3);
+  EXPECT_EQ(verify_length(VerifyPolicy::off(), 4, confidence), 0);
 }
 
 TEST(VerifyPolicy, LengthsAndRowCap) {
