@@ -1,0 +1,119 @@
+#include "speculate/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+namespace dspark {
+namespace {
+
+Status check_points(std::span<const CostPoint> points, const char* list) {
+  for (size_t i = 0; i < points.size(); ++i) {
+    const bool ascending = i == 0 ? points[i].n == 1 : points[i].n > points[i - 1].n;
+    if (ascending && std::isfinite(points[i].seconds) && points[i].seconds > 0.0) continue;
+    return invalid_argument("cost table, " + std::string(list) + "[" + std::to_string(i) +
+                            "]: want sizes ascending from 1 with positive seconds, found " +
+                            std::to_string(points[i].n) + " and " + std::to_string(points[i].seconds));
+  }
+  return ok_status();
+}
+
+// A larger pass never costs less: dips in a measurement are noise.
+void make_monotone(std::vector<CostPoint>& points) {
+  for (size_t i = 1; i < points.size(); ++i) {
+    points[i].seconds = std::max(points[i].seconds, points[i - 1].seconds);
+  }
+}
+
+double interpolate(std::span<const CostPoint> points, int32_t n) {
+  if (points.empty() || n <= 0) return 0.0;
+  if (points.size() == 1 || n <= points.front().n) return points.front().seconds;
+  size_t right = 1;
+  while (right + 1 < points.size() && points[right].n < n) ++right;
+  const CostPoint &a = points[right - 1], &b = points[right];
+  const double slope = (b.seconds - a.seconds) / static_cast<double>(b.n - a.n);
+  return a.seconds + slope * static_cast<double>(n - a.n);
+}
+
+}  // namespace
+
+Status CostTable::validate() const {
+  if (verify.empty()) return invalid_argument("cost table, verify: want at least one size");
+  DSPARK_RETURN_IF_ERROR(check_points(verify, "verify"));
+  DSPARK_RETURN_IF_ERROR(check_points(draft, "draft"));
+  for (const auto& [name, seconds] :
+       {std::pair{"context_s", context_s}, {"row_context_s", row_context_s}, {"overhead_s", overhead_s}}) {
+    if (std::isfinite(seconds) && seconds >= 0.0) continue;
+    return invalid_argument("cost table, " + std::string(name) + ": want seconds >= 0, found " +
+                            std::to_string(seconds));
+  }
+  return ok_status();
+}
+
+void CostModel::RunningMedian::add(double value) {
+  values_[n_++ % kWindow] = value;
+  const size_t n_known = std::min(n_, kWindow);
+  if (n_known < kLeast) return;
+  std::array<double, kWindow> sorted = values_;
+  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(n_known / 2);
+  std::nth_element(sorted.begin(), middle, sorted.begin() + static_cast<std::ptrdiff_t>(n_known));
+  median_ = *middle;
+}
+
+CostModel::CostModel(CostTable table) : table_(std::move(table)), by_size_(table_.verify.size()) {
+  make_monotone(table_.verify);
+  make_monotone(table_.draft);
+}
+
+double CostModel::raw_verify_seconds(const StepShape& shape) const {
+  return interpolate(table_.verify, shape.rows) + table_.context_s * static_cast<double>(shape.context) +
+         table_.row_context_s * static_cast<double>(shape.row_context);
+}
+
+size_t CostModel::bucket(int32_t rows) const {
+  size_t i = 0;
+  while (i + 1 < table_.verify.size() && table_.verify[i].n < rows) ++i;
+  return i;
+}
+
+double CostModel::verify_seconds(const StepShape& shape) const {
+  if (shape.rows <= 0) return 0.0;
+  return raw_verify_seconds(shape) * all_.median() * by_size_[bucket(shape.rows)].median();
+}
+
+double CostModel::draft_seconds(int32_t n_sequences) const {
+  return interpolate(table_.draft, n_sequences) * draft_.median();
+}
+
+double CostModel::step_seconds(const StepShape& shape) const {
+  return verify_seconds(shape) + draft_seconds(shape.draft_sequences) + table_.overhead_s;
+}
+
+void CostModel::step_costs(const StepShape& shape, int32_t n_sequences, int32_t max_rows,
+                           std::vector<double>& out) const {
+  out.clear();
+  const double mean_context =
+      n_sequences > 0 ? static_cast<double>(shape.context) / static_cast<double>(n_sequences) : 0.0;
+  StepShape step = shape;
+  double largest = 0.0;
+  for (int32_t rows = 0; rows <= max_rows; ++rows) {
+    step.rows = std::max(rows, 1);
+    step.row_context = static_cast<int64_t>(mean_context * static_cast<double>(step.rows));
+    largest = std::max(largest, step_seconds(step));  // corrections by size must not make a dip either
+    out.push_back(largest);
+  }
+}
+
+void CostModel::observe(const StepShape& shape, double verify_s, double draft_s) {
+  if (shape.rows > 0 && verify_s > 0.0) {
+    const double ratio = verify_s / raw_verify_seconds(shape);
+    all_.add(ratio);
+    by_size_[bucket(shape.rows)].add(ratio / all_.median());
+  }
+  if (shape.draft_sequences > 0 && draft_s > 0.0 && !table_.draft.empty()) {
+    draft_.add(draft_s / interpolate(table_.draft, shape.draft_sequences));
+  }
+}
+
+}  // namespace dspark

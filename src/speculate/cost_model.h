@@ -1,0 +1,86 @@
+#pragma once
+// What a step costs: measured passes in, predicted seconds out. No clock in here; whoever measures calls
+// CostModel::observe.
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+
+namespace dspark {
+
+/// One measured size: seconds of a pass with `n` rows (target) or `n` sequences (drafter).
+struct CostPoint {
+  int32_t n = 0;
+  double seconds = 0.0;
+};
+
+/// Measurements of one model on one machine with one thread count.
+struct CostTable {
+  std::vector<CostPoint> verify;  // target pass by rows at a short context, n ascending
+  std::vector<CostPoint> draft;   // drafter pass by sequences, n ascending; empty: no drafter
+  double context_s = 0.0;         // more for every position of context of a sequence (reading its cache)
+  double row_context_s = 0.0;     // more for every row times position of context (scoring it)
+  double overhead_s = 0.0;        // of a step beside its passes
+
+  /// errors: invalid_argument: not ascending from n = 1, or not positive and finite; names the list.
+  Status validate() const;
+};
+
+/// The shape of one step.
+struct StepShape {
+  int32_t rows = 0;             // of the target pass: anchors, drafts, prompt
+  int32_t draft_sequences = 0;  // sequences drafted for, 0: no drafter pass
+  int64_t context = 0;          // sum over sequences of their cached positions
+  int64_t row_context = 0;      // sum over sequences of rows * cached positions
+};
+
+/// Predicts steps from a table and corrects itself by what steps really took. Corrections are medians of
+/// recent ratios, so that a single outlier (the operating system took a core away) changes nothing.
+class CostModel {
+ public:
+  /// requires: table.validate().ok().
+  explicit CostModel(CostTable table);
+
+  const CostTable& table() const { return table_; }
+  /// Seconds of the target pass: between measured sizes linear, never falling with n; beyond the largest
+  /// along its last slope.
+  double verify_seconds(const StepShape& shape) const;
+  double draft_seconds(int32_t n_sequences) const;
+  double step_seconds(const StepShape& shape) const;
+  /// Seconds of a whole step by its rows b = 0..max_rows (entry 0 is that of 1 row) for a batch with the
+  /// given shape otherwise; row_context is taken as b times the mean context. `out` keeps its capacity.
+  void step_costs(const StepShape& shape, int32_t n_sequences, int32_t max_rows,
+                  std::vector<double>& out) const;
+  /// What the passes of a step really took. draft_s is ignored when nothing was drafted.
+  void observe(const StepShape& shape, double verify_s, double draft_s);
+  /// Median of measured / predicted over the recent steps, before the correction by it; 1 without any.
+  double correction() const { return all_.median(); }
+
+ private:
+  /// Median of the last kWindow values; 1 while there are fewer than kLeast.
+  class RunningMedian {
+   public:
+    static constexpr size_t kWindow = 15;
+    static constexpr size_t kLeast = 5;
+    void add(double value);
+    double median() const { return median_; }
+
+   private:
+    std::array<double, kWindow> values_{};
+    size_t n_ = 0;
+    double median_ = 1.0;
+  };
+
+  double raw_verify_seconds(const StepShape& shape) const;
+  size_t bucket(int32_t rows) const;
+
+  CostTable table_;
+  RunningMedian all_;                   // of every step: how fast the machine is now
+  std::vector<RunningMedian> by_size_;  // per verify point: what the table got wrong there
+  RunningMedian draft_;
+};
+
+}  // namespace dspark

@@ -1,0 +1,93 @@
+// The cost model as arithmetic: no clock, no model.
+#include "speculate/cost_model.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace dspark {
+namespace {
+
+CostTable staircase() {
+  CostTable table;
+  table.verify = {{1, 0.010}, {2, 0.010}, {4, 0.011}, {8, 0.020}, {16, 0.040}};
+  table.draft = {{1, 0.001}, {8, 0.004}};
+  table.context_s = 1e-6;
+  table.row_context_s = 1e-7;
+  table.overhead_s = 1e-4;
+  return table;
+}
+
+TEST(CostModel, FollowsTheMeasuredPoints) {
+  const CostModel model(staircase());
+  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 1}), 0.010);
+  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 3}), 0.0105);
+  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 8}), 0.020);
+  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 32}), 0.080);  // along the last slope
+  EXPECT_DOUBLE_EQ(model.verify_seconds({}), 0.0);
+  EXPECT_DOUBLE_EQ(model.draft_seconds(0), 0.0);
+  EXPECT_DOUBLE_EQ(model.draft_seconds(1), 0.001);
+  EXPECT_NEAR(model.draft_seconds(16), 0.004 + 8 * 0.003 / 7, 1e-12);
+  EXPECT_NEAR(model.step_seconds({.rows = 2, .draft_sequences = 1, .context = 1000, .row_context = 2000}),
+              0.010 + 1e-3 + 2e-4 + 0.001 + 1e-4, 1e-12);
+}
+
+TEST(CostModel, DipsInTheMeasurementAreNoise) {
+  CostTable table = staircase();
+  table.verify[2].seconds = 0.009;
+  const CostModel model(table);
+  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 4}), 0.010);
+  std::vector<double> costs;
+  model.step_costs({.draft_sequences = 1, .context = 100}, 1, 16, costs);
+  ASSERT_EQ(costs.size(), 17u);
+  EXPECT_DOUBLE_EQ(costs[0], costs[1]);
+  for (size_t b = 1; b < costs.size(); ++b) EXPECT_GE(costs[b], costs[b - 1]);
+}
+
+TEST(CostModel, OneOutlierChangesNothing) {
+  CostModel model(staircase());
+  const StepShape shape{.rows = 4};
+  for (int i = 0; i < 20; ++i) model.observe(shape, 0.011, 0.0);
+  const double before = model.verify_seconds(shape);
+  model.observe(shape, 3.0, 0.0);
+  EXPECT_DOUBLE_EQ(model.verify_seconds(shape), before);
+}
+
+TEST(CostModel, LearnsThatTheMachineIsSlowerNow) {
+  CostModel model(staircase());
+  for (int i = 0; i < 20; ++i) model.observe({.rows = 4, .draft_sequences = 1}, 0.022, 0.002);
+  EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.022, 1e-9);
+  EXPECT_NEAR(model.verify_seconds({.rows = 1}), 0.020, 1e-9);  // sizes not seen follow
+  EXPECT_NEAR(model.draft_seconds(1), 0.002, 1e-9);
+  EXPECT_NEAR(model.correction(), 2.0, 1e-9);
+}
+
+TEST(CostModel, LearnsWhatTheTableGotWrongAtOneSize) {
+  CostModel model(staircase());
+  for (int i = 0; i < 60; ++i) {
+    model.observe({.rows = 1}, 0.010, 0.0);
+    model.observe({.rows = 2}, 0.010, 0.0);
+    model.observe({.rows = 8}, 0.030, 0.0);
+  }
+  EXPECT_NEAR(model.verify_seconds({.rows = 1}), 0.010, 1e-3);
+  EXPECT_NEAR(model.verify_seconds({.rows = 8}), 0.030, 3e-3);
+}
+
+TEST(CostModel, RefusesTablesThatAreNone) {
+  EXPECT_TRUE(staircase().validate().ok());
+  CostTable table = staircase();
+  table.verify.clear();
+  EXPECT_FALSE(table.validate().ok());
+  table = staircase();
+  table.verify[1].n = 1;
+  EXPECT_NE(table.validate().to_string().find("verify[1]"), std::string::npos);
+  table = staircase();
+  table.draft[0].seconds = 0.0;
+  EXPECT_NE(table.validate().to_string().find("draft[0]"), std::string::npos);
+  table = staircase();
+  table.overhead_s = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_NE(table.validate().to_string().find("overhead_s"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace dspark
