@@ -54,7 +54,8 @@ std::span<const float> Engine::logits_row(const Sequence& sequence, int32_t i) c
 /// picks_, and counts them for the penalties.
 AcceptResult Engine::judge(Sequence& sequence, std::span<const int32_t> drafts) {
   picks_.clear();
-  return judge_by_equality(sequence, drafts);
+  if (sequence.rule == AcceptRule::kCoupled) return judge_by_equality(sequence, drafts);
+  return judge_by_probability(sequence, drafts);
 }
 
 /// The target's own picks, up to the first that differs from its draft. Every pick is text, so the counts
@@ -69,6 +70,33 @@ AcceptResult Engine::judge_by_equality(Sequence& sequence, std::span<const int32
     picks_.push_back(pick);
     return pick;
   });
+}
+
+/// Rejection sampling or block verification with the probabilities of the target's rows. Row i is processed
+/// as if the drafts before it were committed, whether or not they will be.
+AcceptResult Engine::judge_by_probability(Sequence& sequence, std::span<const int32_t> drafts) {
+  const SamplingParams& sampling = sequence.request.sampling;
+  const bool counts = sampling.has_penalties();
+  size_t n_counted = 0;
+  probabilities_.resize(static_cast<size_t>(model_.config().vocab_size));
+  const auto target_row = [&](int32_t i) -> std::span<const float> {
+    for (; counts && n_counted < static_cast<size_t>(i); ++n_counted) sequence.counts.push(drafts[n_counted]);
+    target_probabilities(logits_row(sequence, i), sampling, &sequence.counts, sampler_, probabilities_);
+    return probabilities_;
+  };
+  const auto draft_row = [&](int32_t i) {
+    return draft_block_.distribution(static_cast<size_t>(sequence.step.draft_idx), i);
+  };
+  const RoundNoise noise{sampling.seed, static_cast<uint64_t>(sequence.n_tokens() - 1)};
+  const AcceptResult run = sequence.rule == AcceptRule::kBlock
+                               ? accept_block(drafts, target_row, draft_row, noise, draws_)
+                               : accept_rejection(drafts, target_row, draft_row, noise, draws_);
+  const auto n_accepted = static_cast<size_t>(run.accepted);
+  while (n_counted > n_accepted) sequence.counts.pop(drafts[--n_counted]);
+  if (counts) sequence.counts.push(run.last_pick);
+  picks_.assign(drafts.begin(), drafts.begin() + run.accepted);
+  picks_.push_back(run.last_pick);
+  return run;
 }
 
 /// Counts the round and keeps its cache rows. A stop inside the accepted run ends the round there: what lies

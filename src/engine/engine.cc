@@ -27,9 +27,8 @@ Status EngineOptions::validate() const {
   if (kv_tokens > int64_t{kKvPageSize} * (std::numeric_limits<int32_t>::max() - 1)) {
     return invalid_argument("kv_tokens: " + std::to_string(kv_tokens) + " are more than page numbers reach");
   }
-  if (policy.k < 0 || policy.k > kMaxDraftTokens) {
-    return invalid_argument("policy: want at most " + std::to_string(kMaxDraftTokens) +
-                            " drafted tokens, found " + std::to_string(policy.k));
+  if (const Status status = policy.validate(); !status.ok()) {
+    return invalid_argument("policy: " + status.message());
   }
   return ok_status();
 }

@@ -60,7 +60,8 @@ struct EngineStats {
 
 /// thread: submit(), cancel() and has_work() from any thread; everything else from the one engine thread.
 /// The text of a request is a function of its prompt, its sampling parameters and the model alone: not of the
-/// drafter, the policy, the other requests, or how the prompt was cut into steps.
+/// drafter, the policy, the other requests, or how the prompt was cut into steps. Under kRejection and kBlock
+/// that holds for its distribution; the text itself depends on drafter and policy too.
 class Engine {
  public:
   /// requires: `model` outlives the engine and is used by it alone. drafter: may be null.
@@ -112,12 +113,14 @@ class Engine {
   void take_inbox();
   bool try_start(Sequence& sequence);
   bool decodes(const Sequence& sequence) const;
+  std::span<const float> confidences(const Sequence& sequence) const;
   void append_rows(Sequence& sequence, std::span<const int32_t> tokens, int32_t n_logits);
   void accept_sequence(Sequence& sequence);
   std::span<const int32_t> verified_drafts(const Sequence& sequence) const;
   std::span<const float> logits_row(const Sequence& sequence, int32_t i) const;
   AcceptResult judge(Sequence& sequence, std::span<const int32_t> drafts);
   AcceptResult judge_by_equality(Sequence& sequence, std::span<const int32_t> drafts);
+  AcceptResult judge_by_probability(Sequence& sequence, std::span<const int32_t> drafts);
   void end_round(Sequence& sequence, const AcceptResult& run);
   void keep_token(Sequence& sequence, const TokenEvent& event);
   void finish(Sequence& sequence, FinishReason reason);
@@ -147,6 +150,8 @@ class Engine {
   ForwardResult result_;
   std::vector<CommitEvent> commit_events_;
   SamplerScratch sampler_;
+  DrawScratch draws_;
+  std::vector<float> probabilities_;  // (vocabulary) of the row in hand, for kRejection and kBlock
   StepStats step_stats_;
   EngineStats stats_;
   Clock::time_point step_start_;

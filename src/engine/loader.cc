@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "draft/factory.h"
+#include "engine/calibration_file.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -82,6 +84,39 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
   loaded.eos_ids = end_ids(loaded.model->config(), loaded.tokenizer.get());
   loaded.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return loaded;
+}
+
+Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineOptions& engine,
+                                              const DrafterOptions& options) {
+  DrafterContext context;
+  context.target = loaded.model.get();
+  context.pool = loaded.pool.get();
+  context.max_sequences = engine.max_sequences;
+  context.context_length =
+      engine.context_length > 0 ? engine.context_length : loaded.model->config().context_length;
+  context.cache_tokens = engine.kv_tokens;
+  // The drafter's cache is small, and a rougher one only costs acceptance: Q8_0 is the target's affair.
+  context.kv_dtype = engine.kv_dtype == KvDType::kF32 ? KvDType::kF32 : KvDType::kBF16;
+  context.float_activations = loaded.options.float_activations;
+  context.shortlist = options.shortlist;
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(options.spec, context));
+  if (options.calibration.empty()) return drafter;
+  if (drafter == nullptr) {
+    return invalid_argument(options.calibration + ": there is no drafter to calibrate");
+  }
+  DSPARK_ASSIGN_OR_RETURN(const CalibrationFile calibration, read_calibration(options.calibration));
+  if (const Status set = drafter->set_calibration(calibration.temperatures); !set.ok()) {
+    return Status(set.code(), options.calibration + ": " + set.message());
+  }
+  return drafter;
+}
+
+VerifyPolicy default_policy(const Drafter* drafter) {
+  // Prompt lookup is either right for long or wrong at once, and verified rows are not quite free.
+  constexpr int32_t kLookupDrafts = 5;
+  if (drafter == nullptr) return VerifyPolicy::off();
+  return VerifyPolicy::fixed(drafter->tap_layers().empty() ? std::min(kLookupDrafts, drafter->max_block())
+                                                           : std::min(kMaxDraftTokens, drafter->max_block()));
 }
 
 Result<std::unique_ptr<Engine>> make_engine(LoadedModel& loaded, EngineOptions options,

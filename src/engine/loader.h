@@ -52,6 +52,23 @@ struct LoadedModel {
 /// broken chat template is one: without it a model still continues texts.
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options = {});
 
+/// A drafter as the user asks for it.
+struct DrafterOptions {
+  std::string spec = "none";  // a name or a path, see make_drafter (draft/factory.h)
+  std::string calibration;    // path of a calibration file (engine/calibration_file.h); empty: none
+  int32_t shortlist = 0;      // see DrafterContext
+};
+
+/// The drafter for an engine that make_engine will build from `loaded` with `engine`; null for "none".
+/// requires: `loaded` outlives the drafter. errors: those of make_drafter and read_calibration; a calibration
+/// for a drafter without a confidence head.
+Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineOptions& engine,
+                                              const DrafterOptions& options);
+
+/// The policy to use when the user names none: off without a drafter, a few drafts for prompt lookup, and the
+/// whole block of a learned drafter (fixed:B).
+VerifyPolicy default_policy(const Drafter* drafter);
+
 /// An engine over `loaded`. Fills options.eos_ids and the token-bytes function from it where they are empty.
 /// drafter: may be null. requires: `loaded` outlives the engine.
 Result<std::unique_ptr<Engine>> make_engine(LoadedModel& loaded, EngineOptions options = {},

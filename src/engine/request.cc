@@ -48,9 +48,10 @@ Status GenerateRequest::validate(int32_t vocab_size, int32_t context_length) con
   }
   DSPARK_RETURN_IF_ERROR(check_ids("stop_token_ids", stop_token_ids, vocab_size));
   DSPARK_RETURN_IF_ERROR(check_stop_strings(stop_strings));
-  if (speculation && (speculation->k < 0 || speculation->k > kMaxDraftTokens)) {
-    return invalid_argument("speculation: want at most " + std::to_string(kMaxDraftTokens) +
-                            " drafted tokens, found " + std::to_string(speculation->k));
+  if (speculation) {
+    if (const Status status = speculation->validate(); !status.ok()) {
+      return invalid_argument("speculation: " + status.message());
+    }
   }
   return ok_status();
 }

@@ -108,6 +108,14 @@ void Engine::draft() {
   }
 }
 
+/// What the drafter said of the usable drafts of a sequence; empty when it says nothing.
+std::span<const float> Engine::confidences(const Sequence& sequence) const {
+  const SequenceStep& step = sequence.step;
+  if (step.n_drafted == 0 || !draft_block_.has_confidence) return {};
+  const auto first = static_cast<size_t>(step.draft_idx) * static_cast<size_t>(draft_block_.stride);
+  return std::span(draft_block_.confidence).subspan(first, static_cast<size_t>(step.n_drafted));
+}
+
 /// Verify length of every decoding sequence. When prompts wait for rows too, they keep at least a share of
 /// the pass.
 void Engine::plan() {
@@ -116,7 +124,8 @@ void Engine::plan() {
   for (const auto& sequence : running_) {
     prefills |= !sequence->finished() && sequence->prefilling();
     if (decodes(*sequence)) {
-      verify_lengths_.push_back(verify_length(sequence->policy, sequence->step.n_drafted));
+      verify_lengths_.push_back(
+          verify_length(sequence->policy, sequence->step.n_drafted, confidences(*sequence)));
     }
   }
   const int64_t rows_for_prompts =
@@ -269,7 +278,7 @@ RoundView Engine::round_of(const Sequence& sequence) const {
   const auto n = static_cast<size_t>(step.n_drafted);
   round.drafts = std::span(draft_block_.tokens).subspan(first, n);
   if (draft_block_.has_confidence) {
-    round.confidence = std::span(draft_block_.confidence).subspan(first, n);
+    round.confidence = confidences(sequence);
     round.confidence_logits = std::span(draft_block_.confidence_logits).subspan(first, n);
   }
   return round;
