@@ -72,6 +72,33 @@ DSPARK_ALWAYS_INLINE void block_words(const RowKeys& keys, uint32_t block_begin,
   }
 }
 
+/// Noise words of kBlock tokens in any order: one generator call each.
+DSPARK_ALWAYS_INLINE void listed_words(const RowKeys& keys, const int32_t* ids, uint32_t* words) {
+  uint32_t c0[kBlock], c1[kBlock], c2[kBlock], c3[kBlock];
+  for (int i = 0; i < kBlock; ++i) {
+    c0[i] = static_cast<uint32_t>(ids[i]) >> 2;
+    c1[i] = static_cast<uint32_t>(keys.position);
+    c2[i] = static_cast<uint32_t>(keys.position >> 32);
+    c3[i] = 0;
+  }
+  uint32_t k0 = static_cast<uint32_t>(keys.seed), k1 = static_cast<uint32_t>(keys.seed >> 32);
+  for (int round = 0; round < 10; ++round, k0 += kPhiloxWeyl0, k1 += kPhiloxWeyl1) {
+    for (int i = 0; i < kBlock; ++i) {
+      const uint64_t product0 = uint64_t{kPhiloxMultiplier0} * c0[i];
+      const uint64_t product1 = uint64_t{kPhiloxMultiplier1} * c2[i];
+      c0[i] = static_cast<uint32_t>(product1 >> 32) ^ c1[i] ^ k0;
+      c2[i] = static_cast<uint32_t>(product0 >> 32) ^ c3[i] ^ k1;
+      c1[i] = static_cast<uint32_t>(product1);
+      c3[i] = static_cast<uint32_t>(product0);
+    }
+  }
+  for (int i = 0; i < kBlock; ++i) {
+    const uint32_t low = (ids[i] & 1) != 0 ? c1[i] : c0[i];
+    const uint32_t high = (ids[i] & 1) != 0 ? c3[i] : c2[i];
+    words[i] = (ids[i] & 2) != 0 ? high : low;
+  }
+}
+
 /// Lower bounds of log2(key), from E = -log(u) >= 1 - u and log2(2^e (1 + m)) >= e + m, both within 0.09
 /// where it matters; float rounding adds less than 1e-4. NaN logits give NaN.
 DSPARK_ALWAYS_INLINE void block_bounds(const RowKeys& keys, const float* logits, const uint32_t* words,
@@ -90,14 +117,36 @@ DSPARK_ALWAYS_INLINE void block_words_and_bounds(const RowKeys& keys, uint32_t b
   block_bounds(keys, logits, words, bounds);
 }
 
+DSPARK_ALWAYS_INLINE void listed_words_and_bounds(const RowKeys& keys, const int32_t* ids,
+                                                  const float* logits, uint32_t* words, float* bounds) {
+  listed_words(keys, ids, words);
+  block_bounds(keys, logits, words, bounds);
+}
+
 using BlockFn = void (*)(const RowKeys&, uint32_t, const float*, uint32_t*, float*);
+using ListedFn = void (*)(const RowKeys&, const int32_t*, const float*, uint32_t*, float*);
 
 void block_baseline(const RowKeys& keys, uint32_t begin, const float* logits, uint32_t* words,
                     float* bounds) {
   block_words_and_bounds(keys, begin, logits, words, bounds);
 }
 
+void listed_baseline(const RowKeys& keys, const int32_t* ids, const float* logits, uint32_t* words,
+                     float* bounds) {
+  listed_words_and_bounds(keys, ids, logits, words, bounds);
+}
+
 #if defined(__x86_64__)
+__attribute__((target("avx2"))) void listed_avx2(const RowKeys& keys, const int32_t* ids, const float* logits,
+                                                 uint32_t* words, float* bounds) {
+  listed_words_and_bounds(keys, ids, logits, words, bounds);
+}
+
+__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) void listed_avx512(
+    const RowKeys& keys, const int32_t* ids, const float* logits, uint32_t* words, float* bounds) {
+  listed_words_and_bounds(keys, ids, logits, words, bounds);
+}
+
 __attribute__((target("avx2"))) void block_avx2(const RowKeys& keys, uint32_t begin, const float* logits,
                                                 uint32_t* words, float* bounds) {
   block_words_and_bounds(keys, begin, logits, words, bounds);
@@ -115,6 +164,14 @@ BlockFn block_fn() {
   if (__builtin_cpu_supports("avx2")) return block_avx2;
 #endif
   return block_baseline;
+}
+
+ListedFn listed_fn() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return listed_avx512;
+  if (__builtin_cpu_supports("avx2")) return listed_avx2;
+#endif
+  return listed_baseline;
 }
 
 double exact_key(const RowKeys& keys, float logit, uint32_t word) {
@@ -191,6 +248,35 @@ int32_t coupled_pick_row(std::span<const float> logits, float temperature, uint6
     std::fill(std::copy(logits.begin() + static_cast<std::ptrdiff_t>(begin), logits.end(), tail),
               tail + kBlock, -kInfinity);
     scan_block(keys, fn, static_cast<uint32_t>(begin), tail, best);
+  }
+  return best.id;
+}
+
+int32_t coupled_pick_listed(std::span<const int32_t> ids, std::span<const float> logits, float temperature,
+                            uint64_t seed, uint64_t position) {
+  constexpr float kSlack = 1e-3f;
+  const float max_logit = row_max(logits);
+  if (!std::isfinite(max_logit)) return -1;
+  const RowKeys keys{seed, position, max_logit, temperature, 1.44269504f / temperature};
+  const auto likeliest = std::find(logits.begin(), logits.end(), max_logit) - logits.begin();
+  Best best;
+  const int32_t likeliest_id = ids[static_cast<size_t>(likeliest)];
+  best.offer(noise_exponential(seed, position, static_cast<uint32_t>(likeliest_id)), likeliest_id);
+  const ListedFn fn = listed_fn();
+  for (size_t begin = 0; begin < ids.size(); begin += kBlock) {
+    const size_t n = std::min<size_t>(kBlock, ids.size() - begin);
+    int32_t block_ids[kBlock] = {};
+    float block_logits[kBlock];
+    uint32_t words[kBlock];
+    float bounds[kBlock];
+    std::copy_n(ids.data() + begin, n, block_ids);
+    std::fill(std::copy_n(logits.data() + begin, n, block_logits), block_logits + kBlock, -kInfinity);
+    fn(keys, block_ids, block_logits, words, bounds);
+    for (size_t i = 0; i < n; ++i) {
+      if (bounds[i] <= best.log2_key + kSlack) {
+        best.offer(exact_key(keys, block_logits[i], words[i]), block_ids[i]);
+      }
+    }
   }
   return best.id;
 }

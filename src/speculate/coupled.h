@@ -24,7 +24,12 @@ int32_t coupled_pick(std::span<const Candidate> candidates, uint64_t seed, uint6
 /// requires: not empty, temperature >= kGreedyTemperature.
 int32_t coupled_pick_row(std::span<const float> logits, float temperature, uint64_t seed, uint64_t position);
 
-/// The weight both use for a logit, with the row's largest logit. 0 for -infinity and NaN.
+/// The same over listed tokens, ids ascending: the pick of coupled_pick over (ids[i], logits[i]).
+/// requires: as many logits as ids, temperature >= kGreedyTemperature. returns: -1 when no logit is finite.
+int32_t coupled_pick_listed(std::span<const int32_t> ids, std::span<const float> logits, float temperature,
+                            uint64_t seed, uint64_t position);
+
+/// The weight all use for a logit, with the row's largest logit. 0 for -infinity and NaN.
 double coupled_weight(float logit, float max_logit, float temperature);
 
 }  // namespace dspark

@@ -125,6 +125,30 @@ TEST(Coupled, RowPickEqualsBruteForceOnAVocabulary) {
   }
 }
 
+TEST(Coupled, ListedPickEqualsBruteForce) {
+  std::mt19937 rng(13);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<int32_t> ids;
+    std::vector<float> logits;
+    std::vector<Candidate> candidates;
+    std::normal_distribution<float> normal(3.0f, round % 2 == 0 ? 0.3f : 5.0f);
+    const auto n = static_cast<size_t>(rng() % 900 + 1);
+    const float temperature = round % 3 == 0 ? 0.6f : 1.0f;
+    for (int32_t id = 0; ids.size() < n; id += static_cast<int32_t>(rng() % 9 + 1)) {
+      ids.push_back(id);
+      logits.push_back(normal(rng));
+    }
+    const float largest = *std::max_element(logits.begin(), logits.end());
+    for (size_t i = 0; i < n; ++i) {
+      candidates.push_back({ids[i], logits[i], coupled_weight(logits[i], largest, temperature)});
+    }
+    const uint64_t seed = (uint64_t{rng()} << 32) | rng(), position = rng();
+    ASSERT_EQ(coupled_pick_listed(ids, logits, temperature, seed, position),
+              coupled_pick(candidates, seed, position))
+        << "n " << n;
+  }
+}
+
 /// Pearson's statistic of picks against the softmax; each bound fails once in 10^6 for a correct sampler,
 /// and the seeds are fixed.
 TEST(Coupled, PicksFollowTheSoftmax) {
