@@ -59,7 +59,36 @@ Status bind_tensors(const DraftDescription& draft, DraftCheckpoint& out) {
   return problems_to_status(file.path(), problems);
 }
 
-/// nullptr when `file` is no GGUF file or names no architecture.
+bool is_all_zero(const TensorView& tensor) {
+  std::vector<float> row(static_cast<size_t>(tensor.row_elements()));
+  for (int64_t r = 0; r < tensor.n_rows(); ++r) {
+    decode_row(tensor.dtype, tensor.data + static_cast<size_t>(r) * tensor.row_bytes(), row.data(),
+               tensor.row_elements());
+    if (std::any_of(row.begin(), row.end(), [](float value) { return value != 0.0f; })) return false;
+  }
+  return true;
+}
+
+/// A DFlash drafter may carry an all-zero Markov head: beside one llama.cpp takes the drafts from the right
+/// slots. It adds nothing, so it is dropped.
+void drop_zero_head(DraftCheckpoint& draft) {
+  DraftConfig& config = draft.config;
+  const TensorView* w2 = draft.find("markov_head.markov_w2.weight");
+  if (config.head != SequentialHead::kVanilla || config.confidence_with_markov || w2 == nullptr) return;
+  if (!is_all_zero(*w2)) return;
+  draft.tensors.erase("markov_head.markov_w1.weight");
+  draft.tensors.erase("markov_head.markov_w2.weight");
+  config.kind = DraftKind::kDFlash;
+  config.head = SequentialHead::kNone;
+  config.markov_rank = 0;
+}
+
+/// A speculators folder nests the config of the draft layers.
+bool is_speculators(const json& config) {
+  return config.contains("speculators_model_type") || config.contains("transformer_layer_config");
+}
+
+/// Empty when `file` is no GGUF file or names no architecture.
 std::string gguf_architecture(const Checkpoint& file) {
   return file.meta_string("general.architecture").value_or("");
 }
@@ -111,13 +140,14 @@ const TensorView* DraftCheckpoint::find(std::string_view name) const {
 bool is_draft_checkpoint(const Checkpoint& file) {
   if (file.format() == Checkpoint::Format::kGguf) {
     const std::string name = gguf_architecture(file);
-    return name == "dflash" || name == "dflash-draft" || name == "eagle3" || name.starts_with("dspark-");
+    return name == "dflash" || name == "dflash-draft" || name == "eagle3" || name == "dspark-eagle3" ||
+           name == "dspark-mtp";
   }
   const json& config = file.config();
   if (!config.is_object()) return false;
   const std::string name = first_architecture(config);
-  return config.contains("speculators_model_type") || name.ends_with("DSparkModel") ||
-         name.ends_with("Eagle3Model") || name.ends_with("MTPModel") || name == "DFlashDraftModel";
+  return is_speculators(config) || name.ends_with("DSparkModel") || name == "DSparkDraftModel" ||
+         name == "DFlashDraftModel" || name == "Qwen3MTPModel" || name.find("Eagle3") != std::string::npos;
 }
 
 Result<DraftCheckpoint> open_draft_checkpoint(const std::string& path) {
@@ -137,12 +167,13 @@ Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> 
     }
     return unsupported(fmt::format("{}: not a drafter: its architecture is {}", in.path(), in_quotes(name)));
   }
-  const auto read = in.format() == Checkpoint::Format::kGguf         ? read_gguf_draft
-                    : in.config().contains("speculators_model_type") ? read_speculators_draft
-                                                                     : read_deepspec_draft;
+  const auto read = in.format() == Checkpoint::Format::kGguf ? read_gguf_draft
+                    : is_speculators(in.config())            ? read_speculators_draft
+                                                             : read_deepspec_draft;
   DSPARK_ASSIGN_OR_RETURN(DraftDescription draft, read(in));
   DSPARK_RETURN_IF_ERROR(bind_tensors(draft, out));
   out.config = std::move(draft.config);
+  if (in.format() == Checkpoint::Format::kGguf) drop_zero_head(out);
   return out;
 }
 

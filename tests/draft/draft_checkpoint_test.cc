@@ -4,11 +4,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "draft_fixture.h"
 #include "support/test_paths.h"
 
 namespace dspark {
@@ -128,6 +129,64 @@ TEST(DraftCheckpoint, OpensTheReferenceDrafters) {
     EXPECT_EQ(c.target_layers, 7);
     EXPECT_EQ(draft->tensors.size(), known.n_tensors);
   }
+}
+
+DraftCheckpoint open_or_fail(const fs::path& path) {
+  auto draft = open_draft_checkpoint(path.string());
+  EXPECT_TRUE(draft.ok()) << draft.status().message();
+  return draft.ok() ? *std::move(draft) : DraftCheckpoint{};
+}
+
+/// The tensors of `a` but those in `left_out` are the tensors of `b`.
+void expect_same_tensors(const DraftCheckpoint& a, const DraftCheckpoint& b,
+                         const std::vector<std::string>& left_out) {
+  EXPECT_EQ(a.tensors.size(), b.tensors.size() + left_out.size());
+  for (const auto& [name, tensor] : a.tensors) {
+    const bool gone = std::find(left_out.begin(), left_out.end(), name) != left_out.end();
+    EXPECT_EQ(b.find(name) == nullptr, gone) << name;
+    if (gone) continue;
+    EXPECT_EQ(test::floats(a, name), test::floats(b, name)) << name;
+  }
+}
+
+TEST(DraftCheckpoint, GgufFilesHoldTheSameDrafters) {
+  const fs::path golden = test::golden_dir() / "draft";
+  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
+  struct Pair {
+    const char* gguf;
+    const char* folder;
+    std::vector<std::string> left_out;
+  };
+  const std::vector<Pair> pairs = {
+      {"qwen3_dspark_vanilla", "drafts/qwen3_dspark_vanilla", {"embed_tokens.weight", "lm_head.weight"}},
+      // No output.weight beside token_embd.weight: the head is the target's, not this embedding.
+      {"qwen3_dspark_vanilla_embd_without_output", "drafts/qwen3_dspark_vanilla", {"lm_head.weight"}},
+      {"llama_dspark_vanilla", "drafts/llama_dspark_vanilla", {"lm_head.weight"}},
+      // The all-zero Markov head is gone.
+      {"qwen3_dflash_zero_markov", "drafts/qwen3_dflash", {"embed_tokens.weight", "lm_head.weight"}},
+      {"qwen3_dspark_vanilla_v160", "speculators/qwen3_dspark_vanilla_v160", {}},
+  };
+  for (const Pair& pair : pairs) {
+    SCOPED_TRACE(pair.gguf);
+    const DraftCheckpoint gguf = open_or_fail(golden / "gguf" / (std::string(pair.gguf) + ".bf16.gguf"));
+    const DraftCheckpoint folder = open_or_fail(golden / pair.folder);
+    EXPECT_EQ(gguf.config.source, DraftSource::kLlamaCppGguf);
+    test::expect_same_drafter(folder.config, gguf.config);
+    expect_same_tensors(folder, gguf, pair.left_out);
+  }
+}
+
+TEST(DraftCheckpoint, ReadsSpeculators) {
+  const fs::path golden = test::golden_dir() / "draft";
+  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
+  const DraftCheckpoint draft = open_or_fail(golden / "speculators" / "qwen3_dspark_vanilla_v160");
+  EXPECT_EQ(draft.config.source, DraftSource::kSpeculators);
+  EXPECT_EQ(draft.config.taps, (std::vector<int32_t>{2, 4, 6}));
+  EXPECT_EQ(draft.config.target_name, "tiny-qwen3");
+  EXPECT_TRUE(draft.config.reduced_vocab());
+  EXPECT_EQ(draft.config.d2t.size(), 160u);
+  EXPECT_EQ(draft.config.n_drafts(), 7);
+  EXPECT_EQ(draft.tensors.size(), 41u);
 }
 
 }  // namespace
