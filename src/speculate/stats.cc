@@ -11,6 +11,14 @@ double ratio(int64_t part, int64_t whole, double otherwise) {
 
 }  // namespace
 
+RoundRecord make_round_record(int32_t drafted, int32_t verified, int32_t accepted, int32_t stop_draft) {
+  if (stop_draft >= 0 && stop_draft < accepted) {
+    const int32_t n = stop_draft + 1;
+    return {drafted, verified, n, n, n};
+  }
+  return {drafted, verified, verified, accepted, accepted + 1};
+}
+
 void SpeculationStats::add(const RoundRecord& round) {
   ++rounds;
   drafted += round.drafted;

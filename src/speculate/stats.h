@@ -21,6 +21,11 @@ struct RoundRecord {
   int32_t acceptance_length = 0;
 };
 
+/// The record of a round whose accept rule took `accepted` of `verified` drafts. stop_draft: the first
+/// accepted draft (from 0) with which the text ended, negative when none did; then the round ends there, the
+/// drafts behind it count neither as proposed nor as rejected, and no bonus or correction counts.
+RoundRecord make_round_record(int32_t drafted, int32_t verified, int32_t accepted, int32_t stop_draft = -1);
+
 /// Sums over rounds. drafted >= verified >= accepted; trimmed = drafted - verified is not a rejection.
 struct SpeculationStats {
   int64_t rounds = 0;

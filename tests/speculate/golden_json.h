@@ -18,10 +18,10 @@ inline nlohmann::json read_json(const std::filesystem::path& path) {
   return nlohmann::json::parse(file);
 }
 
-/// The fixture tests/data/sampling/NAME and, when present, golden_dir()/GOLDEN_PATH.
-inline std::vector<nlohmann::json> fixture_and_golden(const std::string& name,
-                                                      const std::string& golden_path) {
-  std::vector<nlohmann::json> found = {read_json(data_dir() / "sampling" / name)};
+/// The fixture tests/data/TOPIC/NAME and, when present, golden_dir()/GOLDEN_PATH.
+inline std::vector<nlohmann::json> fixture_and_golden(const std::string& name, const std::string& golden_path,
+                                                      const std::string& topic = "sampling") {
+  std::vector<nlohmann::json> found = {read_json(data_dir() / topic / name)};
   if (!golden_dir().empty()) found.push_back(read_json(golden_dir() / golden_path));
   return found;
 }

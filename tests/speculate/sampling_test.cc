@@ -63,9 +63,13 @@ TEST(Sampling, ReferenceCases) {
       counts.reset(c.value("prompt_ids", std::vector<int32_t>()));
       for (int32_t id : c.value("output_ids", std::vector<int32_t>())) counts.push(id);
       const std::vector<double> p = probabilities(logits, params, counts);
+      SamplerScratch scratch;
+      std::vector<float> row(logits.size());
+      target_probabilities(logits, params, &counts, scratch, row);
       std::vector<int32_t> kept;
       for (size_t v = 0; v < p.size(); ++v) {
         EXPECT_NEAR(p[v], c["expected"][v].get<double>(), tolerance) << "token " << v;
+        EXPECT_NEAR(static_cast<double>(row[v]), c["expected"][v].get<double>(), tolerance) << "token " << v;
         if (p[v] >= 1e-9) kept.push_back(static_cast<int32_t>(v));
       }
       EXPECT_EQ(kept, c["kept"].get<std::vector<int32_t>>());
@@ -137,6 +141,59 @@ TEST(Sampling, RowMassIsTheSumOfWeights) {
       EXPECT_NEAR(row_mass(logits, largest, temperature) / sum, 1.0, 1e-6) << n << " " << temperature;
     }
   }
+}
+
+TEST(Sampling, RowProbabilitiesAreTheSoftmax) {
+  std::mt19937 rng(9);
+  for (const size_t n : {1u, 31u, 256u, 257u, 50000u}) {
+    for (const float temperature : {0.001f, 0.3f, 1.0f, 20.0f}) {
+      std::normal_distribution<float> normal(-5.0f, 4.0f);
+      std::vector<float> logits(n);
+      for (float& l : logits) l = normal(rng);
+      const float largest = *std::max_element(logits.begin(), logits.end());
+      logits.push_back(-std::numeric_limits<float>::infinity());
+      logits.push_back(std::numeric_limits<float>::quiet_NaN());
+      double mass = 0.0, sum = 0.0;
+      for (float l : logits) mass += coupled_weight(l, largest, temperature);
+      std::vector<float> row(logits.size());
+      ASSERT_TRUE(row_probabilities(logits, temperature, row));
+      for (size_t v = 0; v < row.size(); ++v) {
+        const double want = coupled_weight(logits[v], largest, temperature) / mass;
+        sum += static_cast<double>(row[v]);
+        if (want * mass > std::exp(-20.0)) {
+          ASSERT_NEAR(static_cast<double>(row[v]) / want, 1.0, 2e-6);
+        } else {
+          ASSERT_NEAR(static_cast<double>(row[v]), want, 1e-12);
+        }
+      }
+      EXPECT_NEAR(sum, 1.0, 1e-6);
+      const std::vector<float> apart = row;
+      std::copy(logits.begin(), logits.end(), row.begin());
+      ASSERT_TRUE(row_probabilities(row, temperature, row));  // in place
+      EXPECT_EQ(row, apart);
+    }
+  }
+}
+
+TEST(Sampling, TargetProbabilitiesOfOddRows) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  SamplerScratch scratch;
+  std::vector<float> row(3);
+  const auto expect = [&](std::vector<float> logits, const SamplingParams& params, std::vector<float> want) {
+    target_probabilities(logits, params, nullptr, scratch, row);
+    EXPECT_EQ(row, want);
+  };
+  for (SamplingParams params : {SamplingParams(), SamplingParams{.top_k = 2}}) {
+    expect({-inf, -inf, -inf}, params, {1, 0, 0});  // as choose_token picks
+    expect({nan, nan, -inf}, params, {0, 0, 1});
+    expect({nan, -inf, 0.5f}, params, {0, 0, 1});
+    expect({0, inf, 0.5f}, params, {0, 1, 0});
+    expect({0, inf, inf}, params, {0, 0.5f, 0.5f});
+  }
+  expect({1, 4, 4}, {.temperature = 0.0f}, {0, 1, 0});
+  expect({1, 4, 4}, {.temperature = 0.0f, .logit_bias = {{0, 5.0f}}}, {1, 0, 0});
+  expect({1, 4, 4}, {.logit_bias = {{0, 3.0f}, {2, -inf}}}, {0.5f, 0.5f, 0});
 }
 
 TEST(Sampling, PenaltiesFollowPushAndPop) {
