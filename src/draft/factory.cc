@@ -1,8 +1,13 @@
 #include "draft/factory.h"
 
 #include <charconv>
+#include <filesystem>
 #include <string>
+#include <system_error>
+#include <utility>
 
+#include "draft/block_drafter.h"
+#include "draft/draft_checkpoint.h"
 #include "draft/ngram.h"
 
 namespace dspark {
@@ -14,18 +19,9 @@ bool parse_number(std::string_view text, int32_t& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-}  // namespace
-
-Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec,
-                                              [[maybe_unused]] const DrafterContext& context) {
-  if (spec.empty() || spec == "none") return std::unique_ptr<Drafter>();
-  const size_t colon = spec.find(':');
-  const std::string_view name = spec.substr(0, colon);
-  if (name != "ngram") {
-    return invalid_argument("drafter: want none, ngram, ngram:MAX or ngram:MIN-MAX, found '" +
-                            std::string(spec) + "'");
-  }
+Result<std::unique_ptr<Drafter>> make_ngram_drafter(std::string_view spec) {
   NgramOptions options;
+  const size_t colon = spec.find(':');
   if (colon != std::string_view::npos) {
     const std::string_view lengths = spec.substr(colon + 1);
     const size_t dash = lengths.find('-');
@@ -39,6 +35,52 @@ Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec,
   }
   DSPARK_RETURN_IF_ERROR(options.validate());
   return std::unique_ptr<Drafter>(std::make_unique<NgramDrafter>(options));
+}
+
+Result<std::unique_ptr<Drafter>> load_block_drafter(DraftCheckpoint draft, const DrafterContext& context) {
+  BlockDrafterOptions options;
+  options.max_sequences = context.max_sequences;
+  options.context_length = context.context_length;
+  options.cache_tokens = context.cache_tokens;
+  options.kv_dtype = context.kv_dtype;
+  options.float_activations = context.float_activations;
+  options.shortlist = context.shortlist;
+  DSPARK_ASSIGN_OR_RETURN(
+      std::unique_ptr<BlockDrafter> drafter,
+      BlockDrafter::create(std::move(draft), DraftTarget::of(*context.target), *context.pool, options));
+  return std::unique_ptr<Drafter>(std::move(drafter));
+}
+
+/// One loader per kind of drafter.
+Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
+                                                      const DrafterContext& context) {
+  if (context.target == nullptr || context.pool == nullptr) {
+    return invalid_argument(path + ": a learned drafter needs a target model");
+  }
+  DSPARK_ASSIGN_OR_RETURN(DraftCheckpoint draft, open_draft_checkpoint(path));
+  switch (draft.config.kind) {
+    case DraftKind::kDSpark:
+    case DraftKind::kDFlash:
+      return load_block_drafter(std::move(draft), context);
+    case DraftKind::kEagle3:
+    case DraftKind::kMtp:
+      break;
+  }
+  return unsupported(path + ": drafters of kind " + draft_kind_name(draft.config.kind) + " cannot be run");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context) {
+  if (spec.empty() || spec == "none") return std::unique_ptr<Drafter>();
+  if (spec.substr(0, spec.find(':')) == "ngram") return make_ngram_drafter(spec);
+  std::error_code error;
+  if (std::filesystem::exists(std::filesystem::path(spec), error)) {
+    return load_learned_drafter(std::string(spec), context);
+  }
+  return invalid_argument(
+      "drafter: want none, ngram, ngram:MAX, ngram:MIN-MAX or the path of a drafter, found '" +
+      std::string(spec) + "'");
 }
 
 }  // namespace dspark

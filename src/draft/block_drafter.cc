@@ -1,0 +1,335 @@
+// The block pass of a DSpark or DFlash drafter. Context rows are made in context_rows.cc.
+
+#include "draft/block_drafter.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "kernels/row_math.h"
+#include "kernels/rows.h"
+#include "tensor/quantize.h"
+
+namespace dspark {
+namespace {
+
+const float* bias_or_null(const std::vector<float>& bias) {
+  return bias.empty() ? nullptr : bias.data();
+}
+
+// Moves rows to the front; works in place because rows ascend.
+void gather_rows(float* to, const float* from, std::span<const int32_t> rows, int64_t dim) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memmove(to + static_cast<int64_t>(i) * dim, from + rows[i] * dim,
+                 static_cast<size_t>(dim) * sizeof(float));
+  }
+}
+
+Status check_options(const BlockDrafterOptions& options) {
+  if (options.max_sequences < 1 || options.context_length < 1 || options.cache_tokens < 0) {
+    return invalid_argument(fmt::format(
+        "drafter: want at least one sequence of at least one token, found {} of {} with {} tokens in all",
+        options.max_sequences, options.context_length, options.cache_tokens));
+  }
+  if (options.shortlist < 0) {
+    return invalid_argument(
+        fmt::format("drafter: want a shortlist of 0 or more tokens, found {}", options.shortlist));
+  }
+  return ok_status();
+}
+
+/// Pages for the context rows and, per sequence, for the rows of a block behind them.
+int64_t cache_pages(const BlockDrafterOptions& options, int32_t block_size) {
+  const int64_t longest = int64_t{options.context_length} + block_size;
+  const int64_t n = options.max_sequences;
+  const int64_t all_full = n * PageAllocator::pages_for(longest);
+  if (options.cache_tokens == 0) return all_full;
+  // A sequence wastes at most one page's end, its block needs pages_for(block_size) + 1.
+  const int64_t shared =
+      PageAllocator::pages_for(options.cache_tokens) + n * (PageAllocator::pages_for(block_size) + 2);
+  return std::min(all_full, shared);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BlockDrafter>> BlockDrafter::create(DraftCheckpoint draft, const DraftTarget& target,
+                                                           ThreadPool& pool,
+                                                           const BlockDrafterOptions& options) {
+  DSPARK_RETURN_IF_ERROR(check_options(options));
+  const DraftConfig& c = draft.config;
+  if (c.kind != DraftKind::kDSpark && c.kind != DraftKind::kDFlash) {
+    return unsupported(fmt::format("a {} drafter does not draft in blocks", draft_kind_name(c.kind)));
+  }
+  DSPARK_ASSIGN_OR_RETURN(BlockWeights weights,
+                          load_block_weights(draft, target, pool, options.float_activations));
+  const int64_t n_pages = cache_pages(options, c.block_size);
+  if (n_pages > INT32_MAX)
+    return invalid_argument("drafter: a cache for that many tokens has too many pages");
+  std::vector<KvLayerShape> shapes(static_cast<size_t>(c.n_layers), KvLayerShape{c.n_kv_heads, c.head_dim});
+  DSPARK_ASSIGN_OR_RETURN(KvPool cache,
+                          KvPool::create(options.kv_dtype, std::move(shapes), static_cast<int32_t>(n_pages)));
+  return std::unique_ptr<BlockDrafter>(
+      new BlockDrafter(std::move(draft), std::move(weights), std::move(cache), pool, options));
+}
+
+BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool cache, ThreadPool& pool,
+                           const BlockDrafterOptions& options)
+    : draft_(std::move(draft)),
+      weights_(std::move(weights)),
+      cache_(std::move(cache)),
+      pages_(cache_.n_pages),
+      pool_(pool),
+      context_length_(options.context_length),
+      slots_(static_cast<size_t>(options.max_sequences)),
+      decoder_(draft_.config, weights_, pool, options.shortlist) {
+  const DraftConfig& c = draft_.config;
+  for (Slot& slot : slots_) {
+    slot.pages.reserve(
+        static_cast<size_t>(PageAllocator::pages_for(int64_t{context_length_} + c.block_size)));
+  }
+  const TensorView& table = weights_.vocabulary.embedding;
+  mask_row_.resize(static_cast<size_t>(c.dim));
+  decode_row(table.dtype, table.data + static_cast<size_t>(c.mask_token_id) * table.row_bytes(),
+             mask_row_.data(), c.dim);
+  if (c.embedding_scale != 1.0f) scale_row(mask_row_.data(), c.dim, c.embedding_scale);
+}
+
+void BlockDrafter::release(int32_t slot) {
+  if (slot < 0 || slot >= static_cast<int32_t>(slots_.size())) return;
+  Slot& state = slots_[static_cast<size_t>(slot)];
+  pages_.shrink(state.pages, 0);
+  state.n_rows = 0;
+  state.is_lost = false;
+}
+
+Status BlockDrafter::set_calibration(std::span<const double> temperatures) {
+  if (!draft_.config.confidence) return Drafter::set_calibration(temperatures);
+  for (double t : temperatures) {
+    if (!std::isfinite(t) || t <= 0.0) {
+      return invalid_argument(fmt::format("calibration: want temperatures above 0, found {}", t));
+    }
+  }
+  decoder_.set_calibration(temperatures);
+  return ok_status();
+}
+
+bool BlockDrafter::set_trace(DraftTrace* trace) {
+  trace_ = trace;
+  return true;
+}
+
+Status BlockDrafter::propose(std::span<const DraftRequest> requests, DraftBlock& out) {
+  plan_round(requests, out);
+  if (round_.empty()) return ok_status();
+  if (!grow_buffers()) {
+    crop_blocks();
+    return out_of_memory("no memory for the drafter's pass");
+  }
+  embed();
+  const DraftConfig& c = draft_.config;
+  for (int32_t layer_idx = 0; layer_idx < c.n_layers; ++layer_idx) {
+    attend(layer_idx);
+    const bool last = layer_idx + 1 == c.n_layers;
+    if (last) drop_unasked_rows();
+    const auto n_rows = static_cast<int64_t>(last ? asked_rows_.size() : positions_.size());
+    finish_layer(layer_idx, n_rows);
+    if (trace_ != nullptr) record_layer(layer_idx, n_rows);
+  }
+  crop_blocks();
+  head();
+  HeadPass pass{round_, hidden_.data(), logits_.data(), {}, trace_ != nullptr};
+  if (trace_ != nullptr) pass.forced = trace_->forced_tokens;
+  const Status drafted = decoder_.run(pass, out);
+  if (trace_ == nullptr || !drafted.ok()) return drafted;
+  const auto n_logits = asked_rows_.size() * static_cast<size_t>(c.draft_vocab_size);
+  trace_->step_logits.assign(logits_.data(), logits_.data() + n_logits);
+  trace_->confidence_logits.clear();
+  for (const HeadRequest& head : round_) {
+    const auto first = out.confidence_logits.begin() + static_cast<std::ptrdiff_t>(head.out_row) * out.stride;
+    if (c.confidence)
+      trace_->confidence_logits.insert(trace_->confidence_logits.end(), first, first + head.n_drafts);
+  }
+  return drafted;
+}
+
+/// Decides which requests draft and lays their blocks out.
+void BlockDrafter::plan_round(std::span<const DraftRequest> requests, const DraftBlock& out) {
+  const DraftConfig& c = draft_.config;
+  round_.clear();
+  runs_.clear();
+  positions_.clear();
+  asked_rows_.clear();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const DraftRequest& request = requests[i];
+    if (request.slot < 0 || request.slot >= static_cast<int32_t>(slots_.size())) continue;
+    Slot& slot = slots_[static_cast<size_t>(request.slot)];
+    const int32_t n_drafts = std::min({request.max_tokens, c.n_drafts(), out.stride});
+    if (slot.is_lost || slot.n_rows != request.position || slot.n_rows == 0 || n_drafts < 1) continue;
+    if (request.position >= context_length_ || request.anchor < 0 || request.anchor >= c.vocab_size) continue;
+    if (!pages_.grow(slot.pages, int64_t{request.position} + c.block_size)) continue;
+    const auto row_begin = static_cast<int32_t>(positions_.size());
+    round_.push_back({&request, i, static_cast<int64_t>(asked_rows_.size()), n_drafts});
+    runs_.push_back({row_begin, c.block_size, request.position, slot.pages});
+    for (int32_t j = 0; j < c.block_size; ++j) positions_.push_back(request.position + j);
+    const int32_t first_slot = c.anchor_predicts ? 0 : 1;
+    for (int32_t j = 0; j < n_drafts; ++j) asked_rows_.push_back(row_begin + first_slot + j);
+  }
+}
+
+/// Rows of a block never outlive their pass.
+void BlockDrafter::crop_blocks() {
+  for (const HeadRequest& head : round_) {
+    pages_.shrink(slots_[static_cast<size_t>(head.request->slot)].pages, head.request->position);
+  }
+}
+
+bool BlockDrafter::grow_buffers() {
+  const DraftConfig& c = draft_.config;
+  const auto n = static_cast<int64_t>(positions_.size());
+  const auto n_asked = static_cast<int64_t>(asked_rows_.size());
+  return residual_.grow(n * c.dim) && branch_.grow(n * c.dim) && q_.grow(n * q_dim()) &&
+         k_.grow(n * kv_dim()) && v_.grow(n * kv_dim()) && attended_.grow(n * q_dim()) &&
+         gate_.grow(n * c.ffn_dim) && up_.grow(n * c.ffn_dim) && hidden_.grow(n_asked * c.dim) &&
+         logits_.grow(n_asked * c.draft_vocab_size);
+}
+
+void BlockDrafter::embed() {
+  const DraftConfig& c = draft_.config;
+  const TensorView& table = weights_.vocabulary.embedding;
+  for (size_t r = 0; r < round_.size(); ++r) {
+    float* row = residual_.data() + static_cast<int64_t>(r) * c.block_size * c.dim;
+    const auto anchor = static_cast<size_t>(round_[r].request->anchor);
+    decode_row(table.dtype, table.data + anchor * table.row_bytes(), row, c.dim);
+    if (c.embedding_scale != 1.0f) scale_row(row, c.dim, c.embedding_scale);
+    for (int32_t j = 1; j < c.block_size; ++j)
+      std::copy(mask_row_.begin(), mask_row_.end(), row + int64_t{j} * c.dim);
+  }
+}
+
+void BlockDrafter::norm_keys(const DraftLayerWeights& w, float* k, float* v, int64_t n_rows) {
+  const DraftConfig& c = draft_.config;
+  if (c.k_eq_v) std::memcpy(v, k, static_cast<size_t>(n_rows * kv_dim()) * sizeof(float));
+  if (c.backbone == DraftBackbone::kGemma4) {
+    rms_norm_heads(pool_, v, kv_dim(), nullptr, c.norm_eps, n_rows, c.n_kv_heads, c.head_dim);
+  }
+  if (!c.qk_norm) return;
+  rms_norm_heads(pool_, k, kv_dim(), w.k_norm.data(), c.norm_eps, n_rows, c.n_kv_heads, c.head_dim);
+}
+
+void BlockDrafter::attend(int32_t layer_idx) {
+  const DraftConfig& c = draft_.config;
+  const DraftLayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
+  const auto n_rows = static_cast<int64_t>(positions_.size());
+  norm(branch_.data(), residual_.data(), w.attn_norm, n_rows);
+  const MatmulJob jobs[] = {
+      {&w.q, q_.data(), q_dim(), bias_or_null(w.q_bias)},
+      {&w.k, k_.data(), kv_dim(), bias_or_null(w.k_bias)},
+      {&w.v, v_.data(), kv_dim(), bias_or_null(w.v_bias)},
+  };
+  multiply(branch_.data(), c.dim, n_rows, std::span(jobs).first(c.k_eq_v ? 2 : 3));
+  norm_keys(w, k_.data(), v_.data(), n_rows);
+  if (c.qk_norm) {
+    rms_norm_heads(pool_, q_.data(), q_dim(), w.q_norm.data(), c.norm_eps, n_rows, c.n_heads, c.head_dim);
+  }
+  apply_rope(pool_, q_.data(), q_dim(), c.rope, positions_, c.n_heads, c.head_dim);
+  apply_rope(pool_, k_.data(), kv_dim(), c.rope, positions_, c.n_kv_heads, c.head_dim);
+  kv_write(pool_, cache_, layer_idx, runs_, k_.data(), v_.data(), kv_dim(), kv_dim());
+  attend_rows(layer_idx);
+}
+
+void BlockDrafter::attend_rows(int32_t layer_idx) {
+  const DraftConfig& c = draft_.config;
+  AttentionArgs args;
+  args.q = q_.data();
+  args.q_stride = q_dim();
+  args.out = attended_.data();
+  args.out_stride = q_dim();
+  args.n_heads = c.n_heads;
+  args.scale = c.attention_scale;
+  args.window = c.window;
+  args.whole_run = !c.causal;
+  if (c.causal && c.window > 0) return attend_causal_window(layer_idx, args);
+  attention(pool_, cache_, layer_idx, runs_, args, scratch_);
+}
+
+/// Slot j sees `window` positions before the anchor and slots 0 .. j: its own window is that much longer.
+void BlockDrafter::attend_causal_window(int32_t layer_idx, AttentionArgs args) {
+  for (int32_t j = 0; j < draft_.config.block_size; ++j) {
+    row_runs_.clear();
+    for (const KvRun& run : runs_) row_runs_.push_back({run.row_begin + j, 1, run.pos_begin + j, run.pages});
+    args.window = draft_.config.window + j + 1;
+    attention(pool_, cache_, layer_idx, row_runs_, args, scratch_);
+  }
+}
+
+/// Behind the last attention a slot that nobody asked for reaches nothing.
+void BlockDrafter::drop_unasked_rows() {
+  if (asked_rows_.size() == positions_.size()) return;
+  gather_rows(attended_.data(), attended_.data(), asked_rows_, q_dim());
+  gather_rows(residual_.data(), residual_.data(), asked_rows_, draft_.config.dim);
+}
+
+void BlockDrafter::finish_layer(int32_t layer_idx, int64_t n_rows) {
+  const DraftConfig& c = draft_.config;
+  const DraftLayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
+  const auto add_branch = [&](const std::vector<float>& post_norm) {
+    if (!post_norm.empty()) norm(branch_.data(), branch_.data(), post_norm, n_rows);
+    add_rows(pool_, residual_.data(), branch_.data(), n_rows, c.dim);
+  };
+  const MatmulJob attention_out = {&w.o, branch_.data(), c.dim, bias_or_null(w.o_bias)};
+  multiply(attended_.data(), q_dim(), n_rows, {&attention_out, 1});
+  add_branch(w.attn_post_norm);
+  norm(branch_.data(), residual_.data(), w.ffn_norm, n_rows);
+  const MatmulJob in[] = {{&w.gate, gate_.data(), c.ffn_dim, nullptr},
+                          {&w.up, up_.data(), c.ffn_dim, nullptr}};
+  multiply(branch_.data(), c.dim, n_rows, in);
+  gated_activation(pool_, gate_.data(), gate_.data(), up_.data(), n_rows, c.ffn_dim, c.activation);
+  const MatmulJob down = {&w.down, branch_.data(), c.dim, nullptr};
+  multiply(gate_.data(), c.ffn_dim, n_rows, {&down, 1});
+  add_branch(w.ffn_post_norm);
+  if (w.layer_scalar != 1.0f) scale_row(residual_.data(), n_rows * c.dim, w.layer_scalar);
+}
+
+void BlockDrafter::head() {
+  const DraftConfig& c = draft_.config;
+  const auto n_rows = static_cast<int64_t>(asked_rows_.size());
+  norm(hidden_.data(), residual_.data(), weights_.final_norm, n_rows);
+  const MatmulJob job = {&weights_.vocabulary.head(), logits_.data(), c.draft_vocab_size, nullptr};
+  multiply(hidden_.data(), c.dim, n_rows, {&job, 1});
+  if (c.final_softcap > 0.0f)
+    softcap_rows(pool_, logits_.data(), n_rows, c.draft_vocab_size, c.final_softcap);
+  if (trace_ == nullptr) return;
+  trace_->n_slots = static_cast<int32_t>(n_rows);
+  trace_->hidden.assign(hidden_.data(), hidden_.data() + n_rows * c.dim);
+  trace_->base_logits.assign(logits_.data(), logits_.data() + n_rows * c.draft_vocab_size);
+}
+
+void BlockDrafter::record_layer(int32_t layer_idx, int64_t n_rows) {
+  const auto dim = static_cast<size_t>(draft_.config.dim);
+  const size_t n = positions_.size() * dim;
+  if (layer_idx == 0) trace_->layer_out.assign(n * static_cast<size_t>(draft_.config.n_layers), 0.0f);
+  float* out = trace_->layer_out.data() + static_cast<size_t>(layer_idx) * n;
+  const bool all = n_rows == static_cast<int64_t>(positions_.size());
+  for (size_t i = 0; i < static_cast<size_t>(n_rows); ++i) {
+    const size_t row = all ? i : static_cast<size_t>(asked_rows_[i]);
+    std::copy_n(residual_.data() + i * dim, dim, out + row * dim);
+  }
+}
+
+void BlockDrafter::norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows) {
+  const DraftConfig& c = draft_.config;
+  rms_norm(pool_, y, c.dim, x, c.dim, weight.data(), c.norm_eps, n_rows, c.dim);
+}
+
+/// All jobs share one set of activation blocks, made only if some weight needs them.
+void BlockDrafter::multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs) {
+  bool quantize = false;
+  for (const MatmulJob& job : jobs) quantize = quantize || uses_int8_activations(job.w->kind);
+  activations_.assign(pool_, x, n_rows, n_in, n_in, quantize);
+  matmul(pool_, jobs, activations_);
+}
+
+}  // namespace dspark

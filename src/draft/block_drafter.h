@@ -1,0 +1,130 @@
+#pragma once
+// DSpark and DFlash: a drafter that reads the target's residual streams and proposes a whole block per pass
+// (arXiv 2607.05147; DeepSpec). docs/drafters.md tells how a round computes.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "draft/draft_checkpoint.h"
+#include "draft/draft_trace.h"
+#include "draft/draft_weights.h"
+#include "draft/drafter.h"
+#include "draft/float_buffer.h"
+#include "draft/sequential_head.h"
+#include "kernels/attention.h"
+#include "kernels/kv_cache.h"
+#include "kernels/kv_pages.h"
+#include "kernels/matmul.h"
+
+namespace dspark {
+
+struct BlockDrafterOptions {
+  int32_t max_sequences = 1;
+  int32_t context_length = 4096;  // most tokens of one sequence
+  int64_t cache_tokens = 0;       // most tokens of all sequences; 0: every sequence may be full
+  KvDType kv_dtype = KvDType::kBF16;
+  bool float_activations = false;  // exact fp32 path, for tests
+  int32_t shortlist = 0;           // see SequentialDecoder
+};
+
+/// Drafter over a learned backbone. Its cache holds, per layer, keys and values of rows computed from the
+/// target's features; rows of a block exist during the pass that needs them and are dropped behind it.
+class BlockDrafter final : public Drafter {
+ public:
+  /// requires: draft.config.kind is kDSpark or kDFlash; the target's weights and `pool` outlive the drafter.
+  /// errors: a drafter for another target (field, expected and found), tensors that cannot be packed,
+  /// invalid_argument (options), out_of_memory.
+  static Result<std::unique_ptr<BlockDrafter>> create(DraftCheckpoint draft, const DraftTarget& target,
+                                                      ThreadPool& pool, const BlockDrafterOptions& options);
+
+  std::string_view name() const override { return draft_kind_name(draft_.config.kind); }
+  int32_t max_block() const override { return draft_.config.n_drafts(); }
+  std::span<const int32_t> tap_layers() const override { return draft_.config.taps; }
+  /// A request whose context rows are not complete gets no drafts (features that never came, or more tokens
+  /// than the cache was made for). errors: out_of_memory.
+  Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override;
+  void commit(std::span<const CommitEvent> events) override;
+  void release(int32_t slot) override;
+  Status set_calibration(std::span<const double> temperatures) override;
+  bool set_trace(DraftTrace* trace) override;
+  size_t memory_bytes() const override { return weights_.packed_bytes + cache_.data.size(); }
+
+  const DraftConfig& config() const { return draft_.config; }
+  const BlockWeights& weights() const { return weights_; }
+  /// The cache and the pages that hold a sequence's context rows; for tests.
+  const KvPool& cache() const { return cache_; }
+  std::span<const int32_t> pages(int32_t slot) const { return slots_[static_cast<size_t>(slot)].pages; }
+  int32_t context_rows(int32_t slot) const { return slots_[static_cast<size_t>(slot)].n_rows; }
+  const PageAllocator& allocator() const { return pages_; }
+
+ private:
+  struct Slot {
+    std::vector<int32_t> pages;
+    int32_t n_rows = 0;    // context rows in the cache, positions 0 .. n_rows - 1
+    bool is_lost = false;  // rows are missing: no drafts until release()
+  };
+
+  BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool cache, ThreadPool& pool,
+               const BlockDrafterOptions& options);
+
+  // Context rows (context_rows.cc).
+  void take_features(const CommitEvent& event, int32_t first, int32_t n);
+  bool make_room(Slot& slot, const CommitEvent& event);
+  void flush_features();
+  void project_context(int32_t first_layer, int32_t n_layers);
+
+  // The block pass.
+  void plan_round(std::span<const DraftRequest> requests, const DraftBlock& out);
+  bool grow_buffers();
+  void embed();
+  void attend(int32_t layer_idx);
+  void attend_rows(int32_t layer_idx);
+  void attend_causal_window(int32_t layer_idx, AttentionArgs args);
+  void finish_layer(int32_t layer_idx, int64_t n_rows);
+  void drop_unasked_rows();
+  void head();
+  void record_layer(int32_t layer_idx, int64_t n_rows);
+  void crop_blocks();
+
+  void norm_keys(const DraftLayerWeights& w, float* k, float* v, int64_t n_rows);
+  void norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows);
+  void multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs);
+  int64_t q_dim() const { return int64_t{draft_.config.n_heads} * draft_.config.head_dim; }
+  int64_t kv_dim() const { return int64_t{draft_.config.n_kv_heads} * draft_.config.head_dim; }
+
+  DraftCheckpoint draft_;
+  BlockWeights weights_;
+  KvPool cache_;
+  PageAllocator pages_;
+  ThreadPool& pool_;
+  int32_t context_length_;
+  std::vector<Slot> slots_;
+  std::vector<float> mask_row_;  // (dim) embedding of the mask token, scaled
+  SequentialDecoder decoder_;
+  DraftTrace* trace_ = nullptr;
+
+  // commit(): rows waiting for one pass.
+  int64_t n_waiting_ = 0;
+  std::vector<KvRun> context_runs_;
+  std::vector<int32_t> context_positions_;
+  FloatBuffer features_;               // (rows, taps * dim)
+  FloatBuffer context_;                // (rows, dim)
+  FloatBuffer context_k_, context_v_;  // (layers of a group, rows, kv_dim)
+
+  // propose(): row r * block_size + j is slot j of the r-th request that can draft.
+  std::vector<HeadRequest> round_;
+  std::vector<KvRun> runs_;
+  std::vector<KvRun> row_runs_;  // one row of every run
+  std::vector<int32_t> positions_;
+  std::vector<int32_t> asked_rows_;  // rows that predict a draft somebody asked for, ascending
+  FloatBuffer residual_, branch_, q_, k_, v_, attended_, gate_, up_, hidden_, logits_;
+  Activations activations_;
+  AttentionScratch scratch_;
+};
+
+}  // namespace dspark

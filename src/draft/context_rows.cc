@@ -1,0 +1,115 @@
+// Context rows of a block drafter: from the target's features to keys and values of every draft layer, once
+// per token.
+
+#include <algorithm>
+#include <cstring>
+
+#include "draft/block_drafter.h"
+#include "kernels/rows.h"
+
+namespace dspark {
+namespace {
+
+constexpr int64_t kContextRows = 256;  // rows of one pass: a long prompt comes in pieces
+constexpr int32_t kGroupLayers = 4;    // layers projected in one parallel phase (two products each)
+
+}  // namespace
+
+void BlockDrafter::commit(std::span<const CommitEvent> events) {
+  if (trace_ != nullptr) trace_->context_rows.clear();
+  const auto n_taps = static_cast<int64_t>(draft_.config.taps.size());
+  const int64_t dim = draft_.config.dim;
+  int64_t n_all = 0;
+  for (const CommitEvent& event : events) n_all += event.n_features;
+  const int64_t n_rows = std::min(n_all, kContextRows);
+  const int64_t n_keys = std::min(draft_.config.n_layers, kGroupLayers) * n_rows * kv_dim();
+  const bool has_memory = features_.grow(n_rows * n_taps * dim) && context_.grow(n_rows * dim) &&
+                          context_k_.grow(n_keys) && context_v_.grow(n_keys);
+  for (const CommitEvent& event : events) {
+    if (event.slot < 0 || event.slot >= static_cast<int32_t>(slots_.size()) || event.n_features <= 0)
+      continue;
+    Slot& slot = slots_[static_cast<size_t>(event.slot)];
+    if (!has_memory || !make_room(slot, event)) {
+      slot.is_lost = true;
+      continue;
+    }
+    for (int32_t done = 0; done < event.n_features;) {
+      const auto n =
+          static_cast<int32_t>(std::min<int64_t>(event.n_features - done, kContextRows - n_waiting_));
+      take_features(event, done, n);
+      done += n;
+      if (n_waiting_ == kContextRows) flush_features();
+    }
+    slot.n_rows = event.feature_position + event.n_features;
+  }
+  flush_features();
+}
+
+/// Pages for the rows of an event. returns: false when rows before them are missing or there is no room.
+bool BlockDrafter::make_room(Slot& slot, const CommitEvent& event) {
+  if (slot.is_lost || event.features == nullptr || event.dim != draft_.config.dim) return false;
+  const int64_t n_after = int64_t{event.feature_position} + event.n_features;
+  if (event.feature_position < 0 || event.feature_position > slot.n_rows || n_after > context_length_)
+    return false;
+  return pages_.grow(slot.pages, n_after);
+}
+
+/// Rows [first, first + n) of an event join the pass: the streams of all taps side by side.
+void BlockDrafter::take_features(const CommitEvent& event, int32_t first, int32_t n) {
+  const auto n_taps = static_cast<int64_t>(draft_.config.taps.size());
+  const int64_t dim = draft_.config.dim;
+  const int32_t position = event.feature_position + first;
+  context_runs_.push_back(
+      {static_cast<int32_t>(n_waiting_), n, position, slots_[static_cast<size_t>(event.slot)].pages});
+  for (int32_t i = 0; i < n; ++i) {
+    float* to = features_.data() + (n_waiting_ + i) * n_taps * dim;
+    for (int64_t tap = 0; tap < n_taps; ++tap) {
+      std::memcpy(to + tap * dim, event.features + tap * event.tap_stride + (first + i) * dim,
+                  static_cast<size_t>(dim) * sizeof(float));
+    }
+    context_positions_.push_back(position + i);
+  }
+  n_waiting_ += n;
+}
+
+void BlockDrafter::flush_features() {
+  if (n_waiting_ == 0) return;
+  const DraftConfig& c = draft_.config;
+  const MatmulJob fc = {&weights_.fc, context_.data(), c.dim, nullptr};
+  multiply(features_.data(), weights_.fc.n_in, n_waiting_, {&fc, 1});
+  norm(context_.data(), context_.data(), weights_.hidden_norm, n_waiting_);
+  if (trace_ != nullptr) {
+    trace_->context_rows.insert(trace_->context_rows.end(), context_.data(),
+                                context_.data() + n_waiting_ * c.dim);
+  }
+  for (int32_t layer = 0; layer < c.n_layers; layer += kGroupLayers) {
+    project_context(layer, std::min(kGroupLayers, c.n_layers - layer));
+  }
+  n_waiting_ = 0;
+  context_runs_.clear();
+  context_positions_.clear();
+}
+
+/// Keys and values of the same rows for several layers: they all read the same input.
+void BlockDrafter::project_context(int32_t first_layer, int32_t n_layers) {
+  const DraftConfig& c = draft_.config;
+  const int64_t n_floats = n_waiting_ * kv_dim();
+  MatmulJob jobs[2 * kGroupLayers];
+  size_t n_jobs = 0;
+  for (int32_t i = 0; i < n_layers; ++i) {
+    const DraftLayerWeights& w = weights_.layers[static_cast<size_t>(first_layer + i)];
+    const auto bias = [](const std::vector<float>& b) { return b.empty() ? nullptr : b.data(); };
+    jobs[n_jobs++] = {&w.k, context_k_.data() + i * n_floats, kv_dim(), bias(w.k_bias)};
+    if (!c.k_eq_v) jobs[n_jobs++] = {&w.v, context_v_.data() + i * n_floats, kv_dim(), bias(w.v_bias)};
+  }
+  multiply(context_.data(), c.dim, n_waiting_, std::span(jobs).first(n_jobs));
+  for (int32_t i = 0; i < n_layers; ++i) {
+    float* k = context_k_.data() + i * n_floats;
+    float* v = context_v_.data() + i * n_floats;
+    norm_keys(weights_.layers[static_cast<size_t>(first_layer + i)], k, v, n_waiting_);
+    apply_rope(pool_, k, kv_dim(), c.rope, context_positions_, c.n_kv_heads, c.head_dim);
+    kv_write(pool_, cache_, first_layer + i, context_runs_, k, v, kv_dim(), kv_dim());
+  }
+}
+
+}  // namespace dspark

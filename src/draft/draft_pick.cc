@@ -1,0 +1,107 @@
+#include "draft/draft_pick.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/row_math.h"
+#include "speculate/coupled.h"
+
+namespace dspark {
+namespace {
+
+int32_t id_of(const PickRow& row, size_t column) {
+  return row.vocab_ids.empty() ? static_cast<int32_t>(column) : row.vocab_ids[column];
+}
+
+/// The maxima of the row's chunks, computed now if nobody has.
+std::span<const float> chunk_maxima(const PickRow& row, PickScratch& scratch) {
+  if (!row.chunk_max.empty()) return row.chunk_max;
+  const auto n = static_cast<int64_t>(row.logits.size());
+  scratch.chunk_max.clear();
+  for (int64_t begin = 0; begin < n; begin += kPickChunk) {
+    scratch.chunk_max.push_back(max_row(row.logits.data() + begin, std::min(kPickChunk, n - begin)));
+  }
+  return scratch.chunk_max;
+}
+
+std::span<const float> chunk_of(const PickRow& row, size_t chunk_idx) {
+  const size_t begin = chunk_idx * static_cast<size_t>(kPickChunk);
+  return row.logits.subspan(begin, std::min(static_cast<size_t>(kPickChunk), row.logits.size() - begin));
+}
+
+/// Lists every token whose logit is at least `lowest`, ids ascending.
+void gather(const PickRow& row, std::span<const float> maxima, float lowest, PickScratch& scratch) {
+  scratch.ids.clear();
+  scratch.logits.clear();
+  for (size_t i = 0; i < maxima.size(); ++i) {
+    if (!(maxima[i] >= lowest)) continue;
+    const std::span<const float> chunk = chunk_of(row, i);
+    for (size_t j = 0; j < chunk.size(); ++j) {
+      if (!(chunk[j] >= lowest)) continue;
+      scratch.ids.push_back(id_of(row, i * static_cast<size_t>(kPickChunk) + j));
+      scratch.logits.push_back(chunk[j]);
+    }
+  }
+}
+
+}  // namespace
+
+void PickScratch::reserve(int64_t n_columns) {
+  const auto n = static_cast<size_t>(n_columns);
+  chunk_max.reserve(n / static_cast<size_t>(kPickChunk) + 1);
+  ids.reserve(n);
+  logits.reserve(n);
+}
+
+int32_t pick_greedy(const PickRow& row, PickScratch& scratch) {
+  const std::span<const float> maxima = chunk_maxima(row, scratch);
+  const size_t best = static_cast<size_t>(argmax(maxima));
+  const std::span<const float> chunk = chunk_of(row, best);
+  return id_of(row, best * static_cast<size_t>(kPickChunk) + static_cast<size_t>(argmax(chunk)));
+}
+
+int32_t pick_coupled(const PickRow& row, const SamplingParams& params, uint64_t position,
+                     PickScratch& scratch) {
+  if (params.has_filters()) {
+    filter_candidates(row.logits, params, scratch.sampler);
+    for (Candidate& c : scratch.sampler.candidates) c.id = id_of(row, static_cast<size_t>(c.id));
+    const int32_t pick = coupled_pick(scratch.sampler.candidates, params.seed, position);
+    return pick >= 0 ? pick : pick_greedy(row, scratch);
+  }
+  const std::span<const float> maxima = chunk_maxima(row, scratch);
+  const float largest = maxima[static_cast<size_t>(argmax(maxima))];
+  if (!std::isfinite(largest)) return pick_greedy(row, scratch);
+  const auto reach = static_cast<float>(std::log(kNegligibleWeight)) * params.temperature;
+  gather(row, maxima, largest + reach, scratch);
+  return coupled_pick_listed(scratch.ids, scratch.logits, params.temperature, params.seed, position);
+}
+
+int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u, std::span<float> probs,
+                     PickScratch& scratch) {
+  const auto n = static_cast<int64_t>(row.logits.size());
+  const std::span<const float> maxima = chunk_maxima(row, scratch);
+  const auto best = static_cast<size_t>(argmax(maxima));
+  if (!std::isfinite(maxima[best])) {  // nothing to normalise: certain of whatever greedy picks
+    const std::span<const float> chunk = chunk_of(row, best);
+    const size_t column = best * static_cast<size_t>(kPickChunk) + static_cast<size_t>(argmax(chunk));
+    std::fill(probs.begin(), probs.end(), 0.0f);
+    probs[column] = 1.0f;
+    return id_of(row, column);
+  }
+  if (params.has_filters()) {
+    filter_candidates(row.logits, params, scratch.sampler);
+    double sum = 0.0;
+    for (const Candidate& c : scratch.sampler.candidates) sum += c.weight;
+    std::fill(probs.begin(), probs.end(), 0.0f);
+    for (const Candidate& c : scratch.sampler.candidates) {
+      probs[static_cast<size_t>(c.id)] = static_cast<float>(c.weight / sum);
+    }
+  } else {
+    std::copy(row.logits.begin(), row.logits.end(), probs.begin());
+    if (params.temperature != 1.0f) scale_row(probs.data(), n, 1.0f / params.temperature);
+    softmax_row(probs.data(), n);
+  }
+  return id_of(row, static_cast<size_t>(draw_index(probs, u, scratch.draw)));
+}
+
+}  // namespace dspark

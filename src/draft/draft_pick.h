@@ -1,0 +1,51 @@
+#pragma once
+// From one row of a drafter's logits to one token of the target's vocabulary.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "speculate/draw.h"
+#include "speculate/logits_processor.h"
+#include "speculate/sampling_params.h"
+
+namespace dspark {
+
+/// Columns of a row that share one known maximum.
+inline constexpr int64_t kPickChunk = 256;
+
+/// Logits of one draft over the draft vocabulary (or a shortlist of it).
+struct PickRow {
+  std::span<const float> logits;       // (columns)
+  std::span<const float> chunk_max;    // (columns / kPickChunk, rounded up); empty: not known yet
+  std::span<const int32_t> vocab_ids;  // column -> target id, ascending; empty: the same
+};
+
+/// Buffers reused from call to call; one per thread.
+struct PickScratch {
+  std::vector<float> chunk_max;
+  std::vector<int32_t> ids;
+  std::vector<float> logits;
+  SamplerScratch sampler;
+  DrawScratch draw;
+
+  /// Room for rows of that many columns, so that picks allocate nothing.
+  void reserve(int64_t n_columns);
+};
+
+/// The token with the largest logit, the lowest id on ties.
+int32_t pick_greedy(const PickRow& row, PickScratch& scratch);
+
+/// The pick that the target's noise makes at absolute index `position` from this distribution after
+/// temperature and filters. Tokens whose weight is below kNegligibleWeight of the largest are not looked at:
+/// any draft distribution is as lossless as any other. requires: !params.greedy().
+int32_t pick_coupled(const PickRow& row, const SamplingParams& params, uint64_t position,
+                     PickScratch& scratch);
+inline constexpr double kNegligibleWeight = 1e-7;
+
+/// Fills `probs` (columns) with the fp32 softmax after temperature and filters and draws from exactly these
+/// numbers; u in [0, 1). requires: !params.greedy().
+int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u, std::span<float> probs,
+                     PickScratch& scratch);
+
+}  // namespace dspark
