@@ -24,10 +24,17 @@ namespace dspark {
 
 /// How to load and run a model.
 struct GeneratorOptions {
-  int threads = 0;               // 0: physical cores
-  int context_length = 4096;     // most tokens of prompt plus text; more memory, not more time, when unused
-  std::string drafter = "none";  // "none", "ngram", "ngram:MAX", "ngram:MIN-MAX"
-  std::string policy = "off";    // "off", "fixed:K": verify up to K drafted tokens per step
+  int threads = 0;            // 0: physical cores
+  int context_length = 4096;  // most tokens of prompt plus text; more memory, not more time, when unused
+  /// Who proposes tokens: "none", "ngram", "ngram:MAX", "ngram:MIN-MAX", or the path of a learned drafter.
+  std::string drafter = "none";
+  /// Drafted tokens verified per step: "off", "fixed:K", "threshold:T" (up to the first confidence below T).
+  /// Empty: "off" without a drafter, "fixed:5" with ngram, the whole block of a learned drafter.
+  std::string policy = {};
+  /// "coupled": same seed, same text, with and without a drafter; "rejection" and "block" accept more when
+  /// sampling and keep the distribution of texts only. Greedy text never changes.
+  std::string accept_rule = "coupled";
+  std::string calibration = {};  // path of a file that 'dspark calibrate' wrote, for thresholds; empty: none
 };
 
 /// How to write one text. Defaults are neutral: the model's own distribution.
@@ -40,7 +47,7 @@ struct GenerationOptions {
   float repetition_penalty = 1.0f;
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
-  uint64_t seed = 0;                   // same seed, same text, with and without speculation
+  uint64_t seed = 0;                   // same seed, same text (see GeneratorOptions::accept_rule)
   std::vector<std::string> stop = {};  // end the text before the first of these
   bool ignore_eos = false;
   bool parse_special = false;  // the names of special tokens in the prompt stand for the tokens

@@ -78,7 +78,7 @@ class Chat {
   void answer(const std::string& message) {
     if (!session_.is_chat()) forget();  // a base model continues each text by itself
     turns_.push_back({"user", message});
-    AnswerPrinter printer(false, session_.flags().color);
+    AnswerPrinter printer(session_.printer_options());
     Result<GenerateResult> result = generate_answer(printer);
     printer.finish();
     interrupted_ = interrupt_.flag().exchange(false);

@@ -61,7 +61,7 @@ Result<GenerateResult> answer_once(Session& session, const std::string& prompt, 
 int run_once(Session& session, const std::string& prompt) {
   const bool json = session.flags().json;
   InterruptGuard interrupt;
-  AnswerPrinter printer(json, session.flags().color);
+  AnswerPrinter printer(session.printer_options());
   const Result<GenerateResult> result = answer_once(session, prompt, printer, interrupt);
   printer.finish();
   if (!result.ok()) return report_failure(result.status());
@@ -79,17 +79,19 @@ void print_setup(const Session& session) {
   std::fprintf(
       stderr,
       "%s: %s, %d layers, %.1f MB of weights, loaded in %.2f s; %s kernels, %d thread(s), context %d, "
-      "%s; drafter %s, policy %s\n",
+      "%s; drafter %s, policy %s, %s rule\n",
       loaded.path.c_str(), config.arch.c_str(), config.n_layers,
       static_cast<double>(loaded.model->weight_bytes()) * 1e-6, loaded.load_s, isa_name(active_isa()),
       loaded.pool->n_threads(), session.engine().context_length(),
-      session.is_chat() ? "chat template" : "no chat template", session.flags().drafter.c_str(),
-      session.policy().to_string().c_str());
+      session.is_chat() ? "chat template" : "no chat template", drafter_name(session.engine()).c_str(),
+      session.policy().to_string().c_str(),
+      std::string(accept_rule_name(session.engine().options().accept_rule)).c_str());
 }
 
 int run(const RunFlags& flags) {
   const bool chat = !flags.prompt && !flags.prompt_file && stdin_is_terminal();
   if (chat && flags.json) return report_usage("--json needs a prompt: -p, -f or standard input");
+  if (const Status status = check_run_flags(flags); !status.ok()) return report_failure(status);
   std::string prompt;
   if (!chat) {
     // Before the model is loaded: a wrong path should not take seconds to be noticed.

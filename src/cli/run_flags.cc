@@ -6,9 +6,6 @@
 namespace dspark::cli {
 namespace {
 
-// A draft costs little as long as the rows of a pass fit into the time of reading the weights once.
-constexpr int32_t kDefaultDrafts = 5;
-
 void add_prompt_flags(CLI::App& command, RunFlags& flags) {
   command.add_option("-p,--prompt", flags.prompt, "answer this prompt and end");
   command.add_option("-f,--file", flags.prompt_file, "the same with the text of a file");
@@ -44,13 +41,13 @@ void add_sampling_flags(CLI::App& command, RunFlags& flags) {
 }
 
 void add_output_flags(CLI::App& command, RunFlags& flags) {
-  command.add_option("-d,--drafter", flags.drafter, "who proposes tokens: none, or ngram (prompt lookup)")
-      ->capture_default_str();
-  command.add_option("--spec", flags.spec,
-                     "drafts checked per step: off, or fixed:K (default fixed:" +
-                         std::to_string(kDefaultDrafts) + " with a drafter)");
   command.add_flag("--json", flags.json, "print one JSON object instead of text");
-  command.add_flag("--color", flags.color, "show text that came from accepted drafts in green");
+  command.add_flag("--show-drafts", flags.show_drafts,
+                   "show which tokens were drafted, accepted, rejected and trimmed");
+  command.add_flag(
+      "--color{always}", flags.color,
+      "colours: always, never, or auto: only with --show-drafts on a terminal. With always, text "
+      "that came from accepted drafts is green");
   command.add_flag("-v,--verbose", flags.verbose, "say more on stderr");
 }
 
@@ -62,21 +59,16 @@ void add_run_flags(CLI::App& command, RunFlags& flags) {
   add_model_flags(command, flags.model);
   add_prompt_flags(command, flags);
   add_sampling_flags(command, flags);
+  add_spec_flags(command, flags.spec);
   add_output_flags(command, flags);
 }
 
-Result<VerifyPolicy> policy_from(const RunFlags& flags) {
-  if (flags.drafter != "none" && flags.drafter != "ngram") {
-    return invalid_argument("--drafter: expected none or ngram, found '" + flags.drafter + "'");
+Status check_run_flags(const RunFlags& flags) {
+  if (flags.color != "auto" && flags.color != "always" && flags.color != "never") {
+    return invalid_argument("--color: expected auto, always or never, found '" + flags.color + "'");
   }
-  const bool drafting = flags.drafter != "none";
-  if (flags.spec.empty()) return drafting ? VerifyPolicy::fixed(kDefaultDrafts) : VerifyPolicy::off();
-  Result<VerifyPolicy> policy = VerifyPolicy::parse(flags.spec);
-  if (!policy.ok()) return Status(policy.status().code(), "--spec: " + policy.status().message());
-  if (!drafting && policy->draft_tokens() > 0) {
-    return invalid_argument("--spec " + flags.spec + " needs a drafter: add -d ngram");
-  }
-  return policy;
+  if (flags.json && flags.show_drafts) return invalid_argument("--json and --show-drafts exclude each other");
+  return check_spec(flags.spec).status();
 }
 
 GenerateRequest request_from(const RunFlags& flags, uint64_t seed) {

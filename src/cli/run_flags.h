@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "cli/model_flags.h"
+#include "cli/spec_flags.h"
 #include "engine/request.h"
 
 namespace CLI {
@@ -36,18 +37,18 @@ struct RunFlags {
 
   bool ignore_eos = false;
   std::vector<std::string> stop;
-  std::string drafter = "none";
-  std::string spec;  // empty: default_policy() of the drafter
+  SpecFlags spec;
 
   bool json = false;
-  bool color = false;
+  bool show_drafts = false;
+  std::string color = "auto";  // "auto", "always", "never"
   bool verbose = false;
 };
 
 void add_run_flags(CLI::App& command, RunFlags& flags);
 
-/// The verify policy the flags ask for. errors: invalid_argument naming --drafter or --spec.
-Result<VerifyPolicy> policy_from(const RunFlags& flags);
+/// errors: invalid_argument naming the flag.
+Status check_run_flags(const RunFlags& flags);
 
 /// Everything of a request but the prompt. `seed` is the one to use (see RunFlags::seed).
 GenerateRequest request_from(const RunFlags& flags, uint64_t seed);

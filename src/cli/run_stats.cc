@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/spec_report.h"
+
 namespace dspark::cli {
 namespace {
 
@@ -22,7 +24,8 @@ std::string speculation_text(const Session& session, const GenerateStats& stats)
   if (session.policy().draft_tokens() == 0) return "speculation off";
   const SpeculationStats& spec = stats.speculation;
   return fmt::format("{} drafts {} ({} verified, {} accepted), {:.2f} tokens per step",
-                     session.flags().drafter, spec.drafted, spec.verified, spec.accepted, spec.accept_len());
+                     drafter_name(session.engine()), spec.drafted, spec.verified, spec.accepted,
+                     spec.accept_len());
 }
 
 Json timings_json(const Session& session, const GenerateStats& stats) {
@@ -38,19 +41,11 @@ Json timings_json(const Session& session, const GenerateStats& stats) {
 }
 
 Json speculation_json(const Session& session, const SpeculationStats& spec) {
-  Json by_position = Json::array();
-  for (int j = 0; j < kMaxDraftTokens && spec.accept_rate_at(j) >= 0; ++j) {
-    by_position.push_back(spec.accept_rate_at(j));
-  }
-  return {{"drafter", session.flags().drafter},
-          {"policy", session.policy().to_string()},
-          {"rounds", spec.rounds},
-          {"drafted", spec.drafted},
-          {"verified", spec.verified},
-          {"trimmed", spec.trimmed},
-          {"accepted", spec.accepted},
-          {"tokens_per_step", spec.accept_len()},
-          {"accept_rate_by_position", by_position}};
+  Json object = {{"drafter", drafter_name(session.engine())},
+                 {"policy", session.policy().to_string()},
+                 {"accept_rule", accept_rule_name(session.engine().options().accept_rule)}};
+  object.update(speculation_numbers(spec));
+  return object;
 }
 
 }  // namespace

@@ -1,10 +1,8 @@
 #include "cli/session.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
 
-#include "draft/factory.h"
-#include "text/chat_template.h"
+#include "cli/progress.h"
 #include "text/tokenizer.h"
 
 namespace dspark::cli {
@@ -13,8 +11,7 @@ namespace {
 // One sequence at a time: a pass never has more rows than a piece of a prompt.
 constexpr int32_t kPrefillRows = 512;
 
-EngineOptions engine_options(const RunFlags& flags, const ModelConfig& config, KvDType kv_dtype,
-                             const VerifyPolicy& policy) {
+EngineOptions engine_options(const RunFlags& flags, const ModelConfig& config, KvDType kv_dtype) {
   EngineOptions options;
   options.max_sequences = 1;
   const int32_t most = config.context_length;
@@ -22,7 +19,6 @@ EngineOptions engine_options(const RunFlags& flags, const ModelConfig& config, K
   options.kv_dtype = kv_dtype;
   options.prefill_rows = kPrefillRows;
   options.max_batch_rows = kPrefillRows + kMaxDraftTokens + 1;
-  options.policy = policy;
   return options;
 }
 
@@ -32,9 +28,8 @@ Result<Session> Session::open(const RunFlags& flags) {
   Session session;
   session.flags_ = flags;
   session.seed_ = choose_seed(flags);
-  DSPARK_ASSIGN_OR_RETURN(session.policy_, policy_from(flags));
+  DSPARK_RETURN_IF_ERROR(check_run_flags(flags));
   DSPARK_ASSIGN_OR_RETURN(const KvDType kv_dtype, parse_kv_type(flags.model.kv_type));
-  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(flags.drafter));
   DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(flags.model));
   if (loaded.tokenizer == nullptr) return unsupported(loaded.path + ": has no tokenizer");
   if (!flags.raw && !loaded.chat_template_status.ok()) {
@@ -48,27 +43,23 @@ Result<Session> Session::open(const RunFlags& flags) {
   }
   session.loaded_ = std::make_unique<LoadedModel>(std::move(loaded));
   const ModelConfig& config = session.loaded_->model->config();
-  DSPARK_ASSIGN_OR_RETURN(
-      session.engine_, make_engine(*session.loaded_, engine_options(flags, config, kv_dtype, session.policy_),
-                                   std::move(drafter)));
+  EngineOptions options = engine_options(flags, config, kv_dtype);
+  DSPARK_ASSIGN_OR_RETURN(session.engine_, make_spec_engine(*session.loaded_, options, flags.spec));
   return session;
 }
 
+PrinterOptions Session::printer_options() const {
+  PrinterOptions options;
+  options.silent = flags_.json;
+  options.color =
+      flags_.color == "always" || (flags_.color == "auto" && flags_.show_drafts && stdout_is_terminal());
+  if (flags_.show_drafts) options.draft_view = loaded_->tokenizer.get();
+  return options;
+}
+
 Result<std::vector<int32_t>> Session::encode(const std::vector<ChatTurn>& turns) const {
-  const Tokenizer& tokenizer = *loaded_->tokenizer;
-  if (!is_chat_) return tokenizer.encode(turns.back().content, true, true);
-  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  for (const ChatTurn& turn : turns) messages.push_back({{"role", turn.role}, {"content", turn.content}});
-  ChatInputs inputs;
-  inputs.messages = &messages;
-  const std::string bos(tokenizer.token_text(tokenizer.bos_id()));
-  if (!bos.empty()) inputs.bos_token = bos;
-  const std::string eos(tokenizer.token_text(tokenizer.eos_id()));
-  if (!eos.empty()) inputs.eos_token = eos;
-  Result<std::string> text = loaded_->chat_template->render(inputs);
-  if (!text.ok()) return Status(text.status().code(), "chat template: " + text.status().message());
-  const bool has_bos = !bos.empty() && text->starts_with(bos);
-  return tokenizer.encode(*text, !has_bos, true);
+  if (!is_chat_) return loaded_->tokenizer->encode(turns.back().content, true, true);
+  return encode_chat(*loaded_, turns);
 }
 
 Result<GenerateResult> Session::answer(std::vector<int32_t> prompt, const StreamCallback& on_update,

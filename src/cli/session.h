@@ -8,18 +8,14 @@
 #include <vector>
 
 #include "base/status.h"
+#include "cli/answer_printer.h"
+#include "cli/chat_prompt.h"
 #include "cli/run_flags.h"
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/loader.h"
 
 namespace dspark::cli {
-
-/// One turn of a conversation.
-struct ChatTurn {
-  std::string role;  // "system", "user", "assistant"
-  std::string content;
-};
 
 /// Movable; the engine keeps references into the model, which stays where it is.
 class Session {
@@ -32,8 +28,10 @@ class Session {
   const LoadedModel& loaded() const { return *loaded_; }
   const Engine& engine() const { return *engine_; }
   const RunFlags& flags() const { return flags_; }
-  const VerifyPolicy& policy() const { return policy_; }
+  const VerifyPolicy& policy() const { return engine_->options().policy; }
   uint64_t seed() const { return seed_; }
+  /// How the flags want answers shown.
+  PrinterOptions printer_options() const;
 
   /// Ids of a conversation that ends with a user's turn; in raw mode of the last turn's text alone.
   /// errors: the template refuses the conversation.
@@ -44,7 +42,6 @@ class Session {
 
  private:
   RunFlags flags_;
-  VerifyPolicy policy_;
   uint64_t seed_ = 0;
   bool is_chat_ = false;
   std::unique_ptr<LoadedModel> loaded_;

@@ -1,9 +1,9 @@
 // The public face, include/dspark/dspark.hpp, over loader and engine.
 
 #include <atomic>
+#include <optional>
 #include <utility>
 
-#include "draft/factory.h"
 #include "dspark/dspark.hpp"
 #include "engine/generation.h"
 #include "engine/loader.h"
@@ -64,8 +64,12 @@ std::unique_ptr<Generator> Generator::open(const std::string& path, const Genera
   const auto load = [&]() -> Result<std::unique_ptr<Impl>> {
     EngineOptions engine_options;
     engine_options.context_length = options.context_length;
-    DSPARK_ASSIGN_OR_RETURN(engine_options.policy, VerifyPolicy::parse(options.policy));
-    DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(options.drafter));
+    // Before the model is loaded: a wrong word should not take seconds to be noticed.
+    std::optional<VerifyPolicy> policy;
+    if (!options.policy.empty()) {
+      DSPARK_ASSIGN_OR_RETURN(policy, VerifyPolicy::parse(options.policy));
+    }
+    DSPARK_ASSIGN_OR_RETURN(engine_options.accept_rule, parse_accept_rule(options.accept_rule));
     auto impl = std::make_unique<Impl>();
     LoadOptions load_options;
     load_options.n_threads = options.threads;
@@ -73,6 +77,10 @@ std::unique_ptr<Generator> Generator::open(const std::string& path, const Genera
     if (impl->model.tokenizer == nullptr) {
       return not_found(path + ": has no tokenizer, so it cannot continue a text");
     }
+    DSPARK_ASSIGN_OR_RETURN(
+        std::unique_ptr<Drafter> drafter,
+        load_drafter(impl->model, engine_options, {options.drafter, options.calibration, 0}));
+    engine_options.policy = policy.value_or(default_policy(drafter.get()));
     DSPARK_ASSIGN_OR_RETURN(impl->engine,
                             make_engine(impl->model, std::move(engine_options), std::move(drafter)));
     return impl;

@@ -20,7 +20,7 @@ TEST(Generator, OpenTellsWhatIsWrong) {
   };
   expect_error("no/such/file.gguf", {}, "no/such/file.gguf");
   expect_error(kFixture, {.policy = "sometimes"}, "'sometimes'");
-  expect_error(kFixture, {.drafter = "oracle"}, "'oracle'");
+  expect_error(kFixture, {.accept_rule = "never"}, "'never'");
   expect_error(kFixture, {.threads = -1}, "threads");
   expect_error(kFixture, {}, "has no tokenizer");
   EXPECT_EQ(dspark::Generator::open("no/such/file.gguf"), nullptr);  // the error is optional

@@ -1,0 +1,86 @@
+#include "cli/spec_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <utility>
+
+#include "draft/factory.h"
+
+namespace dspark::cli {
+namespace {
+
+Status with_flag(const char* flag, const Status& status) {
+  return {status.code(), std::string(flag) + ": " + status.message()};
+}
+
+// A wrong name should not take the seconds of loading a model to be noticed.
+Status check_drafter(const std::string& spec) {
+  const std::string name = spec.substr(0, spec.find(':'));
+  if (spec.empty() || spec == "none" || name == "ngram") {
+    const auto drafter = make_drafter(spec);
+    return drafter.ok() ? ok_status() : with_flag("--drafter", drafter.status());
+  }
+  std::error_code ec;
+  if (std::filesystem::exists(spec, ec)) return ok_status();
+  return not_found("--drafter: want none, ngram or the path of a drafter, found '" + spec +
+                   "', which does not exist");
+}
+
+}  // namespace
+
+void add_spec_flags(CLI::App& command, SpecFlags& flags) {
+  command
+      .add_option("-d,--drafter", flags.drafter,
+                  "who proposes tokens: none, ngram (prompt lookup), or the path of a learned drafter")
+      ->capture_default_str();
+  command.add_option(
+      "--spec", flags.spec,
+      "drafts checked per step: off, fixed:K, or threshold:T (up to the first confidence below "
+      "T); default: fixed:5 with ngram, with a learned drafter its whole block");
+  command
+      .add_option("--accept", flags.accept,
+                  "how drafts are judged: coupled (same text as without drafts), rejection, block")
+      ->capture_default_str();
+  command.add_option("--calibration", flags.calibration, "confidence temperatures from 'dspark calibrate'");
+  command
+      .add_option("--shortlist", flags.shortlist,
+                  "the drafter's sequential head looks at this many tokens per slot (0: all)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+Result<SpecChoice> check_spec(const SpecFlags& flags) {
+  SpecChoice choice;
+  DSPARK_RETURN_IF_ERROR(check_drafter(flags.drafter));
+  const Result<AcceptRule> rule = parse_accept_rule(flags.accept);
+  if (!rule.ok()) return with_flag("--accept", rule.status());
+  choice.rule = *rule;
+  const bool drafting = !flags.drafter.empty() && flags.drafter != "none";
+  if (!drafting && !flags.calibration.empty()) {
+    return invalid_argument("--calibration needs a drafter with a confidence head: add -d PATH");
+  }
+  if (flags.spec.empty()) return choice;
+  const Result<VerifyPolicy> policy = VerifyPolicy::parse(flags.spec);
+  if (!policy.ok()) return with_flag("--spec", policy.status());
+  if (!drafting && policy->draft_tokens() > 0) {
+    return invalid_argument("--spec " + flags.spec + " needs a drafter: add -d ngram or -d PATH");
+  }
+  choice.policy = *policy;
+  return choice;
+}
+
+Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOptions& options,
+                                                 const SpecFlags& flags) {
+  DSPARK_ASSIGN_OR_RETURN(const SpecChoice choice, check_spec(flags));
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter,
+                          load_drafter(loaded, options, {flags.drafter, flags.calibration, flags.shortlist}));
+  options.policy = choice.policy.value_or(default_policy(drafter.get()));
+  options.accept_rule = choice.rule;
+  return make_engine(loaded, options, std::move(drafter));
+}
+
+std::string drafter_name(const Engine& engine) {
+  return engine.drafter() == nullptr ? "none" : std::string(engine.drafter()->name());
+}
+
+}  // namespace dspark::cli
