@@ -11,29 +11,36 @@
 
 namespace dspark {
 
-/// One decoder layer's choices.
+/// One decoder layer's choices. read_model_config fills every field.
 struct LayerConfig {
-  int32_t window = 0;    // sliding window: query t sees keys t-window+1 .. t; 0: full attention
-  int32_t rope_idx = 0;  // index into ModelConfig::ropes
+  int32_t window = 0;      // sliding window: query t sees keys t-window+1 .. t; 0: full attention
+  int32_t rope_idx = 0;    // index into ModelConfig::ropes
+  int32_t n_kv_heads = 0;  // 0 in a reader: ModelConfig's
+  int32_t head_dim = 0;    // 0 in a reader: ModelConfig's
+  int32_t ffn_dim = 0;     // 0 in a reader: ModelConfig's
+  int32_t kv_layer = -1;   // layer whose K and V this one attends to; -1 in a reader: its own
+  bool k_eq_v = false;     // no v projection: V starts from the k projection (Gemma 4)
 };
 
-/// Everything the generic decoder (llama, qwen2, qwen3, gemma3) needs. See docs/models.md for sources per
-/// family.
+/// Everything the generic decoder (llama, qwen2, qwen3, gemma3, gemma4) needs. See docs/models.md for sources
+/// per family.
 struct ModelConfig {
-  std::string arch;  // "llama", "qwen2", "qwen3", "gemma3"
+  std::string arch;  // "llama", "qwen2", "qwen3", "gemma3", "gemma4"
   std::string name;  // general.name of a GGUF, folder name of a Hugging Face model; may be empty
   int32_t n_layers = 0;
   int32_t dim = 0;  // width of the residual stream
   int32_t n_heads = 0;
-  int32_t n_kv_heads = 0;
-  int32_t head_dim = 0;  // n_heads * head_dim may differ from dim
-  int32_t ffn_dim = 0;
+  int32_t n_kv_heads = 0;      // Gemma 4: of sliding layers; each LayerConfig has its own
+  int32_t head_dim = 0;        // n_heads * head_dim may differ from dim; Gemma 4: of sliding layers
+  int32_t ffn_dim = 0;         // a LayerConfig may have another
   int32_t vocab_size = 0;      // rows of the embedding and of the head
   int32_t context_length = 0;  // positions the model was trained for
   float norm_eps = 1e-5f;
   bool sandwich_norms = false;  // gemma: norms after attention and MLP too
   bool norm_plus_one = false;   // stored norm weights are w with x * (1 + w) (safetensors gemma)
   bool qk_norm = false;         // RMSNorm of every q and k head before RoPE
+  bool v_norm = false;          // RMSNorm without weight of every v head (Gemma 4)
+  bool layer_scalar = false;    // every layer ends by scaling the residual stream (Gemma 4)
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
@@ -41,12 +48,18 @@ struct ModelConfig {
   bool qk_interleaved = false;  // stored q/k rows pair (2j, 2j+1): GGUF arch llama; undone at load
   GateActivation activation = GateActivation::kSilu;
   float embedding_scale = 1.0f;    // multiplies embedding rows, not the head
+  int32_t per_layer_dim = 0;       // width of per-layer inputs (Gemma 4 E2B, E4B); 0: none
+  float per_layer_scale = 1.0f;    // multiplies rows of the per-layer embedding
   float attention_scale = 0.0f;    // multiplies q . k
   float attention_softcap = 0.0f;  // 0: none
   float final_softcap = 0.0f;      // 0: none
   std::vector<LayerConfig> layers;
   std::vector<RopeTable> ropes;
   std::vector<int32_t> eos_ids;  // ids that end generation, from the file
+
+  const LayerConfig& layer(int32_t layer_idx) const { return layers[static_cast<size_t>(layer_idx)]; }
+  /// A layer without keys and values of its own: it attends to those of an earlier one.
+  bool shares_kv(int32_t layer_idx) const { return layer(layer_idx).kv_layer != layer_idx; }
 };
 
 /// errors: unsupported (architecture or option, named), invalid_argument (missing or contradictory keys, with

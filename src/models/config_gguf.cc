@@ -14,23 +14,35 @@
 namespace dspark {
 namespace {
 
-constexpr int32_t kGemma3Pattern = 6;     // files without a pattern: every sixth layer is full
+constexpr int32_t kGemmaPattern = 6;      // files without a pattern: every sixth layer is full
 constexpr int32_t kGemma3Layers27B = 62;  // the one Gemma 3 whose softmax scale is not 1/sqrt(head_dim)
 constexpr double kDefaultFreqBase = 10000.0;
+constexpr float kNoRotation = 1e20f;  // a divisor of this size (files write 1e30) says "do not rotate"
 
 bool is_supported(const std::string& arch) {
-  return arch == "llama" || arch == "qwen2" || arch == "qwen3" || arch == "gemma3";
+  return arch == "llama" || arch == "qwen2" || arch == "qwen3" || arch == "gemma3" || arch == "gemma4";
 }
 
 void read_sizes(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
   config.n_layers = meta.size("block_count", ConfigLimits::kLayers);
   config.dim = meta.size("embedding_length", ConfigLimits::kDim);
-  config.ffn_dim = meta.size("feed_forward_length", ConfigLimits::kDim);
   config.context_length = meta.size("context_length", ConfigLimits::kContext);
   config.n_heads = meta.size("attention.head_count", ConfigLimits::kHeads);
-  config.n_kv_heads = meta.size("attention.head_count_kv", ConfigLimits::kHeads, config.n_heads);
   config.norm_eps = static_cast<float>(meta.number("attention.layer_norm_rms_epsilon"));
 
+  const TensorView* embedding = checkpoint.find("token_embd.weight");
+  std::optional<int32_t> rows;
+  if (embedding != nullptr && embedding->shape.size() == 2 && embedding->shape[0] >= 1 &&
+      embedding->shape[0] <= ConfigLimits::kVocab) {
+    rows = static_cast<int32_t>(embedding->shape[0]);
+  }
+  config.vocab_size = meta.size("vocab_size", ConfigLimits::kVocab, rows);
+}
+
+// Heads and MLP of a model whose layers are all alike.
+void read_layer_sizes(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
+  config.ffn_dim = meta.size("feed_forward_length", ConfigLimits::kDim);
+  config.n_kv_heads = meta.size("attention.head_count_kv", ConfigLimits::kHeads, config.n_heads);
   if (!meta.has("attention.key_length") && config.dim % config.n_heads != 0) {
     meta.fail(invalid_argument(
         fmt::format("{}: {} is missing and embedding_length {} is no multiple of {} heads", checkpoint.path(),
@@ -49,17 +61,10 @@ void read_sizes(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& con
         unsupported(fmt::format("{}: {} is {}, only {} (all of the head) is supported", checkpoint.path(),
                                 meta.key_name("rope.dimension_count"), rotated, config.head_dim)));
   }
-
-  const TensorView* embedding = checkpoint.find("token_embd.weight");
-  std::optional<int32_t> rows;
-  if (embedding != nullptr && embedding->shape.size() == 2 && embedding->shape[0] >= 1 &&
-      embedding->shape[0] <= ConfigLimits::kVocab) {
-    rows = static_cast<int32_t>(embedding->shape[0]);
-  }
-  config.vocab_size = meta.size("vocab_size", ConfigLimits::kVocab, rows);
 }
 
-// llama-architecture files carry llama3 scaling as divisors of the inverse frequencies, not as metadata.
+// llama-architecture files carry llama3 scaling as divisors of the inverse frequencies, not as metadata;
+// gemma4 files tell by them which pairs of a full layer do not rotate.
 Status apply_rope_divisors(const Checkpoint& checkpoint, RopeTable& table) {
   const TensorView* divisors = checkpoint.find("rope_freqs.weight");
   if (divisors == nullptr) return ok_status();
@@ -75,7 +80,7 @@ Status apply_rope_divisors(const Checkpoint& checkpoint, RopeTable& table) {
       return invalid_argument(fmt::format("{}: rope_freqs.weight[{}] is {}, expected a positive number",
                                           checkpoint.path(), j, values[j]));
     }
-    table.inv_freq[j] /= values[j];
+    table.inv_freq[j] = values[j] < kNoRotation ? table.inv_freq[j] / values[j] : 0.0f;
   }
   return ok_status();
 }
@@ -85,7 +90,7 @@ RopeParams read_rope(const Checkpoint& checkpoint, MetaReader& meta, int32_t con
   rope.theta = meta.number("rope.freq_base", kDefaultFreqBase);
   const std::string type = meta.text("rope.scaling.type", "none");
   const std::optional<RopeScaling> scaling = rope_scaling_from_name(type);
-  if (!scaling || *scaling == RopeScaling::kLlama3) {
+  if (!scaling || *scaling == RopeScaling::kLlama3 || *scaling == RopeScaling::kProportional) {
     meta.fail(unsupported(fmt::format("{}: {} '{}' (supported: none, linear, yarn)", checkpoint.path(),
                                       meta.key_name("rope.scaling.type"), type)));
     return rope;
@@ -122,7 +127,7 @@ std::vector<bool> read_sliding(const Checkpoint& checkpoint, MetaReader& meta, i
       return std::vector<bool>(static_cast<size_t>(n_layers));
     }
   }
-  const int32_t period = meta.size("attention.sliding_window_pattern", ConfigLimits::kLayers, kGemma3Pattern);
+  const int32_t period = meta.size("attention.sliding_window_pattern", ConfigLimits::kLayers, kGemmaPattern);
   std::vector<bool> sliding(static_cast<size_t>(n_layers));
   for (int32_t i = 0; i < n_layers; ++i) sliding[static_cast<size_t>(i)] = (i + 1) % period != 0;
   return sliding;
@@ -154,6 +159,80 @@ void read_gemma3(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& co
   read_gemma3_layers(checkpoint, meta, config);
 }
 
+// Size of full heads (no suffix) or sliding heads ("_swa") of a gemma4 file.
+int32_t read_gemma4_head_dim(const Checkpoint& checkpoint, MetaReader& meta, const std::string& suffix) {
+  const int32_t head_dim = meta.size("attention.key_length" + suffix, ConfigLimits::kHeadDim);
+  for (const std::string& key : {"attention.value_length" + suffix, "rope.dimension_count" + suffix}) {
+    const int32_t other = meta.size(key, ConfigLimits::kHeadDim, head_dim);
+    if (other == head_dim) continue;
+    meta.fail(unsupported(fmt::format("{}: {} is {}, but key heads have {} elements", checkpoint.path(),
+                                      meta.key_name(key), other, head_dim)));
+  }
+  return head_dim;
+}
+
+void read_gemma4_layers(const Checkpoint& checkpoint, MetaReader& meta, int32_t full_head_dim,
+                        int32_t sliding_head_dim, ModelConfig& config) {
+  const std::vector<int32_t> kv_heads =
+      meta.sizes("attention.head_count_kv", config.n_layers, ConfigLimits::kHeads, config.n_heads);
+  const std::vector<int32_t> ffn_dims =
+      meta.sizes("feed_forward_length", config.n_layers, ConfigLimits::kDim, 1);
+  if (!meta.has("feed_forward_length")) meta.size("feed_forward_length", ConfigLimits::kDim);  // says so
+  const int32_t window = meta.size("attention.sliding_window", ConfigLimits::kContext);
+  const std::vector<bool> sliding = read_sliding(checkpoint, meta, config.n_layers);
+  if (!meta.status().ok()) return;
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    LayerConfig& layer = config.layers[i];
+    if (sliding[i]) {
+      layer.window = window;
+      layer.rope_idx = 1;
+    }
+    layer.n_kv_heads = kv_heads[i];
+    layer.head_dim = sliding[i] ? sliding_head_dim : full_head_dim;
+    layer.ffn_dim = ffn_dims[i];
+  }
+  config.head_dim = sliding_head_dim;
+  config.n_kv_heads = kv_heads.front();
+  config.ffn_dim = ffn_dims.front();
+  const int32_t n_shared = meta.count("attention.shared_kv_layers", config.n_layers - 1, 0);
+  const std::string where = checkpoint.path() + ": " + meta.key_name("attention.shared_kv_layers");
+  if (Status st = share_last_layers(config, n_shared, where); !st.ok()) return meta.fail(st);
+  for (int32_t i = 0; i < config.n_layers - n_shared; ++i) {
+    config.layers[static_cast<size_t>(i)].k_eq_v =
+        checkpoint.find(fmt::format("blk.{}.attn_v.weight", i)) == nullptr;
+  }
+}
+
+// gemma4: full layers use rope 0 (part of the pairs turns), sliding layers rope 1.
+Status read_gemma4(const Checkpoint& checkpoint, MetaReader& meta, const RopeParams& full_rope,
+                   ModelConfig& config) {
+  config.sandwich_norms = true;
+  config.v_norm = true;
+  config.activation = GateActivation::kGeluTanh;
+  config.attention_scale = static_cast<float>(meta.number("attention.scale", 1.0));
+  config.final_softcap = static_cast<float>(meta.number("final_logit_softcapping", 0.0));
+  config.layer_scalar = checkpoint.find("blk.0.layer_output_scale.weight") != nullptr;
+  config.per_layer_dim = meta.count("embedding_length_per_layer_input", ConfigLimits::kDim, 0);
+  const TensorView* embedding = checkpoint.find("token_embd.weight");
+  const DType dtype = embedding != nullptr ? embedding->dtype : DType::kBF16;
+  config.embedding_scale = gemma4_embedding_scale(config.dim, dtype);
+  config.per_layer_scale = gemma4_embedding_scale(config.per_layer_dim, dtype);
+
+  RopeParams sliding_rope;
+  sliding_rope.theta = meta.number("rope.freq_base_swa", kDefaultFreqBase);
+  DSPARK_RETURN_IF_ERROR(check_rope_params(sliding_rope, checkpoint.path()));
+  const int32_t full_head_dim = read_gemma4_head_dim(checkpoint, meta, "");
+  const int32_t sliding_head_dim = read_gemma4_head_dim(checkpoint, meta, "_swa");
+  read_gemma4_layers(checkpoint, meta, full_head_dim, sliding_head_dim, config);
+  if (!meta.status().ok()) return meta.status();
+  config.ropes = {make_rope_table(full_rope, full_head_dim), make_rope_table(sliding_rope, sliding_head_dim)};
+  if (checkpoint.find("rope_freqs.weight") == nullptr) {
+    return invalid_argument(checkpoint.path() +
+                            ": rope_freqs.weight is missing (which pairs of a full layer rotate)");
+  }
+  return apply_rope_divisors(checkpoint, config.ropes[0]);
+}
+
 std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
   std::vector<int32_t> ids;
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
@@ -173,12 +252,13 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   if (!arch) return invalid_argument(checkpoint.path() + ": key 'general.architecture' is missing");
   config.arch = *arch;
   if (!is_supported(config.arch)) {
-    return unsupported(fmt::format("{}: architecture '{}' (supported: llama, qwen2, qwen3, gemma3)",
+    return unsupported(fmt::format("{}: architecture '{}' (supported: llama, qwen2, qwen3, gemma3, gemma4)",
                                    checkpoint.path(), config.arch));
   }
   config.name = checkpoint.meta_string("general.name").value_or("");
   MetaReader meta(checkpoint, config.arch);
   read_sizes(checkpoint, meta, config);
+  if (config.arch != "gemma4") read_layer_sizes(checkpoint, meta, config);
   const RopeParams rope = read_rope(checkpoint, meta, config.context_length);
   if (meta.has("expert_count") && checkpoint.meta_int(meta.key_name("expert_count")).value_or(1) != 0) {
     meta.fail(unsupported(
@@ -187,11 +267,15 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   if (!meta.status().ok()) return meta.status();
   DSPARK_RETURN_IF_ERROR(check_rope_params(rope, checkpoint.path()));
 
-  config.attention_scale = static_cast<float>(
-      meta.number("attention.scale", 1.0 / std::sqrt(static_cast<double>(config.head_dim))));
   config.layers.resize(static_cast<size_t>(config.n_layers));
-  config.ropes.push_back(make_rope_table(rope, config.head_dim));
-  config.qk_norm = config.arch == "qwen3" || config.arch == "gemma3";
+  if (config.arch == "gemma4") {
+    DSPARK_RETURN_IF_ERROR(read_gemma4(checkpoint, meta, rope, config));
+  } else {
+    config.attention_scale = static_cast<float>(
+        meta.number("attention.scale", 1.0 / std::sqrt(static_cast<double>(config.head_dim))));
+    config.ropes.push_back(make_rope_table(rope, config.head_dim));
+  }
+  config.qk_norm = config.arch == "qwen3" || config.arch == "gemma3" || config.arch == "gemma4";
   config.qk_interleaved = config.arch == "llama";
   // Optional biases are told by the first layer; the loader then asks for them in every layer.
   const auto present = [&](const char* name) { return checkpoint.find(name) != nullptr; };

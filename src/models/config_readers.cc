@@ -66,6 +66,31 @@ int32_t MetaReader::size(std::string_view key, int32_t max, std::optional<int32_
   return static_cast<int32_t>(*number);
 }
 
+std::vector<int32_t> MetaReader::sizes(std::string_view key, int32_t n, int32_t max, int32_t fallback) {
+  const auto* array = std::get_if<std::vector<int64_t>>(checkpoint_.meta(key_name(key)));
+  if (array == nullptr) return std::vector<int32_t>(static_cast<size_t>(n), size(key, max, fallback));
+  const std::string place = fmt::format("{}: {}", checkpoint_.path(), key_name(key));
+  std::vector<int32_t> values(static_cast<size_t>(n), 1);
+  if (array->size() != values.size()) {
+    fail(invalid_argument(fmt::format("{} has {} entries for {} layers", place, array->size(), n)));
+    return values;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int64_t value = (*array)[i];
+    if (value >= 1 && value <= max) {
+      values[i] = static_cast<int32_t>(value);
+    } else {
+      fail(out_of_range(fmt::format("{}[{}]", place, i), std::to_string(value), max));
+    }
+  }
+  return values;
+}
+
+int32_t MetaReader::count(std::string_view key, int32_t max, int32_t fallback) {
+  if (checkpoint_.meta_int(key_name(key)) == 0) return 0;
+  return has(key) ? size(key, max) : fallback;
+}
+
 double MetaReader::number(std::string_view key, std::optional<double> fallback) {
   const std::string name = key_name(key);
   if (checkpoint_.meta(name) == nullptr) {
@@ -122,6 +147,11 @@ int32_t JsonReader::size(const char* key, int32_t max, std::optional<int32_t> fa
     return 1;
   }
   return static_cast<int32_t>(value.get<int64_t>());
+}
+
+int32_t JsonReader::count(const char* key, int32_t max, int32_t fallback) {
+  if (!has(key)) return fallback;
+  return object_.at(key) == 0 ? 0 : size(key, max);
 }
 
 double JsonReader::number(const char* key, std::optional<double> fallback) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "formats/checkpoint.h"
@@ -17,6 +18,13 @@ namespace dspark {
 Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint);
 /// From config.json: the key names of released files and those that transformers 5 writes.
 Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint);
+
+/// Gemma 4: the last `n_shared` layers attend to the keys and values of the last layer before them that has
+/// the same kind of attention. requires: windows set. errors: invalid_argument starting with `where`.
+Status share_last_layers(ModelConfig& config, int32_t n_shared, const std::string& where);
+/// sqrt(width) as Gemma 4 multiplies embeddings with it: the reference holds the factor in the type of the
+/// weights, which were trained in bf16; only float32 weights keep it unrounded.
+float gemma4_embedding_scale(int32_t width, DType embedding_dtype);
 
 /// Limits that keep every later size computation and allocation sane. Real models stay far below.
 struct ConfigLimits {
@@ -36,6 +44,10 @@ class MetaReader {
   bool has(std::string_view key) const;
   /// In [1, max]. An array counts when all its elements agree (some writers repeat a number per layer).
   int32_t size(std::string_view key, int32_t max, std::optional<int32_t> fallback = std::nullopt);
+  /// A number for each of `n` layers: an array of that length, or one number for all.
+  std::vector<int32_t> sizes(std::string_view key, int32_t n, int32_t max, int32_t fallback);
+  /// In [0, max], as a plain number.
+  int32_t count(std::string_view key, int32_t max, int32_t fallback);
   double number(std::string_view key, std::optional<double> fallback = std::nullopt);
   std::string text(std::string_view key, const std::string& fallback);
   void fail(Status error);
@@ -55,6 +67,8 @@ class JsonReader {
   JsonReader(const nlohmann::json& object, std::string where);
   bool has(const char* key) const;
   int32_t size(const char* key, int32_t max, std::optional<int32_t> fallback = std::nullopt);
+  /// The same, with 0 allowed.
+  int32_t count(const char* key, int32_t max, int32_t fallback);
   double number(const char* key, std::optional<double> fallback = std::nullopt);
   bool flag(const char* key, bool fallback);
   std::string text(const char* key, const std::string& fallback);

@@ -1,5 +1,5 @@
 #pragma once
-// The generic decoder: llama, qwen2, qwen3 and gemma3 differ by data (ModelConfig), not by code.
+// The generic decoder: llama, qwen2, qwen3, gemma3 and gemma4 differ by data (ModelConfig), not by code.
 
 #include <memory>
 #include <vector>
@@ -45,11 +45,17 @@ class Decoder final : public TargetModel {
 
   bool grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows);
   void embed(const ForwardBatch& batch);
+  void decode_rows(const TensorView& table, const ForwardBatch& batch, float scale, float* out) const;
+  void make_per_layer_inputs(const ForwardBatch& batch);
   void attend(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
-  void attention_output(const LayerWeights& w, int64_t n_rows);
+  void make_keys(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
+  void attention_output(int32_t layer_idx, int64_t n_rows);
+  bool is_done(const ForwardBatch& batch, int32_t layer_idx) const;
   int64_t drop_unasked_rows(const ForwardBatch& batch);
-  void project_qkv(const LayerWeights& w, int64_t n_rows);
-  void mlp_block(const LayerWeights& w, int64_t n_rows);
+  void project_qkv(int32_t layer_idx, int64_t n_rows);
+  void mlp_block(int32_t layer_idx, int64_t n_rows);
+  void add_per_layer_input(int32_t layer_idx, int64_t n_rows);
+  void scale_stream(const std::vector<float>& scalar, int64_t n_rows);
   void add_branch(const std::vector<float>& post_norm, int64_t n_rows);
   void capture(const ForwardBatch& batch, int32_t stream);
   void head(const ForwardBatch& batch, int64_t n_live_rows);
@@ -62,9 +68,17 @@ class Decoder final : public TargetModel {
   ThreadPool& pool_;
   std::vector<int32_t> capture_layers_;
 
+  // What follows from the config.
+  std::vector<int32_t> cache_layers_;  // per layer: the layer of the cache that it reads
+  int32_t last_kv_layer_ = 0;          // layers behind it write nothing to the cache
+  int64_t max_q_dim_ = 0;              // widest of all layers
+  int64_t max_kv_dim_ = 0;
+  int64_t max_ffn_dim_ = 0;
+
   // Scratch of one forward, rows dense. `residual_` is the stream; `branch_` holds what goes into and comes
   // out of the attention and the MLP.
   FloatBuffer residual_, branch_, q_, k_, v_, attended_, gate_, up_;
+  FloatBuffer per_layer_, per_layer_rows_, per_layer_gate_;
   FloatBuffer final_norm_, logits_, captured_;
   Activations activations_;
   AttentionScratch scratch_;

@@ -68,6 +68,7 @@ std::optional<RopeScaling> rope_scaling_from_name(const std::string& name) {
   if (name == "linear") return RopeScaling::kLinear;
   if (name == "llama3") return RopeScaling::kLlama3;
   if (name == "yarn") return RopeScaling::kYarn;
+  if (name == "proportional") return RopeScaling::kProportional;
   return std::nullopt;
 }
 
@@ -79,6 +80,10 @@ Status check_rope_params(const RopeParams& p, const std::string& where) {
   if (p.scaling == RopeScaling::kNone) return ok_status();
   if (!positive(p.factor)) return bad("scaling factor", p.factor, "a positive number");
   if (p.scaling == RopeScaling::kLinear) return ok_status();
+  if (p.scaling == RopeScaling::kProportional) {
+    if (positive(p.rotated_share) && p.rotated_share <= 1.0) return ok_status();
+    return bad("partial_rotary_factor", p.rotated_share, "more than 0 and at most 1");
+  }
   if (!positive(p.original_context)) {
     return bad("original_max_position_embeddings", p.original_context, "a positive number");
   }
@@ -101,6 +106,7 @@ Status check_rope_params(const RopeParams& p, const std::string& where) {
 RopeTable make_rope_table(const RopeParams& p, int32_t head_dim) {
   RopeTable table;
   table.inv_freq.resize(static_cast<size_t>(head_dim / 2));
+  const double n_rotated = std::floor(p.rotated_share * head_dim / 2.0);
   const YarnRamp ramp = p.scaling == RopeScaling::kYarn ? yarn_ramp(p, head_dim) : YarnRamp{0.0, 1.0};
   for (size_t j = 0; j < table.inv_freq.size(); ++j) {
     const double pair = static_cast<double>(j);
@@ -110,6 +116,9 @@ RopeTable make_rope_table(const RopeParams& p, int32_t head_dim) {
         break;
       case RopeScaling::kLinear:
         inv_freq /= p.factor;
+        break;
+      case RopeScaling::kProportional:
+        inv_freq = pair < n_rotated ? inv_freq / p.factor : 0.0;
         break;
       case RopeScaling::kLlama3:
         inv_freq = llama3_frequency(p, inv_freq);

@@ -7,20 +7,26 @@
 namespace dspark {
 namespace {
 
-using Present = bool (*)(const ModelConfig&);
-constexpr Present kAlways = [](const ModelConfig&) { return true; };
-constexpr Present kPlainOnly = [](const ModelConfig& c) { return !c.sandwich_norms; };
-constexpr Present kSandwich = [](const ModelConfig& c) { return c.sandwich_norms; };
-constexpr Present kQkNorm = [](const ModelConfig& c) { return c.qk_norm; };
-constexpr Present kQkvBias = [](const ModelConfig& c) { return c.qkv_bias; };
-constexpr Present kOBias = [](const ModelConfig& c) { return c.o_bias; };
-constexpr Present kMlpBias = [](const ModelConfig& c) { return c.mlp_bias; };
+using M = ModelConfig;
+using L = LayerConfig;
+using Present = bool (*)(const M&, const L&);
+constexpr Present kAlways = [](const M&, const L&) { return true; };
+constexpr Present kPlainOnly = [](const M& m, const L&) { return !m.sandwich_norms; };
+constexpr Present kSandwich = [](const M& m, const L&) { return m.sandwich_norms; };
+constexpr Present kQkNorm = [](const M& m, const L&) { return m.qk_norm; };
+constexpr Present kValue = [](const M&, const L& l) { return !l.k_eq_v; };
+constexpr Present kQkvBias = [](const M& m, const L&) { return m.qkv_bias; };
+constexpr Present kValueBias = [](const M& m, const L& l) { return m.qkv_bias && !l.k_eq_v; };
+constexpr Present kOBias = [](const M& m, const L&) { return m.o_bias; };
+constexpr Present kMlpBias = [](const M& m, const L&) { return m.mlp_bias; };
+constexpr Present kPerLayer = [](const M& m, const L&) { return m.per_layer_dim > 0; };
+constexpr Present kScalar = [](const M& m, const L&) { return m.layer_scalar; };
 
 using W = LayerWeights;
 
 LayerTensor matrix(PackedMatrix W::*slot, Extent out, Extent in, const char* gguf, const char* hf,
-                   RowOrder rows = RowOrder::kPlain) {
-  return {slot, nullptr, out, in, gguf, hf, false, rows, kAlways};
+                   RowOrder rows = RowOrder::kPlain, Present present = kAlways) {
+  return {slot, nullptr, out, in, gguf, hf, false, rows, present};
 }
 
 LayerTensor norm(std::vector<float> W::*slot, Extent size, const char* gguf, const char* hf,
@@ -33,21 +39,27 @@ LayerTensor bias(std::vector<float> W::*slot, Extent size, const char* gguf, con
   return {nullptr, slot, size, size, gguf, hf, false, rows, present};
 }
 
+LayerTensor of_keys(LayerTensor tensor) {
+  tensor.of_keys = true;
+  return tensor;
+}
+
 // "post_attention_layernorm" is the norm before the MLP in llama and qwen, and the norm after attention in
 // Gemma. GGUF calls the first ffn_norm and the second post_attention_norm.
 const std::array kLayerTensors = {
     norm(&W::attn_norm, Extent::kModel, "attn_norm.weight", "input_layernorm.weight", kAlways),
     matrix(&W::q, Extent::kQuery, Extent::kModel, "attn_q.weight", "self_attn.q_proj.weight",
            RowOrder::kQueryHeads),
-    matrix(&W::k, Extent::kKeyValue, Extent::kModel, "attn_k.weight", "self_attn.k_proj.weight",
-           RowOrder::kKeyHeads),
-    matrix(&W::v, Extent::kKeyValue, Extent::kModel, "attn_v.weight", "self_attn.v_proj.weight"),
+    of_keys(matrix(&W::k, Extent::kKeyValue, Extent::kModel, "attn_k.weight", "self_attn.k_proj.weight",
+                   RowOrder::kKeyHeads)),
+    of_keys(matrix(&W::v, Extent::kKeyValue, Extent::kModel, "attn_v.weight", "self_attn.v_proj.weight",
+                   RowOrder::kPlain, kValue)),
     bias(&W::q_bias, Extent::kQuery, "attn_q.bias", "self_attn.q_proj.bias", kQkvBias, RowOrder::kQueryHeads),
-    bias(&W::k_bias, Extent::kKeyValue, "attn_k.bias", "self_attn.k_proj.bias", kQkvBias,
-         RowOrder::kKeyHeads),
-    bias(&W::v_bias, Extent::kKeyValue, "attn_v.bias", "self_attn.v_proj.bias", kQkvBias),
+    of_keys(bias(&W::k_bias, Extent::kKeyValue, "attn_k.bias", "self_attn.k_proj.bias", kQkvBias,
+                 RowOrder::kKeyHeads)),
+    of_keys(bias(&W::v_bias, Extent::kKeyValue, "attn_v.bias", "self_attn.v_proj.bias", kValueBias)),
     norm(&W::q_norm, Extent::kHead, "attn_q_norm.weight", "self_attn.q_norm.weight", kQkNorm),
-    norm(&W::k_norm, Extent::kHead, "attn_k_norm.weight", "self_attn.k_norm.weight", kQkNorm),
+    of_keys(norm(&W::k_norm, Extent::kHead, "attn_k_norm.weight", "self_attn.k_norm.weight", kQkNorm)),
     matrix(&W::o, Extent::kModel, Extent::kQuery, "attn_output.weight", "self_attn.o_proj.weight"),
     bias(&W::o_bias, Extent::kModel, "attn_output.bias", "self_attn.o_proj.bias", kOBias),
     norm(&W::attn_post_norm, Extent::kModel, "post_attention_norm.weight", "post_attention_layernorm.weight",
@@ -62,9 +74,16 @@ const std::array kLayerTensors = {
     bias(&W::down_bias, Extent::kModel, "ffn_down.bias", "mlp.down_proj.bias", kMlpBias),
     norm(&W::ffn_post_norm, Extent::kModel, "post_ffw_norm.weight", "post_feedforward_layernorm.weight",
          kSandwich),
+    matrix(&W::per_layer_gate, Extent::kPerLayer, Extent::kModel, "inp_gate.weight",
+           "per_layer_input_gate.weight", RowOrder::kPlain, kPerLayer),
+    matrix(&W::per_layer_out, Extent::kModel, Extent::kPerLayer, "proj.weight", "per_layer_projection.weight",
+           RowOrder::kPlain, kPerLayer),
+    norm(&W::per_layer_post_norm, Extent::kModel, "post_norm.weight", "post_per_layer_input_norm.weight",
+         kPerLayer),
+    bias(&W::scalar, Extent::kOne, "layer_output_scale.weight", "layer_scalar", kScalar),
 };
 
-// Where a safetensors file keeps the language model: alone, or inside a multimodal Gemma 3 (released files,
+// Where a safetensors file keeps the language model: alone, or inside a multimodal Gemma (released files,
 // files of transformers 5). The head stands outside of "model.".
 struct Prefix {
   const char* body;
@@ -73,31 +92,47 @@ struct Prefix {
 constexpr Prefix kPrefixes[] = {
     {"model.", ""}, {"language_model.model.", "language_model."}, {"model.language_model.", ""}};
 
-constexpr std::string_view kOtherModalities[] = {"vision_tower.", "multi_modal_projector.",
-                                                 "model.vision_tower.", "model.multi_modal_projector."};
+constexpr std::string_view kOtherModalities[] = {
+    "vision_tower.",      "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.",
+    "model.audio_tower.", "model.embed_vision.",    "model.embed_audio.",  "model.vision_embedder."};
 
 }  // namespace
 
-std::vector<LayerTensor> layer_tensors(const ModelConfig& config) {
+std::vector<LayerTensor> layer_tensors(const ModelConfig& config, int32_t layer_idx) {
+  const bool shares = config.shares_kv(layer_idx);
   std::vector<LayerTensor> tensors;
   for (const LayerTensor& tensor : kLayerTensors) {
-    if (tensor.present(config)) tensors.push_back(tensor);
+    if (shares && tensor.of_keys) continue;
+    if (tensor.present(config, config.layer(layer_idx))) tensors.push_back(tensor);
   }
   return tensors;
 }
 
-int64_t extent_of(const ModelConfig& config, Extent extent) {
+std::vector<LayerTensor> unread_layer_tensors(const ModelConfig& config, int32_t layer_idx) {
+  std::vector<LayerTensor> tensors;
+  if (!config.shares_kv(layer_idx)) return tensors;
+  for (const LayerTensor& tensor : kLayerTensors) {
+    if (tensor.of_keys) tensors.push_back(tensor);
+  }
+  return tensors;
+}
+
+int64_t extent_of(const ModelConfig& config, const LayerConfig& layer, Extent extent) {
   switch (extent) {
     case Extent::kModel:
       return config.dim;
     case Extent::kQuery:
-      return static_cast<int64_t>(config.n_heads) * config.head_dim;
+      return static_cast<int64_t>(config.n_heads) * layer.head_dim;
     case Extent::kKeyValue:
-      return static_cast<int64_t>(config.n_kv_heads) * config.head_dim;
+      return static_cast<int64_t>(layer.n_kv_heads) * layer.head_dim;
     case Extent::kFeedForward:
-      return config.ffn_dim;
+      return layer.ffn_dim;
     case Extent::kHead:
-      return config.head_dim;
+      return layer.head_dim;
+    case Extent::kPerLayer:
+      return config.per_layer_dim;
+    case Extent::kOne:
+      return 1;
   }
   return 0;
 }
@@ -131,16 +166,28 @@ std::string TensorNames::head() const {
   return gguf_ ? "output.weight" : head_prefix_ + "lm_head.weight";
 }
 
+std::string TensorNames::per_layer_embedding() const {
+  return gguf_ ? "per_layer_token_embd.weight" : prefix_ + "embed_tokens_per_layer.weight";
+}
+
+std::string TensorNames::per_layer_projection() const {
+  return gguf_ ? "per_layer_model_proj.weight" : prefix_ + "per_layer_model_projection.weight";
+}
+
+std::string TensorNames::per_layer_norm() const {
+  return gguf_ ? "per_layer_proj_norm.weight" : prefix_ + "per_layer_projection_norm.weight";
+}
+
 bool TensorNames::is_ignorable(std::string_view name, const ModelConfig& config) const {
   if (gguf_) {
     // Divisors of the rotary frequencies: read with the config.
-    return config.arch == "llama" && name == "rope_freqs.weight";
+    return (config.arch == "llama" || config.arch == "gemma4") && name == "rope_freqs.weight";
   }
   // Old exports keep the rotary buffer of every layer; it follows from the config.
   if (name.ends_with(".rotary_emb.inv_freq")) return true;
   if (config.tied_head && name == head()) return true;  // a copy of the embedding
   for (std::string_view prefix : kOtherModalities) {
-    if (config.arch == "gemma3" && name.starts_with(prefix)) return true;
+    if (config.arch.starts_with("gemma") && name.starts_with(prefix)) return true;
   }
   return false;
 }

@@ -13,7 +13,7 @@
 namespace dspark {
 
 /// A dimension of a layer tensor, resolved against the config.
-enum class Extent : uint8_t { kModel, kQuery, kKeyValue, kFeedForward, kHead };
+enum class Extent : uint8_t { kModel, kQuery, kKeyValue, kFeedForward, kHead, kPerLayer, kOne };
 /// How the rows of a stored tensor relate to ours: q and k rows of GGUF arch llama are interleaved.
 enum class RowOrder : uint8_t { kPlain, kQueryHeads, kKeyHeads };
 
@@ -27,12 +27,15 @@ struct LayerTensor {
   const char* hf;
   bool is_norm;  // Gemma stores w for 1 + w
   RowOrder rows;
-  bool (*present)(const ModelConfig&);  // does this model have it
+  bool (*present)(const ModelConfig&, const LayerConfig&);  // does this layer have it
+  bool of_keys = false;  // K and V: a layer that shares those of another does without
 };
 
-/// All layer tensors this config asks for, in the order of the computation.
-std::vector<LayerTensor> layer_tensors(const ModelConfig& config);
-int64_t extent_of(const ModelConfig& config, Extent extent);
+/// The tensors layer `layer_idx` asks for, in the order of the computation.
+std::vector<LayerTensor> layer_tensors(const ModelConfig& config, int32_t layer_idx);
+/// Tensors that some files keep although the layer shares keys and values and never reads them.
+std::vector<LayerTensor> unread_layer_tensors(const ModelConfig& config, int32_t layer_idx);
+int64_t extent_of(const ModelConfig& config, const LayerConfig& layer, Extent extent);
 
 /// Full names in one file: "blk.3.attn_q.weight" or "model.layers.3.self_attn.q_proj.weight".
 class TensorNames {
@@ -42,6 +45,10 @@ class TensorNames {
   std::string embedding() const;
   std::string final_norm() const;
   std::string head() const;
+  // Gemma 4 with per-layer inputs.
+  std::string per_layer_embedding() const;
+  std::string per_layer_projection() const;
+  std::string per_layer_norm() const;
   /// Tensors that may be there without being weights of this decoder.
   bool is_ignorable(std::string_view name, const ModelConfig& config) const;
 

@@ -58,6 +58,9 @@ class TensorFinder {
     }
   }
 
+  /// The tensor may be there; nobody reads it.
+  void allow(const std::string& name) { known_.insert(name); }
+
   Status finish(const TensorNames& names, const ModelConfig& config) const {
     std::vector<std::string> unknown;
     for (const TensorView& tensor : checkpoint_.tensors()) {
@@ -107,8 +110,7 @@ class WeightLoader {
         config_(config),
         pool_(pool),
         float_activations_(float_activations),
-        names_(checkpoint),
-        tensors_(layer_tensors(config)) {
+        names_(checkpoint) {
     if (config.qk_interleaved) {
       query_rows_ = deinterleave(config.n_heads, config.head_dim);
       key_rows_ = deinterleave(config.n_kv_heads, config.head_dim);
@@ -121,9 +123,15 @@ class WeightLoader {
     weights.embedding = *checkpoint_.find(names_.embedding());
     weights.layers.resize(static_cast<size_t>(config_.n_layers));
     for (int32_t layer = 0; layer < config_.n_layers; ++layer) {
-      for (const LayerTensor& tensor : tensors_) {
+      for (const LayerTensor& tensor : layer_tensors(config_, layer)) {
         DSPARK_RETURN_IF_ERROR(load_layer_tensor(tensor, layer, weights));
       }
+    }
+    if (config_.per_layer_dim > 0) {
+      weights.per_layer_embedding = *checkpoint_.find(names_.per_layer_embedding());
+      weights.per_layer_norm = load_vector(names_.per_layer_norm(), true, {});
+      DSPARK_ASSIGN_OR_RETURN(weights.per_layer_projection, load_matrix(names_.per_layer_projection(), {}));
+      weights.packed_bytes += weights.per_layer_projection.data.size();
     }
     weights.final_norm = load_vector(names_.final_norm(), true, {});
     const std::string head = config_.tied_head ? names_.embedding() : names_.head();
@@ -139,11 +147,20 @@ class WeightLoader {
     finder.expect(names_.embedding(), {config_.vocab_size, config_.dim});
     finder.expect(names_.final_norm(), {config_.dim});
     if (!config_.tied_head) finder.expect(names_.head(), {config_.vocab_size, config_.dim});
+    if (config_.per_layer_dim > 0) {
+      const int64_t all_layers = static_cast<int64_t>(config_.n_layers) * config_.per_layer_dim;
+      finder.expect(names_.per_layer_embedding(), {config_.vocab_size, all_layers});
+      finder.expect(names_.per_layer_projection(), {all_layers, config_.dim});
+      finder.expect(names_.per_layer_norm(), {config_.per_layer_dim});
+    }
     for (int32_t layer = 0; layer < config_.n_layers; ++layer) {
-      for (const LayerTensor& tensor : tensors_) {
-        std::vector<int64_t> shape = {extent_of(config_, tensor.out)};
-        if (tensor.matrix != nullptr) shape.push_back(extent_of(config_, tensor.in));
+      for (const LayerTensor& tensor : layer_tensors(config_, layer)) {
+        std::vector<int64_t> shape = {extent_of(config_, config_.layer(layer), tensor.out)};
+        if (tensor.matrix != nullptr) shape.push_back(extent_of(config_, config_.layer(layer), tensor.in));
         finder.expect(names_.layer(tensor, layer), shape);
+      }
+      for (const LayerTensor& tensor : unread_layer_tensors(config_, layer)) {
+        finder.allow(names_.layer(tensor, layer));
       }
     }
     return finder.finish(names_, config_);
@@ -197,7 +214,6 @@ class WeightLoader {
   bool float_activations_;
   Arena arena_;  // one pass reads the matrices in the order in which they are packed
   TensorNames names_;
-  std::vector<LayerTensor> tensors_;
   std::vector<int32_t> query_rows_;
   std::vector<int32_t> key_rows_;
 };

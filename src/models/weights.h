@@ -12,21 +12,26 @@
 
 namespace dspark {
 
-/// Weights of one layer. Vectors that the architecture does not have stay empty.
+/// Weights of one layer. Vectors and matrices that the layer does not have stay empty. head_dim, n_kv_heads
+/// and ffn_dim are the layer's.
 struct LayerWeights {
-  std::vector<float> attn_norm;       // (dim) before attention
-  std::vector<float> attn_post_norm;  // (dim) after attention, before the residual sum: sandwich only
-  std::vector<float> ffn_norm;        // (dim) before the MLP
-  std::vector<float> ffn_post_norm;   // (dim) after the MLP: sandwich only
-  std::vector<float> q_norm;          // (head_dim)
-  std::vector<float> k_norm;          // (head_dim)
-  PackedMatrix q;                     // [n_heads * head_dim, dim], rows in half-split rotary order
-  PackedMatrix k;                     // [n_kv_heads * head_dim, dim], the same
-  PackedMatrix v;                     // [n_kv_heads * head_dim, dim]
-  PackedMatrix o;                     // [dim, n_heads * head_dim]
-  PackedMatrix gate;                  // [ffn_dim, dim]
-  PackedMatrix up;                    // [ffn_dim, dim]
-  PackedMatrix down;                  // [dim, ffn_dim]
+  std::vector<float> attn_norm;            // (dim) before attention
+  std::vector<float> attn_post_norm;       // (dim) after attention, before the residual sum: sandwich only
+  std::vector<float> ffn_norm;             // (dim) before the MLP
+  std::vector<float> ffn_post_norm;        // (dim) after the MLP: sandwich only
+  std::vector<float> q_norm;               // (head_dim)
+  std::vector<float> k_norm;               // (head_dim)
+  PackedMatrix q;                          // [n_heads * head_dim, dim], rows in half-split rotary order
+  PackedMatrix k;                          // [n_kv_heads * head_dim, dim], the same
+  PackedMatrix v;                          // [n_kv_heads * head_dim, dim]
+  PackedMatrix o;                          // [dim, n_heads * head_dim]
+  PackedMatrix gate;                       // [ffn_dim, dim]
+  PackedMatrix up;                         // [ffn_dim, dim]
+  PackedMatrix down;                       // [dim, ffn_dim]
+  std::vector<float> scalar;               // (1) scales the stream at the layer's end: Gemma 4
+  std::vector<float> per_layer_post_norm;  // (dim)
+  PackedMatrix per_layer_gate;             // [per_layer_dim, dim]
+  PackedMatrix per_layer_out;              // [dim, per_layer_dim]
   std::vector<float> q_bias;
   std::vector<float> k_bias;
   std::vector<float> v_bias;
@@ -37,7 +42,10 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  TensorView embedding;  // [vocab_size, dim] in the file: rows are decoded when they are needed
+  TensorView embedding;               // [vocab_size, dim] in the file: rows are decoded when they are needed
+  TensorView per_layer_embedding;     // [vocab_size, n_layers * per_layer_dim] in the file
+  PackedMatrix per_layer_projection;  // [n_layers * per_layer_dim, dim]
+  std::vector<float> per_layer_norm;  // (per_layer_dim)
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // (dim)
   TensorView head_tensor;         // [vocab_size, dim] in the file: the embedding when tied

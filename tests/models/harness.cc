@@ -15,7 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_covered(const std::string& name) {
-  for (const char* prefix : {"llama", "qwen2", "qwen3_qknorm", "qwen3_untied", "gemma3"}) {
+  for (const char* prefix :
+       {"llama", "qwen2", "qwen3_qknorm", "qwen3_untied", "gemma3", "gemma4_dense", "gemma4_k_eq_v",
+        "gemma4_ple", "gemma4_kv_shared", "gemma4_e2b_like", "gemma4_nested", "gemma4_unified_text"}) {
     if (name.starts_with(prefix)) return true;
   }
   return false;

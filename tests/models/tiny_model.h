@@ -25,7 +25,7 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// A tensor to write. The values follow from the name: norms lie near 1, all else near 0.
+/// A tensor to write. The values follow from the name: norms and rope divisors lie near 1, all else near 0.
 struct TinyTensor {
   std::string name;
   std::vector<int64_t> shape;  // row-major
