@@ -34,35 +34,7 @@ bool same_table(ThreadPool& pool, const TensorView& own, const TensorView& targe
 
 DraftTarget DraftTarget::of(const TargetModel& model) {
   const ModelConfig& config = model.config();
-  return {model.shared_weights(), config.dim, config.vocab_size, config.n_layers, config.name};
-}
-
-Status check_draft_target(const DraftCheckpoint& draft, const DraftTarget& target) {
-  const DraftConfig& config = draft.config;
-  const std::string where = draft.file != nullptr ? draft.file->path() : std::string("drafter");
-  const std::string named =
-      config.target_name.empty() ? "" : fmt::format(" (made for {})", config.target_name);
-  const auto differs = [&](const char* what, int64_t own, int64_t its) {
-    return invalid_argument(fmt::format("{}{}: the drafter wants a target with {} {}, this one has {}", where,
-                                        named, what, own, its));
-  };
-  if (config.dim != target.dim) return differs("hidden size", config.dim, target.dim);
-  if (config.vocab_size != target.vocab_size)
-    return differs("vocabulary", config.vocab_size, target.vocab_size);
-  if (config.target_layers > 0 && config.target_layers != target.n_layers) {
-    return differs("layers:", config.target_layers, target.n_layers);
-  }
-  for (int32_t tap : config.taps) {
-    if (tap >= 0 && tap <= target.n_layers) continue;
-    return invalid_argument(
-        fmt::format("{}{}: the drafter reads the output of layer {}, the target has layers 0 to {}", where,
-                    named, tap - 1, target.n_layers - 1));
-  }
-  if (config.mask_token_id < 0 || config.mask_token_id >= target.vocab_size) {
-    return invalid_argument(fmt::format("{}: mask token {} is not in the vocabulary of {}", where,
-                                        config.mask_token_id, target.vocab_size));
-  }
-  return ok_status();
+  return {model.shared_weights(), config.dim, config.vocab_size, config.n_layers};
 }
 
 double table_distance(ThreadPool& pool, const TensorView& a, const TensorView& b) {
@@ -282,7 +254,14 @@ Status load_sequential_head(const DraftConfig& c, DraftWeightLoader& loader, Blo
 
 Result<BlockWeights> load_block_weights(const DraftCheckpoint& draft, const DraftTarget& target,
                                         ThreadPool& pool, bool float_activations) {
-  DSPARK_RETURN_IF_ERROR(check_draft_target(draft, target));
+  ModelConfig shape;
+  shape.dim = target.dim;
+  shape.vocab_size = target.vocab_size;
+  shape.n_layers = target.n_layers;
+  if (const Status fits = check_draft_fits(draft.config, shape); !fits.ok()) {
+    const std::string where = draft.file != nullptr ? draft.file->path() + ": " : "";
+    return Status(fits.code(), where + fits.message());
+  }
   const DraftConfig& c = draft.config;
   DraftWeightLoader loader(draft, pool, float_activations);
   BlockWeights w;

@@ -21,14 +21,9 @@ struct DraftTarget {
   int32_t dim = 0;
   int32_t vocab_size = 0;
   int32_t n_layers = 0;
-  std::string name;  // for messages; may be empty
 
   static DraftTarget of(const TargetModel& model);
 };
-
-/// Whether a drafter fits a target: width, vocabulary, layers and taps. errors: invalid_argument naming the
-/// file, the quantity and both values.
-Status check_draft_target(const DraftCheckpoint& draft, const DraftTarget& target);
 
 /// One draft layer. Vectors that the architecture does not have stay empty.
 struct DraftLayerWeights {
@@ -124,7 +119,7 @@ struct BlockWeights {
   size_t packed_bytes = 0;
 };
 
-/// Checks the drafter against the target, then packs. errors: check_draft_target, DraftWeightLoader.
+/// Checks the drafter against the target, then packs. errors: check_draft_fits, DraftWeightLoader.
 Result<BlockWeights> load_block_weights(const DraftCheckpoint& draft, const DraftTarget& target,
                                         ThreadPool& pool, bool float_activations);
 
