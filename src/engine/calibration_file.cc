@@ -68,7 +68,7 @@ constexpr std::string_view kKnownKeys[] = {"temperatures", "dataset",     "num_s
 
 }  // namespace
 
-Result<CalibrationFile> read_calibration(const std::string& path) {
+Result<Calibration> read_calibration(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(const Json json, read_json_file(path, DuplicateKeys::kRefuse));
   if (!json.is_object()) return invalid_argument(path + ": want a JSON object with temperatures");
   for (const auto& [key, value] : json.items()) {
@@ -77,7 +77,7 @@ Result<CalibrationFile> read_calibration(const std::string& path) {
     }
   }
   Fields fields(json, path);
-  CalibrationFile calibration;
+  Calibration calibration;
   calibration.temperatures = fields.numbers("temperatures", true);
   calibration.ece_before = fields.numbers("ece_before", false);
   calibration.ece_after = fields.numbers("ece_after", false);
@@ -104,7 +104,7 @@ Result<CalibrationFile> read_calibration(const std::string& path) {
   return calibration;
 }
 
-Status write_calibration(const std::string& path, const CalibrationFile& calibration) {
+Status write_calibration(const std::string& path, const Calibration& calibration) {
   const nlohmann::ordered_json json = {
       {"temperatures", calibration.temperatures},
       {"dataset", calibration.dataset},

@@ -104,7 +104,7 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
   if (drafter == nullptr) {
     return invalid_argument(options.calibration + ": there is no drafter to calibrate");
   }
-  DSPARK_ASSIGN_OR_RETURN(const CalibrationFile calibration, read_calibration(options.calibration));
+  DSPARK_ASSIGN_OR_RETURN(const Calibration calibration, read_calibration(options.calibration));
   if (const Status set = drafter->set_calibration(calibration.temperatures); !set.ok()) {
     return Status(set.code(), options.calibration + ": " + set.message());
   }
