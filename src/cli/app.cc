@@ -82,6 +82,7 @@ void register_all(CLI::App& app, int& exit_code) {
   register_perplexity(app, exit_code);
   register_logits(app, exit_code);
   register_quantize(app, exit_code);
+  register_data(app, exit_code);
   // After the commands, which would inherit it.
   app.footer(
       "Every command has its own help, e.g. 'dspark run --help'.\n"

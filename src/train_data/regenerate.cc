@@ -1,0 +1,271 @@
+#include "train_data/regenerate.h"
+
+#include <fmt/format.h>
+
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "engine/loader.h"
+#include "text/chat_prompt.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace dspark {
+namespace {
+
+/// A job on its way. The callbacks of its requests write `output` and `reason`.
+struct Running {
+  enum class Phase : uint8_t { kUserTurn, kAnswer, kDone };
+
+  const Job* job = nullptr;
+  Phase phase = Phase::kAnswer;
+  std::string prompt;  // the user's words
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> output;
+  FinishReason reason = FinishReason::kNone;
+  std::string left_out;  // why there is no record; empty: there is one
+};
+
+std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos) return {};
+  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+/// The loop of regenerate(): submits, steps, collects, in the order of the jobs.
+class Regeneration {
+ public:
+  Regeneration(Engine& engine, const PromptCodec& codec, const RegenerateOptions& options, int64_t n_before,
+               const std::function<Status(CorpusRecord&&)>& sink)
+      : engine_(engine), codec_(codec), options_(options), n_before_(n_before), sink_(sink) {}
+
+  Result<RegenerateCounts> run(std::span<const Job> jobs,
+                               const std::function<void(const RegenerateCounts&)>& on_step,
+                               const std::atomic<bool>* cancel) {
+    size_t next = 0;
+    while (!counts_.finished) {
+      if (cancel != nullptr && cancel->load()) break;
+      while (n_open_ < options_.batch && next < jobs.size()) DSPARK_RETURN_IF_ERROR(start(jobs[next++]));
+      engine_.step();
+      for (Running* running : std::exchange(ended_, {})) DSPARK_RETURN_IF_ERROR(advance(*running));
+      DSPARK_RETURN_IF_ERROR(flush());
+      if (next == jobs.size() && running_.empty()) counts_.finished = true;
+      if (on_step) on_step(counts_);
+    }
+    drain();
+    return counts_;
+  }
+
+  ~Regeneration() { drain(); }
+
+ private:
+  /// Nothing may call back into this object after it is gone.
+  void drain() {
+    for (const RequestId id : requests_) engine_.cancel(id);
+    requests_.clear();
+    while (engine_.has_work()) engine_.step();
+  }
+
+  Status start(const Job& job) {
+    running_.push_back(std::make_unique<Running>());
+    Running& running = *running_.back();
+    running.job = &job;
+    if (job.prompt != nullptr) {
+      running.prompt = job.prompt->prompt;
+      DSPARK_ASSIGN_OR_RETURN(running.prompt_ids, codec_.encode(running.prompt));
+      return submit_answer(running);
+    }
+    if (!codec_.self_writes_prompt) {
+      running.prompt_ids = codec_.self_header;
+      return submit_answer(running);
+    }
+    running.phase = Running::Phase::kUserTurn;
+    GenerateRequest request;
+    request.prompt = codec_.self_header;
+    request.max_tokens = options_.max_user_tokens;
+    request.sampling.temperature = static_cast<float>(options_.user_temperature);
+    request.sampling.top_p = options_.user_top_p;
+    request.sampling.seed = job.user_seed;
+    return submit(running, std::move(request));
+  }
+
+  Status submit_answer(Running& running) {
+    running.phase = Running::Phase::kAnswer;
+    if (static_cast<int64_t>(running.prompt_ids.size()) > options_.max_prompt) {
+      return leave_out(running, "prompt too long");
+    }
+    GenerateRequest request;
+    request.prompt = running.prompt_ids;
+    request.max_tokens = options_.max_tokens;
+    request.sampling.temperature = static_cast<float>(running.job->temperature);
+    request.sampling.top_p = options_.top_p;
+    request.sampling.top_k = options_.top_k;
+    request.sampling.seed = running.job->seed;
+    return submit(running, std::move(request));
+  }
+
+  Status leave_out(Running& running, const char* why) {
+    running.phase = Running::Phase::kDone;
+    running.left_out = why;
+    return ok_status();
+  }
+
+  Status submit(Running& running, GenerateRequest request) {
+    running.output.clear();
+    running.reason = FinishReason::kNone;
+    const auto collect = [this, &running](const StreamUpdate& update) {
+      for (const TokenEvent& event : update.tokens) running.output.push_back(event.token);
+      if (update.finish_reason == FinishReason::kNone) return;
+      running.reason = update.finish_reason;
+      ended_.push_back(&running);
+      std::erase(requests_, update.id);
+      --n_open_;
+    };
+    DSPARK_ASSIGN_OR_RETURN(const RequestId id, engine_.submit(std::move(request), collect));
+    requests_.push_back(id);
+    ++n_open_;
+    return ok_status();
+  }
+
+  /// A request ended: the next phase, or the end of the job.
+  Status advance(Running& running) {
+    if (running.reason == FinishReason::kError) return out_of_memory("no memory for a forward pass");
+    if (running.phase == Running::Phase::kUserTurn) {
+      if (running.reason != FinishReason::kStop) return leave_out(running, "self-written prompt without end");
+      running.prompt = trimmed(codec_.decode(running.output));
+      if (running.prompt.empty()) return leave_out(running, "empty self-written prompt");
+      DSPARK_ASSIGN_OR_RETURN(running.prompt_ids, codec_.encode(running.prompt));
+      return submit_answer(running);
+    }
+    running.phase = Running::Phase::kDone;
+    return ok_status();
+  }
+
+  /// Hands over what is done, up to the first job that is not.
+  Status flush() {
+    while (!running_.empty() && running_.front()->phase == Running::Phase::kDone && !counts_.finished) {
+      Running& running = *running_.front();
+      ++counts_.jobs_done;
+      if (running.left_out.empty()) {
+        DSPARK_RETURN_IF_ERROR(hand_over(running));
+      } else {
+        ++counts_.left_out[running.left_out];
+      }
+      running_.pop_front();
+    }
+    return ok_status();
+  }
+
+  Status hand_over(Running& running) {
+    CorpusRecord record;
+    record.id = running.job->id;
+    record.task = running.job->task;
+    if (!running.prompt.empty()) record.conversations.push_back({"user", running.prompt});
+    record.conversations.push_back({"assistant", codec_.decode(running.output)});
+    record.prompt_tokens = static_cast<int32_t>(running.prompt_ids.size());
+    record.tokens = std::move(running.prompt_ids);
+    record.tokens.insert(record.tokens.end(), running.output.begin(), running.output.end());
+    record.temperature = running.job->temperature;
+    record.seed = running.job->seed;
+    record.finish_reason = finish_reason_name(running.reason);
+    ++counts_.answers;
+    counts_.prompt_tokens += record.prompt_tokens;
+    counts_.answer_tokens += static_cast<int64_t>(running.output.size());
+    const int64_t limit = options_.max_answer_tokens;
+    counts_.finished = limit >= 0 && n_before_ + counts_.answer_tokens >= limit;
+    return sink_(std::move(record));
+  }
+
+  Engine& engine_;
+  const PromptCodec& codec_;
+  const RegenerateOptions& options_;
+  int64_t n_before_;
+  const std::function<Status(CorpusRecord&&)>& sink_;
+  RegenerateCounts counts_;
+  std::deque<std::unique_ptr<Running>> running_;  // in the order of the jobs
+  std::vector<Running*> ended_;                   // requests that ended in the last step
+  std::vector<RequestId> requests_;
+  int32_t n_open_ = 0;
+};
+
+}  // namespace
+
+Status RegenerateOptions::validate() const {
+  const auto positive = [](const char* name, int64_t value) {
+    return value >= 1 ? ok_status() : invalid_argument(fmt::format("{}: {} is not positive", name, value));
+  };
+  DSPARK_RETURN_IF_ERROR(positive("batch", batch));
+  DSPARK_RETURN_IF_ERROR(positive("max tokens", max_tokens));
+  DSPARK_RETURN_IF_ERROR(positive("max prompt", max_prompt));
+  DSPARK_RETURN_IF_ERROR(positive("max user tokens", max_user_tokens));
+  if (int64_t{max_prompt} + max_tokens > INT32_MAX) return invalid_argument("max tokens: too many");
+  return ok_status();
+}
+
+Result<PromptCodec> make_prompt_codec(const LoadedModel& loaded, bool raw) {
+  if (loaded.tokenizer == nullptr) return unsupported(loaded.path + ": has no tokenizer");
+  const Tokenizer* tokenizer = loaded.tokenizer.get();
+  PromptCodec codec;
+  codec.decode = [tokenizer](std::span<const int32_t> ids) { return tokenizer->decode(ids, true); };
+  if (!raw && !loaded.chat_template_status.ok()) {
+    return Status(loaded.chat_template_status.code(),
+                  loaded.path + ": chat template: " + loaded.chat_template_status.message());
+  }
+  if (raw || loaded.chat_template == nullptr) {
+    codec.encode = [tokenizer](const std::string& prompt) -> Result<std::vector<int32_t>> {
+      return tokenizer->encode(prompt, true, true);
+    };
+    codec.self_header = tokenizer->encode("", true, true);
+    codec.self_writes_prompt = false;
+    return codec;
+  }
+  const ChatTemplate* chat_template = loaded.chat_template.get();
+  codec.encode = [tokenizer, chat_template](const std::string& prompt) -> Result<std::vector<int32_t>> {
+    const ChatMessage message = {"user", prompt};
+    DSPARK_ASSIGN_OR_RETURN(const std::string text,
+                            render_chat(*chat_template, *tokenizer, {&message, 1}, true));
+    return encode_rendered(*tokenizer, text);
+  };
+  DSPARK_ASSIGN_OR_RETURN(const std::string header, render_user_header(*chat_template, *tokenizer));
+  codec.self_header = encode_rendered(*tokenizer, header);
+  return codec;
+}
+
+Result<RegenerateCounts> regenerate(Engine& engine, const PromptCodec& codec, std::span<const Job> jobs,
+                                    const RegenerateOptions& options, int64_t n_before,
+                                    const std::function<Status(CorpusRecord&&)>& sink,
+                                    const std::function<void(const RegenerateCounts&)>& on_step,
+                                    const std::atomic<bool>* cancel) {
+  DSPARK_RETURN_IF_ERROR(options.validate());
+  for (const Job& job : jobs) {
+    if (job.prompt == nullptr && codec.self_header.empty()) {
+      return unsupported("self-prompting: this model has no token that begins a text");
+    }
+  }
+  if (options.max_answer_tokens >= 0 && n_before >= options.max_answer_tokens) {
+    RegenerateCounts counts;
+    counts.finished = true;
+    return counts;
+  }
+  return Regeneration(engine, codec, options, n_before, sink).run(jobs, on_step, cancel);
+}
+
+Result<std::vector<Job>> jobs_left(std::vector<Job> jobs,
+                                   const std::map<std::string, ExistingRecord>& records) {
+  std::vector<Job> left;
+  for (Job& job : jobs) {
+    const auto record = records.find(job.id);
+    if (record == records.end()) {
+      left.push_back(std::move(job));
+    } else if (record->second.seed != job.seed || record->second.temperature != job.temperature) {
+      return invalid_argument(
+          fmt::format("record '{}' was made with seed {} at temperature {}, these settings give seed {} at "
+                      "temperature {}",
+                      job.id, record->second.seed, record->second.temperature, job.seed, job.temperature));
+    }
+  }
+  return left;
+}
+
+}  // namespace dspark
