@@ -161,8 +161,7 @@ std::vector<float> feature_rows(const std::vector<float>& features, int32_t n_ta
   return out;
 }
 
-std::vector<float> join_features(const std::vector<float>& a, const std::vector<float>& b, int32_t n_taps,
-                                 int32_t dim) {
+std::vector<float> join_features(const std::vector<float>& a, const std::vector<float>& b, int32_t n_taps) {
   std::vector<float> out;
   for (int32_t tap = 0; tap < n_taps; ++tap) {
     for (const std::vector<float>* part : {&a, &b}) {
@@ -170,7 +169,6 @@ std::vector<float> join_features(const std::vector<float>& a, const std::vector<
       out.insert(out.end(), part->begin() + tap * stride, part->begin() + (tap + 1) * stride);
     }
   }
-  (void)dim;
   return out;
 }
 

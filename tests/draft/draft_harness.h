@@ -80,8 +80,7 @@ CommitEvent feature_event(int32_t slot, int32_t position, const std::vector<floa
 std::vector<float> feature_rows(const std::vector<float>& features, int32_t n_taps, int32_t dim,
                                 int32_t first, int32_t n);
 /// The rows of b behind those of a.
-std::vector<float> join_features(const std::vector<float>& a, const std::vector<float>& b, int32_t n_taps,
-                                 int32_t dim);
+std::vector<float> join_features(const std::vector<float>& a, const std::vector<float>& b, int32_t n_taps);
 
 /// proposes for one request; the block's stride is max_tokens.
 DraftBlock propose_one(Drafter& drafter, int32_t slot, int32_t anchor, int32_t position, int32_t max_tokens,
