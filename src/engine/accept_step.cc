@@ -111,6 +111,7 @@ void Engine::end_round(Sequence& sequence, const AcceptResult& run) {
   step.anchor_position = sequence.n_tokens() - n_new - 1;
   step.round = {step.n_drafted, step.n_verify, stopped_inside ? n_new : step.n_verify, accepted, n_new};
   sequence.stats.speculation.add(step.round);
+  if (planner_ != nullptr) planner_->observe_round(step.round.proposal_length, step.round.accepted);
 }
 
 /// Commits one token and decides whether the text ends with it.

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/cost_probe.h"
+
 namespace dspark {
 namespace {
 
@@ -63,6 +65,7 @@ Result<std::unique_ptr<Engine>> Engine::create(TargetModel& model, EngineOptions
   }
   std::unique_ptr<Engine> engine(new Engine(model, std::move(options), std::move(drafter), std::move(pool)));
   DSPARK_RETURN_IF_ERROR(engine->reserve());
+  DSPARK_RETURN_IF_ERROR(engine->make_planner());
   return engine;
 }
 
@@ -89,6 +92,23 @@ Status Engine::reserve() {
   return model_.reserve(std::min(most_rows, decode_rows + options_.prefill_rows), decode_rows);
 }
 
+/// Measures what passes cost unless the options say it or nobody asks.
+Status Engine::make_planner() {
+  if (drafter_ == nullptr || (!options_.policy.needs_costs() && !options_.costs)) return ok_status();
+  if (!options_.costs) {
+    CostProbeOptions probe;
+    probe.max_sequences = std::min(options_.max_sequences, 8);
+    const int32_t most_rows = options_.max_sequences * (1 + std::min(drafter_->max_block(), 16));
+    probe.max_rows = std::clamp(most_rows, 8, std::min(options_.max_batch_rows, 64));
+    probe.context = std::min(probe.context, options_.context_length / 2);
+    probe.budget_s = options_.cost_probe_s;
+    DSPARK_ASSIGN_OR_RETURN(options_.costs, measure_costs(model_, drafter_.get(), probe));
+  }
+  DSPARK_RETURN_IF_ERROR(options_.costs->validate());
+  planner_ = std::make_unique<AdaptivePlanner>(*options_.costs);
+  return ok_status();
+}
+
 Result<RequestId> Engine::submit(GenerateRequest request, StreamCallback on_update) {
   DSPARK_RETURN_IF_ERROR(request.validate(model_.config().vocab_size, options_.context_length));
   if (!request.stop_strings.empty() && !options_.token_bytes) {
@@ -108,6 +128,10 @@ Result<RequestId> Engine::submit(GenerateRequest request, StreamCallback on_upda
   sequence->token_limit = static_cast<int32_t>(limit);
   sequence->reserved_pages = PageAllocator::pages_for(limit - 1);
   sequence->policy = request.speculation.value_or(options_.policy);
+  if (drafter_ != nullptr && sequence->policy.needs_costs() && planner_ == nullptr) {
+    return invalid_argument("speculation: " + sequence->policy.to_string() +
+                            " needs measured costs, which this engine was made without");
+  }
   if (!request.sampling.greedy()) sequence->rule = request.accept_rule.value_or(options_.accept_rule);
   sequence->drafts = drafter_ != nullptr && sequence->policy.draft_tokens() > 0;
   sequence->stop_ids = request.stop_token_ids;

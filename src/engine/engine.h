@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "draft/drafter.h"
+#include "engine/adaptive_planner.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "kernels/kv_cache.h"
@@ -30,8 +32,12 @@ struct EngineOptions {
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
   VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
-  std::vector<int32_t> eos_ids;                   // ids that end the text unless a request ignores them
-  TokenBytesFn token_bytes;                       // needed for stop strings and StreamUpdate::text
+  /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
+  /// and the default policy is one of them.
+  std::optional<CostTable> costs;
+  double cost_probe_s = 1.0;     // time for that measurement
+  std::vector<int32_t> eos_ids;  // ids that end the text unless a request ignores them
+  TokenBytesFn token_bytes;      // needed for stop strings and StreamUpdate::text
 
   /// errors: invalid_argument naming the option.
   Status validate() const;
@@ -42,8 +48,9 @@ struct StepStats {
   int32_t decode_sequences = 0;
   int32_t decode_rows = 0;  // anchors and verified drafts
   int32_t prefill_rows = 0;
-  double draft_s = 0;
-  double forward_s = 0;
+  double draft_s = 0;    // proposals
+  double forward_s = 0;  // the target's pass
+  double commit_s = 0;   // telling the drafter what was committed
   double step_s = 0;
 };
 
@@ -55,6 +62,8 @@ struct EngineStats {
   int64_t requests_finished = 0;
   double draft_s = 0;
   double forward_s = 0;
+  double commit_s = 0;
+  double step_s = 0;
   SpeculationStats speculation;
 };
 
@@ -88,6 +97,8 @@ class Engine {
   const Drafter* drafter() const { return drafter_.get(); }
   const StepStats& last_step() const { return step_stats_; }
   const EngineStats& stats() const { return stats_; }
+  /// The cost model behind adaptive policies; null without one.
+  const CostModel* costs() const { return planner_ != nullptr ? &planner_->costs() : nullptr; }
   int32_t context_length() const { return options_.context_length; }
   /// Pages, queue and sequences agree with each other. For tests: costs time in proportion to the cache.
   Status check_integrity() const;
@@ -98,6 +109,7 @@ class Engine {
   Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafter> drafter, KvPool pool);
 
   Status reserve();
+  Status make_planner();
 
   // The step, in this order; each reads what the ones before it left in `running_` and the step buffers.
   void admit();
@@ -110,6 +122,9 @@ class Engine {
   void emit();
   void learn();
 
+  StepShape shape_without_drafts() const;
+  int32_t adaptive_draft_length();
+  void plan_adaptive();
   void take_inbox();
   bool try_start(Sequence& sequence);
   bool decodes(const Sequence& sequence) const;
@@ -132,6 +147,7 @@ class Engine {
   TargetModel& model_;
   EngineOptions options_;
   std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<AdaptivePlanner> planner_;  // null: no policy here weighs costs
   KvPool pool_;
   PageAllocator pages_;
   int64_t reserved_pages_ = 0;  // worst case of all running sequences; never more than there are
@@ -145,6 +161,9 @@ class Engine {
   std::vector<DraftRequest> draft_requests_;
   DraftBlock draft_block_;
   std::vector<int32_t> verify_lengths_;
+  std::vector<const SurvivalRecord*> records_;  // draft(): of the sequences with an adaptive policy
+  std::vector<PlanSequence> plan_sequences_;    // plan(): the same sequences
+  std::vector<int32_t> plan_lengths_;
   std::vector<int32_t> picks_;  // accept(): tokens of the round in hand, accepted drafts first
   ForwardBatch batch_;
   ForwardResult result_;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/adaptive_planner.h"
 #include "engine/request.h"
 #include "engine/stop_matcher.h"
 #include "speculate/token_counts.h"
@@ -47,6 +48,7 @@ struct Sequence {
   int32_t n_told = 0;          // tokens the drafter knows
   bool drafts = false;         // there is a drafter and the policy lets it draft
   std::vector<int32_t> pages;  // page table
+  SurvivalRecord survivals;    // what adaptive policies remember of its last drafts
   TokenCounts counts;          // used when the request has penalties
   StopMatcher text;
   std::string token_bytes;  // scratch

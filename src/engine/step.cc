@@ -77,10 +77,12 @@ bool Engine::decodes(const Sequence& sequence) const {
 void Engine::draft() {
   draft_requests_.clear();
   int32_t longest = 0;
+  const int32_t adaptive_length = adaptive_draft_length();
   for (auto& sequence : running_) {
     if (!decodes(*sequence) || !sequence->drafts) continue;
-    const int32_t limit = std::min({sequence->policy.draft_tokens(), drafter_->max_block(),
-                                    sequence->token_limit - sequence->n_tokens() - 1});
+    const int32_t most = sequence->policy.needs_costs() ? adaptive_length : sequence->policy.draft_tokens();
+    const int32_t limit =
+        std::min({most, drafter_->max_block(), sequence->token_limit - sequence->n_tokens() - 1});
     if (limit <= 0) continue;
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
@@ -108,6 +110,70 @@ void Engine::draft() {
   }
 }
 
+/// What the step costs at least: anchors, and the prompt rows that batch() will add.
+StepShape Engine::shape_without_drafts() const {
+  StepShape shape;
+  int32_t prompt_rows = 0;
+  for (const auto& sequence : running_) {
+    if (sequence->finished()) continue;
+    shape.context += sequence->n_cached;
+    if (sequence->prefilling()) {
+      prompt_rows += sequence->n_prompt - sequence->n_cached;
+    } else {
+      ++shape.rows;
+      shape.row_context += sequence->n_cached;
+    }
+  }
+  shape.rows += std::min(prompt_rows, options_.prefill_rows);
+  return shape;
+}
+
+/// Drafts to ask for per sequence with an adaptive policy; 0 when there is none or drafting does not pay.
+int32_t Engine::adaptive_draft_length() {
+  if (planner_ == nullptr) return 0;
+  records_.clear();
+  for (const auto& sequence : running_) {
+    if (decodes(*sequence) && sequence->drafts && sequence->policy.needs_costs()) {
+      records_.push_back(&sequence->survivals);
+    }
+  }
+  if (records_.empty()) return 0;
+  return planner_->draft_length(shape_without_drafts(), records_, drafter_->max_block());
+}
+
+/// Verify lengths of the sequences with an adaptive policy, planned together; those of others stay.
+void Engine::plan_adaptive() {
+  if (planner_ == nullptr) return;
+  plan_sequences_.clear();
+  StepShape shape = shape_without_drafts();
+  shape.draft_sequences = static_cast<int32_t>(draft_requests_.size());
+  VerifyPolicy::Kind kind = VerifyPolicy::Kind::kCausal;
+  size_t next = 0;
+  for (auto& sequence : running_) {
+    if (!decodes(*sequence)) continue;
+    const int32_t length = verify_lengths_[next++];
+    if (!sequence->drafts || !sequence->policy.needs_costs()) {
+      shape.rows += length;
+      continue;
+    }
+    if (sequence->policy.kind == VerifyPolicy::Kind::kAdaptive) kind = VerifyPolicy::Kind::kAdaptive;
+    plan_sequences_.push_back({sequence->step.n_drafted, confidences(*sequence),
+                               sequence->rule == AcceptRule::kCoupled, &sequence->survivals});
+  }
+  if (plan_sequences_.empty()) return;
+  plan_lengths_.resize(plan_sequences_.size());
+  planner_->verify_lengths(kind, shape, plan_sequences_, plan_lengths_);
+  next = 0;
+  size_t next_planned = 0;
+  for (auto& sequence : running_) {
+    if (!decodes(*sequence)) continue;
+    if (sequence->drafts && sequence->policy.needs_costs()) {
+      verify_lengths_[next] = plan_lengths_[next_planned++];
+    }
+    ++next;
+  }
+}
+
 /// What the drafter said of the usable drafts of a sequence; empty when it says nothing.
 std::span<const float> Engine::confidences(const Sequence& sequence) const {
   const SequenceStep& step = sequence.step;
@@ -128,6 +194,7 @@ void Engine::plan() {
           verify_length(sequence->policy, sequence->step.n_drafted, confidences(*sequence)));
     }
   }
+  plan_adaptive();
   const int64_t rows_for_prompts =
       prefills ? std::min(options_.prefill_rows, options_.max_batch_rows / 2) : 0;
   cap_verify_rows(verify_lengths_, options_.max_batch_rows - rows_for_prompts);
@@ -214,7 +281,9 @@ void Engine::commit() {
     sequence->n_cached = std::min(sequence->n_cached + sequence->step.n_kept, sequence->n_tokens());
     pages_.shrink(sequence->pages, sequence->n_cached);
   }
+  const Clock::time_point start = Clock::now();
   if (drafter_ != nullptr) tell_drafter();
+  step_stats_.commit_s = seconds(Clock::now() - start);
   for (auto& sequence : running_) {
     if (sequence->finished()) close(*sequence);
   }
@@ -319,6 +388,17 @@ void Engine::learn() {
   stats_.prompt_tokens += step_stats_.prefill_rows;
   stats_.draft_s += step_stats_.draft_s;
   stats_.forward_s += step_stats_.forward_s;
+  stats_.commit_s += step_stats_.commit_s;
+  stats_.step_s += step_stats_.step_s;
+  if (planner_ == nullptr) return;
+  StepShape shape;
+  shape.rows = static_cast<int32_t>(batch_.n_rows());
+  shape.draft_sequences = static_cast<int32_t>(draft_requests_.size());
+  for (const KvRun& run : batch_.runs) {
+    shape.context += run.pos_begin;
+    shape.row_context += int64_t{run.n_rows} * run.pos_begin;
+  }
+  planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s + step_stats_.commit_s);
 }
 
 }  // namespace dspark

@@ -90,16 +90,14 @@ double CostModel::step_seconds(const StepShape& shape) const {
   return verify_seconds(shape) + draft_seconds(shape.draft_sequences) + table_.overhead_s;
 }
 
-void CostModel::step_costs(const StepShape& shape, int32_t n_sequences, int32_t max_rows,
+void CostModel::step_costs(const StepShape& shape, int32_t n_more, double row_context,
                            std::vector<double>& out) const {
   out.clear();
-  const double mean_context =
-      n_sequences > 0 ? static_cast<double>(shape.context) / static_cast<double>(n_sequences) : 0.0;
-  StepShape step = shape;
   double largest = 0.0;
-  for (int32_t rows = 0; rows <= max_rows; ++rows) {
-    step.rows = std::max(rows, 1);
-    step.row_context = static_cast<int64_t>(mean_context * static_cast<double>(step.rows));
+  for (int32_t b = 0; b <= n_more; ++b) {
+    StepShape step = shape;
+    step.rows += b;
+    step.row_context += static_cast<int64_t>(row_context * static_cast<double>(b));
     largest = std::max(largest, step_seconds(step));  // corrections by size must not make a dip either
     out.push_back(largest);
   }

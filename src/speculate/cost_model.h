@@ -50,10 +50,9 @@ class CostModel {
   double verify_seconds(const StepShape& shape) const;
   double draft_seconds(int32_t n_sequences) const;
   double step_seconds(const StepShape& shape) const;
-  /// Seconds of a whole step by its rows b = 0..max_rows (entry 0 is that of 1 row) for a batch with the
-  /// given shape otherwise; row_context is taken as b times the mean context. `out` keeps its capacity.
-  void step_costs(const StepShape& shape, int32_t n_sequences, int32_t max_rows,
-                  std::vector<double>& out) const;
+  /// Seconds of a whole step with b rows more than `shape`, for b = 0..n_more; never falling. Every added row
+  /// looks at `row_context` positions. `out` keeps its capacity.
+  void step_costs(const StepShape& shape, int32_t n_more, double row_context, std::vector<double>& out) const;
   /// What the passes of a step really took. draft_s is ignored when nothing was drafted.
   void observe(const StepShape& shape, double verify_s, double draft_s);
   /// Median of measured / predicted over the recent steps, before the correction by it; 1 without any.

@@ -8,7 +8,7 @@ namespace dspark {
 
 namespace {
 
-constexpr std::string_view kPolicies = "off, fixed:K or threshold:T";
+constexpr std::string_view kPolicies = "off, fixed:K, threshold:T, causal or adaptive";
 
 /// The whole of `text` as a number.
 template <typename Number>
@@ -42,10 +42,8 @@ Result<VerifyPolicy> VerifyPolicy::parse(std::string_view text) {
     if (parse_number(number, policy.threshold) && policy.validate().ok()) return policy;
     return invalid_argument("verify policy: want threshold:T with T from 0 to 1" + found);
   }
-  if (name == "causal" || name == "adaptive") {
-    return unsupported("verify policy: '" + std::string(name) + "' is not supported yet; want " +
-                       std::string(kPolicies));
-  }
+  if (text == "causal") return causal();
+  if (text == "adaptive") return adaptive();
   return invalid_argument("verify policy: want " + std::string(kPolicies) + found);
 }
 
@@ -61,8 +59,19 @@ Status VerifyPolicy::validate() const {
 }
 
 std::string VerifyPolicy::to_string() const {
-  if (kind == Kind::kFixed) return "fixed:" + std::to_string(k);
-  return kind == Kind::kThreshold ? "threshold:" + number_text(threshold) : "off";
+  switch (kind) {
+    case Kind::kOff:
+      return "off";
+    case Kind::kFixed:
+      return "fixed:" + std::to_string(k);
+    case Kind::kThreshold:
+      return "threshold:" + number_text(threshold);
+    case Kind::kCausal:
+      return "causal";
+    case Kind::kAdaptive:
+      return "adaptive";
+  }
+  return "?";
 }
 
 int32_t threshold_length(std::span<const float> confidence, float threshold) {

@@ -13,18 +13,20 @@ namespace dspark {
 /// Most drafted tokens of one sequence in one step, whatever drafter or policy.
 inline constexpr int32_t kMaxDraftTokens = 64;
 
-/// A policy, as the user names it: "off", "fixed:K" or "threshold:T".
+/// A policy, as the user names it: "off", "fixed:K", "threshold:T", "causal" or "adaptive". The last two
+/// weigh confidences against what a step costs (speculate/batch_scheduler.h) and need a measured cost table.
 struct VerifyPolicy {
-  enum class Kind : uint8_t { kOff, kFixed, kThreshold };
+  enum class Kind : uint8_t { kOff, kFixed, kThreshold, kCausal, kAdaptive };
   Kind kind = Kind::kOff;
   int32_t k = 0;           // kFixed: verify at most k drafts per sequence and step
   float threshold = 0.0f;  // kThreshold: verify up to the first confidence below it, in [0, 1]
 
-  /// errors: invalid_argument (unknown, malformed, out of range), unsupported (a name that is known but not
-  /// implemented yet).
+  /// errors: invalid_argument (unknown, malformed, out of range).
   static Result<VerifyPolicy> parse(std::string_view text);
   static VerifyPolicy off() { return {}; }
   static VerifyPolicy fixed(int32_t k) { return {Kind::kFixed, k}; }
+  static VerifyPolicy adaptive() { return {Kind::kAdaptive}; }
+  static VerifyPolicy causal() { return {Kind::kCausal}; }
   static VerifyPolicy from_threshold(float t) { return {Kind::kThreshold, 0, t}; }
 
   /// For policies that were not parsed. errors: invalid_argument naming the field, its range and the value.
@@ -34,9 +36,11 @@ struct VerifyPolicy {
   std::string to_string() const;
   /// Drafts worth asking the drafter for, at most; 0: do not draft at all.
   int32_t draft_tokens() const {
-    if (kind == Kind::kThreshold) return kMaxDraftTokens;
-    return kind == Kind::kFixed ? k : 0;
+    if (kind == Kind::kFixed) return k;
+    return kind == Kind::kOff ? 0 : kMaxDraftTokens;
   }
+  /// Lengths come from a plan for the whole batch.
+  bool needs_costs() const { return kind == Kind::kCausal || kind == Kind::kAdaptive; }
 };
 
 /// Drafts before the first with confidence < threshold (DSpark evaluation's static threshold). All of them
@@ -45,7 +49,8 @@ int32_t threshold_length(std::span<const float> confidence, float threshold);
 
 /// The verify length of one sequence that has `n_drafted` drafts. `confidence`: of those drafts, draft k's
 /// made without looking at draft k; empty when the drafter has no confidence head, and then a threshold keeps
-/// every draft. Every policy here is safe for every accept rule. returns: 0..n_drafted.
+/// every draft. All drafts for policies that plan for the whole batch. Every policy here is safe for every
+/// accept rule. returns: 0..n_drafted.
 int32_t verify_length(const VerifyPolicy& policy, int32_t n_drafted, std::span<const float> confidence = {});
 
 /// Caps verify lengths so that the step's rows, one anchor per sequence plus its drafts, fit `max_rows`:

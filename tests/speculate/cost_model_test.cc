@@ -38,9 +38,10 @@ TEST(CostModel, DipsInTheMeasurementAreNoise) {
   const CostModel model(table);
   EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 4}), 0.010);
   std::vector<double> costs;
-  model.step_costs({.draft_sequences = 1, .context = 100}, 1, 16, costs);
-  ASSERT_EQ(costs.size(), 17u);
-  EXPECT_DOUBLE_EQ(costs[0], costs[1]);
+  model.step_costs({.rows = 1, .draft_sequences = 1, .context = 100, .row_context = 100}, 15, 100.0, costs);
+  ASSERT_EQ(costs.size(), 16u);
+  EXPECT_DOUBLE_EQ(costs[0], model.step_seconds({1, 1, 100, 100}));
+  EXPECT_DOUBLE_EQ(costs[15], model.step_seconds({16, 1, 100, 1600}));
   for (size_t b = 1; b < costs.size(); ++b) EXPECT_GE(costs[b], costs[b - 1]);
 }
 
