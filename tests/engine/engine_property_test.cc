@@ -84,6 +84,13 @@ std::unique_ptr<Engine> random_engine(std::mt19937& rng, test::FakeModel& model,
   if (rng() % 2 == 0) options.kv_tokens = context_length + static_cast<int32_t>(rng() % 300);
   options.policy = VerifyPolicy::fixed(static_cast<int32_t>(rng() % 17));
   if (rng() % 8 == 0) options.policy = VerifyPolicy::off();
+  if (rng() % 3 == 0) {
+    options.policy = rng() % 3 == 0 ? VerifyPolicy::causal() : VerifyPolicy::adaptive();
+    options.costs = CostTable{};
+    const double per_row = 1e-5 * static_cast<double>(rng() % 20);
+    for (int32_t n = 1; n < 40; ++n) options.costs->verify.push_back({n, 1e-4 + per_row * n});
+    options.costs->draft = {{1, 1e-6}, {4, 4e-6}};
+  }
   options.eos_ids = {test::kFakeEos};
   options.token_bytes = test::fake_token_bytes;
   const std::vector<int32_t> taps = rng() % 2 == 0 ? std::vector<int32_t>{0, 2} : std::vector<int32_t>{};
