@@ -28,6 +28,13 @@ Status problems_to_status(const std::string& path, const std::vector<std::string
   return corrupt_data(std::move(text));
 }
 
+/// Floats, or blocks of quantised ones.
+bool is_weight_type(DType dtype) {
+  const bool integer =
+      dtype == DType::kI8 || dtype == DType::kI16 || dtype == DType::kI32 || dtype == DType::kI64;
+  return can_decode(dtype) && !integer;
+}
+
 /// Fills `out.tensors`; every tensor of the file must be explained, every required one there.
 Status bind_tensors(const DraftDescription& draft, DraftCheckpoint& out) {
   const Checkpoint& file = *out.file;
@@ -44,7 +51,7 @@ Status bind_tensors(const DraftDescription& draft, DraftCheckpoint& out) {
     if (view->shape != tensor.shape) {
       problems.push_back(fmt::format("tensor '{}' has shape [{}], expected [{}]", name,
                                      fmt::join(view->shape, ", "), fmt::join(tensor.shape, ", ")));
-    } else if (!can_decode(view->dtype)) {
+    } else if (!is_weight_type(view->dtype)) {
       problems.push_back(fmt::format("tensor '{}' has type {}, expected floats or blocks of them", name,
                                      dtype_name(view->dtype)));
     } else {
@@ -165,7 +172,9 @@ Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> 
     if (!gguf && in.config().is_null()) {
       return not_found(in.path() + ": no config.json beside the weights; pass the drafter's folder");
     }
-    return unsupported(fmt::format("{}: not a drafter: its architecture is {}", in.path(), in_quotes(name)));
+    return unsupported(fmt::format("{}: not a drafter: {} is {}", in.path(),
+                                   gguf ? "general.architecture" : "config.json: 'architectures'",
+                                   in_quotes(name)));
   }
   const auto read = in.format() == Checkpoint::Format::kGguf ? read_gguf_draft
                     : is_speculators(in.config())            ? read_speculators_draft

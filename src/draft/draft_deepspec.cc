@@ -46,6 +46,7 @@ void read_block(JsonReader& in, DraftConfig& config) {
   config.mask_token_id = whole_number(in, "mask_token_id", 0, config.vocab_size - 1);
   config.anchor_predicts = in.flag("sample_from_anchor", true);
   config.causal = in.flag("causal", false);
+  if (in.has("draft_sliding_window")) config.window = in.size("draft_sliding_window", ConfigLimits::kContext);
   read_json_taps(in, "target_layer_ids", 1, 0, config);
 }
 

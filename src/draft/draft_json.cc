@@ -182,8 +182,6 @@ void read_qwen3_options(JsonReader& in, DraftConfig& config) {
   config.n_kv_heads = in.size("num_key_value_heads", ConfigLimits::kHeads, config.n_heads);
   config.qk_norm = in.flag("qk_norm", true);
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
-  if (in.has("attention_scale")) config.attention_scale = static_cast<float>(in.number("attention_scale"));
-  if (in.has("embedding_scale")) config.embedding_scale = static_cast<float>(in.number("embedding_scale"));
 }
 
 void refuse_gemma_options(JsonReader& in) {
@@ -252,6 +250,8 @@ void read_json_backbone(JsonReader& in, bool sliding_rope, DraftConfig& config) 
   } else {
     read_qwen3_options(in, config);
   }
+  if (in.has("attention_scale")) config.attention_scale = static_cast<float>(in.number("attention_scale"));
+  if (in.has("embedding_scale")) config.embedding_scale = static_cast<float>(in.number("embedding_scale"));
   read_activation(in, config);
   read_layer_types(in, config);
   if (!in.status().ok()) return;

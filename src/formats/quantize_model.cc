@@ -84,7 +84,9 @@ DType wanted_type(const GgufTensorPlan& tensor, const QuantizeOptions& options) 
   const DType stored = tensor.stored_dtype();
   if (is_integer(stored)) return stored;
   if (matches_any(options.keep, tensor.name)) return stored == DType::kF64 ? DType::kF32 : stored;
-  if (tensor.shape.size() < 2 || tensor.name.find(".ffn_gate_inp.") != std::string::npos) return DType::kF32;
+  const bool decisive =
+      tensor.name.find(".ffn_gate_inp.") != std::string::npos || tensor.name == "conf_proj.weight";
+  if (tensor.shape.size() < 2 || decisive) return DType::kF32;
   const DType sensitive = has_few_bits(options.type) ? DType::kQ8_0 : options.type;
   if (tensor.name == "token_embd.weight") return options.embedding.value_or(sensitive);
   if (tensor.name == "output.weight") return options.output.value_or(sensitive);
@@ -266,7 +268,23 @@ Result<QuantizeReport> quantize_model(const Checkpoint& input, const std::string
   } else {
     DSPARK_ASSIGN_OR_RETURN(plans, plan_hf_tensors(input, report.notes));
   }
+  const auto set_metadata = [&](GgufWriter& writer) {
+    if (!from_gguf) return set_hf_metadata(input, writer, report.notes);
+    writer.copy_all(input);
+    return ok_status();
+  };
+  DSPARK_ASSIGN_OR_RETURN(QuantizeReport done,
+                          quantize_tensors(input, plans, set_metadata, output, options, pool, progress));
+  done.notes = std::move(report.notes);
+  return done;
+}
+
+Result<QuantizeReport> quantize_tensors(const Checkpoint& input, const std::vector<GgufTensorPlan>& plans,
+                                        const std::function<Status(GgufWriter&)>& set_metadata,
+                                        const std::string& output, const QuantizeOptions& options,
+                                        ThreadPool& pool, const QuantizeProgress& progress) {
   DSPARK_RETURN_IF_ERROR(check_options(options, plans));
+  QuantizeReport report;
   std::vector<QuantizedTensor> decisions;
   bool quantised = false;
   for (const GgufTensorPlan& plan : plans) {
@@ -276,11 +294,7 @@ Result<QuantizeReport> quantize_model(const Checkpoint& input, const std::string
   }
 
   DSPARK_ASSIGN_OR_RETURN(GgufWriter writer, GgufWriter::create(output));
-  if (from_gguf) {
-    writer.copy_all(input);
-  } else {
-    DSPARK_RETURN_IF_ERROR(set_hf_metadata(input, writer, report.notes));
-  }
+  DSPARK_RETURN_IF_ERROR(set_metadata(writer));
   writer.set_u32("general.file_type", file_type_id(options.type));
   if (quantised) writer.set_u32("general.quantization_version", kQuantizationVersion);
   for (const QuantizedTensor& decision : decisions) {

@@ -10,6 +10,8 @@
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "formats/checkpoint.h"
+#include "formats/gguf_writer.h"
+#include "formats/hf_to_gguf.h"
 #include "tensor/dtype.h"
 
 namespace dspark {
@@ -17,7 +19,8 @@ namespace dspark {
 /// Which type each tensor gets:
 /// - tensors of one dimension: F32; integer tensors: as they are;
 /// - names that match a pattern of `keep`: the stored type (F64 becomes F32);
-/// - the router of a mixture of experts: F32, it is small and decides much;
+/// - the router of a mixture of experts and the confidence projection of a drafter (conf_proj.weight): F32,
+///   they are small and decide much;
 /// - token_embd.weight and output.weight: `embedding` and `output`; without them Q8_0 when `type` has 4 or 5
 ///   bits, because the head is read from them and errors there reach the text directly; else `type`;
 /// - every other tensor of two or more dimensions: `type`.
@@ -62,6 +65,13 @@ using QuantizeProgress = std::function<void(const QuantizedTensor& tensor, size_
 Result<QuantizeReport> quantize_model(const Checkpoint& input, const std::string& output,
                                       const QuantizeOptions& options, ThreadPool& pool,
                                       const QuantizeProgress& progress);
+
+/// The same from tensors that somebody else planned. `set_metadata` fills in the keys of the file; `input`
+/// owns the views in `plans`.
+Result<QuantizeReport> quantize_tensors(const Checkpoint& input, const std::vector<GgufTensorPlan>& plans,
+                                        const std::function<Status(GgufWriter&)>& set_metadata,
+                                        const std::string& output, const QuantizeOptions& options,
+                                        ThreadPool& pool, const QuantizeProgress& progress);
 
 /// True when `name` matches the glob `pattern`.
 bool glob_matches(const std::string& pattern, const std::string& name);

@@ -106,28 +106,50 @@ const std::vector<Known>& known_drafters() {
   return kKnown;
 }
 
+void expect_known(const fs::path& path, const Known& known, int32_t vocab_size, int32_t target_layers) {
+  SCOPED_TRACE(path);
+  const auto draft = open_draft_checkpoint(path.string());
+  ASSERT_TRUE(draft.ok()) << draft.status().message();
+  const DraftConfig& c = draft->config;
+  EXPECT_EQ(c.kind, known.kind);
+  EXPECT_EQ(c.backbone, known.backbone);
+  EXPECT_EQ(c.source, DraftSource::kDeepSpec);
+  EXPECT_EQ(c.n_layers, known.n_layers);
+  EXPECT_EQ(c.n_drafts(), known.n_drafts);
+  EXPECT_EQ(c.taps, known.taps);
+  EXPECT_EQ(c.head, known.head);
+  EXPECT_EQ(c.markov_rank, known.rank);
+  EXPECT_EQ(c.confidence, known.confidence);
+  EXPECT_EQ(c.confidence_with_markov, known.with_markov);
+  EXPECT_EQ(c.mask_token_id, known.mask);
+  EXPECT_EQ(c.vocab_size, vocab_size);
+  EXPECT_EQ(c.target_layers, target_layers);
+  EXPECT_EQ(draft->tensors.size(), known.n_tensors);
+}
+
 TEST(DraftCheckpoint, OpensTheReferenceDrafters) {
-  const fs::path golden = test::golden_dir();
-  if (golden.empty()) GTEST_SKIP() << "no reference set";
+  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
   for (const Known& known : known_drafters()) {
-    SCOPED_TRACE(known.folder);
-    const auto draft = open_draft_checkpoint((golden / "draft" / known.folder).string());
-    ASSERT_TRUE(draft.ok()) << draft.status().message();
-    const DraftConfig& c = draft->config;
-    EXPECT_EQ(c.kind, known.kind);
-    EXPECT_EQ(c.backbone, known.backbone);
-    EXPECT_EQ(c.source, DraftSource::kDeepSpec);
-    EXPECT_EQ(c.n_layers, known.n_layers);
-    EXPECT_EQ(c.n_drafts(), known.n_drafts);
-    EXPECT_EQ(c.taps, known.taps);
-    EXPECT_EQ(c.head, known.head);
-    EXPECT_EQ(c.markov_rank, known.rank);
-    EXPECT_EQ(c.confidence, known.confidence);
-    EXPECT_EQ(c.confidence_with_markov, known.with_markov);
-    EXPECT_EQ(c.mask_token_id, known.mask);
-    EXPECT_EQ(c.vocab_size, 320);
-    EXPECT_EQ(c.target_layers, 7);
-    EXPECT_EQ(draft->tensors.size(), known.n_tensors);
+    expect_known(test::golden_dir() / "draft" / known.folder, known, 320, 7);
+  }
+}
+
+TEST(DraftCheckpoint, OpensTheDraftersOfTheRepository) {
+  constexpr auto kSpark = DraftKind::kDSpark;
+  constexpr auto kQwen = DraftBackbone::kQwen3;
+  constexpr auto kNone = SequentialHead::kNone;
+  const std::vector<int32_t> taps = {2, 4, 5};
+  const std::vector<Known> drafters = {
+      {"dspark_vanilla", kSpark, kQwen, 2, 5, taps, SequentialHead::kVanilla, 8, true, true, 95, 31},
+      {"dspark_gated", kSpark, kQwen, 2, 5, taps, SequentialHead::kGated, 8, true, true, 95, 33},
+      {"dspark_rnn", kSpark, kQwen, 2, 5, taps, SequentialHead::kRnn, 8, true, false, 95, 33},
+      {"dflash", DraftKind::kDFlash, kQwen, 2, 5, taps, kNone, 0, false, false, 95, 27},
+      {"eagle3", DraftKind::kEagle3, kQwen, 1, 4, {1, 2, 3, 4, 5}, kNone, 0, false, false, 0, 16},
+      {"gemma4_dspark_vanilla", kSpark, DraftBackbone::kGemma4, 2, 5, taps, SequentialHead::kVanilla, 8, true,
+       true, 4, 35},
+  };
+  for (const Known& known : drafters) {
+    expect_known(test::data_dir() / "draft_formats" / known.folder, known, 96, 6);
   }
 }
 
@@ -176,10 +198,12 @@ TEST(DraftCheckpoint, GgufFilesHoldTheSameDrafters) {
   }
 }
 
-TEST(DraftCheckpoint, ReadsSpeculators) {
-  const fs::path golden = test::golden_dir() / "draft";
-  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
-  const DraftCheckpoint draft = open_or_fail(golden / "speculators" / "qwen3_dspark_vanilla_v160");
+TEST(DraftCheckpoint, ReadsSpeculatorsAndTheSameAsGguf) {
+  const fs::path data = test::data_dir() / "draft_formats";
+  const DraftCheckpoint draft = open_or_fail(data / "speculators_v160");
+  const DraftCheckpoint gguf = open_or_fail(data / "dflash_v160.gguf");
+  test::expect_same_drafter(draft.config, gguf.config);
+  expect_same_tensors(draft, gguf, {});
   EXPECT_EQ(draft.config.source, DraftSource::kSpeculators);
   EXPECT_EQ(draft.config.taps, (std::vector<int32_t>{2, 4, 6}));
   EXPECT_EQ(draft.config.target_name, "tiny-qwen3");

@@ -3,13 +3,68 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "draft/draft_checkpoint.h"
+#include "formats/gguf_writer.h"
 #include "tensor/quantize.h"
 
 namespace dspark::test {
+
+/// One tensor of a file that a test makes.
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  std::vector<uint8_t> bytes;
+};
+
+/// The tensors of a checkpoint in memory, to be changed and written again.
+inline std::vector<StoredTensor> load_tensors(const Checkpoint& file) {
+  std::vector<StoredTensor> tensors;
+  for (const TensorView& t : file.tensors())
+    tensors.push_back({t.name, t.dtype, t.shape, {t.data, t.data + t.n_bytes}});
+  return tensors;
+}
+
+/// A safetensors file without the care (and the time) of SafetensorsWriter.
+inline void write_safetensors(const std::filesystem::path& path, const std::vector<StoredTensor>& tensors) {
+  nlohmann::json header = nlohmann::json::object();
+  size_t offset = 0;
+  for (const StoredTensor& t : tensors) {
+    header[t.name] = {{"dtype", t.dtype == DType::kBool ? "BOOL" : dtype_name(t.dtype)},
+                      {"shape", t.shape},
+                      {"data_offsets", {offset, offset + t.bytes.size()}}};
+    offset += t.bytes.size();
+  }
+  const std::string text = header.dump();
+  const uint64_t n = text.size();
+  std::ofstream out(path, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(&n), sizeof(n)) << text;
+  for (const StoredTensor& t : tensors) {
+    out.write(reinterpret_cast<const char*>(t.bytes.data()), static_cast<std::streamsize>(t.bytes.size()));
+  }
+}
+
+/// `change` may set and remove keys after those of `source` were copied.
+inline void write_gguf(const std::string& path, const Checkpoint& source,
+                       const std::vector<StoredTensor>& tensors,
+                       const std::function<void(GgufWriter&)>& change) {
+  auto writer = GgufWriter::create(path);
+  ASSERT_TRUE(writer.ok());
+  writer->copy_all(source);
+  if (change) change(*writer);
+  for (const StoredTensor& t : tensors) ASSERT_TRUE(writer->declare(t.name, t.dtype, t.shape).ok());
+  ASSERT_TRUE(writer->write_header().ok());
+  for (const StoredTensor& t : tensors) ASSERT_TRUE(writer->append(t.name, t.bytes).ok());
+  ASSERT_TRUE(writer->finish().ok());
+}
 
 /// A tensor as floats; empty when absent.
 inline std::vector<float> floats(const DraftCheckpoint& draft, const std::string& name) {
