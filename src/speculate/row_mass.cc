@@ -51,7 +51,8 @@ inline __attribute__((always_inline)) double block_weights(const float* logits, 
   for (size_t i = 0; i < kBlock; i += kLanes) {
     for (size_t j = 0; j < kLanes; ++j) {
       const float x = (logits[i + j] - max_logit) * scale;
-      const float weight = x > kLowestExponent ? exp2_of(x) : 0.0f;
+      const float power = exp2_of(x);  // for every x, so that the choice below needs no branch
+      const float weight = x > kLowestExponent ? power : 0.0f;
       out[i + j] = weight;
       lanes[j] += weight;
     }
@@ -81,10 +82,24 @@ __attribute__((target("avx2"))) double weights_avx2(const float* logits, float m
                                                     float* out) {
   return block_weights(logits, max_logit, scale, out);
 }
+
+#define DSPARK_AVX512 __attribute__((target("avx512f,avx512dq,prefer-vector-width=512")))
+DSPARK_AVX512 double block_avx512(const float* logits, float max_logit, float scale) {
+  return block_mass(logits, max_logit, scale);
+}
+
+DSPARK_AVX512 double weights_avx512(const float* logits, float max_logit, float scale, float* out) {
+  return block_weights(logits, max_logit, scale, out);
+}
+
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+}
 #endif
 
 BlockFn block_fn() {
 #if defined(__x86_64__)
+  if (has_avx512()) return block_avx512;
   if (__builtin_cpu_supports("avx2")) return block_avx2;
 #endif
   return block_baseline;
@@ -92,6 +107,7 @@ BlockFn block_fn() {
 
 WeightsFn weights_fn() {
 #if defined(__x86_64__)
+  if (has_avx512()) return weights_avx512;
   if (__builtin_cpu_supports("avx2")) return weights_avx2;
 #endif
   return weights_baseline;
