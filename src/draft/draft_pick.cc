@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/philox.h"
 #include "kernels/row_math.h"
 #include "speculate/coupled.h"
 
@@ -102,6 +103,27 @@ int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u,
     softmax_row(probs.data(), n);
   }
   return id_of(row, static_cast<size_t>(draw_index(probs, u, scratch.draw)));
+}
+
+PickKind pick_kind(const DraftRequest& request) {
+  if (request.sampling == nullptr || request.sampling->greedy()) return PickKind::kGreedy;
+  return request.rule == AcceptRule::kCoupled ? PickKind::kCoupled : PickKind::kSampled;
+}
+
+int32_t pick_draft(const PickRow& row, const DraftRequest& request, int32_t draft_idx, std::span<float> probs,
+                   PickScratch& scratch) {
+  const auto anchor = static_cast<uint64_t>(request.position);
+  const auto offset = static_cast<uint32_t>(draft_idx + 1);
+  switch (pick_kind(request)) {
+    case PickKind::kGreedy:
+      return pick_greedy(row, scratch);
+    case PickKind::kCoupled:
+      return pick_coupled(row, *request.sampling, anchor + offset, scratch);
+    case PickKind::kSampled:
+      break;
+  }
+  const double u = uniform_at(request.sampling->seed, anchor, offset, NoisePurpose::kDraft);
+  return pick_sampled(row, *request.sampling, u, probs, scratch);
 }
 
 }  // namespace dspark

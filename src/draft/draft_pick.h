@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "draft/drafter.h"
 #include "speculate/draw.h"
 #include "speculate/logits_processor.h"
 #include "speculate/sampling_params.h"
@@ -47,5 +48,14 @@ inline constexpr double kNegligibleWeight = 1e-7;
 /// numbers; u in [0, 1). requires: !params.greedy().
 int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u, std::span<float> probs,
                      PickScratch& scratch);
+
+/// How drafts of a request are picked.
+enum class PickKind : uint8_t { kGreedy, kCoupled, kSampled };
+PickKind pick_kind(const DraftRequest& request);
+
+/// Draft number `draft_idx` (from 0) of a request, from its step logits: greedily, with the target's noise of
+/// that position, or with noise of its own. probs: kSampled fills it with what was sampled from.
+int32_t pick_draft(const PickRow& row, const DraftRequest& request, int32_t draft_idx, std::span<float> probs,
+                   PickScratch& scratch);
 
 }  // namespace dspark

@@ -15,12 +15,15 @@ struct DraftTrace {
   std::vector<int32_t> forced_tokens;
 
   // commit(): one row per feature row, events one behind the other.
-  std::vector<float> context_rows;  // (rows, dim) hidden_norm(fc(features))
+  std::vector<float> context_rows;  // (rows, dim) hidden_norm(fc(features)); Eagle3: fc(features); MTP: the
+                                    // target's last hidden states
+  std::vector<float> paired_rows;  // (rows, dim) Eagle3, MTP: the layer's output at rows whose token is known
 
   // propose().
   int32_t n_slots = 0;                   // rows of all requests below
   std::vector<float> layer_out;          // (layers, requests * block_size, dim) residual stream, all slots;
-                                         // rows of slots that nobody asked for are zero in the last layer
+                                         // rows of slots that nobody asked for are zero in the last layer.
+                                         // Eagle3, MTP: (n_slots, dim)
   std::vector<float> hidden;             // (n_slots, dim) after the drafter's final norm
   std::vector<float> base_logits;        // (n_slots, draft vocabulary) U
   std::vector<float> step_logits;        // (n_slots, draft vocabulary) Z = U + sequential bias

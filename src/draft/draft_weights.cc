@@ -34,7 +34,17 @@ bool same_table(ThreadPool& pool, const TensorView& own, const TensorView& targe
 
 DraftTarget DraftTarget::of(const TargetModel& model) {
   const ModelConfig& config = model.config();
-  return {model.shared_weights(), config.dim, config.vocab_size, config.n_layers};
+  return {model.shared_weights(), config.dim, config.vocab_size, config.n_layers, config.norm_eps};
+}
+
+Status check_draft_target(const DraftCheckpoint& draft, const DraftTarget& target) {
+  ModelConfig shape;
+  shape.dim = target.dim;
+  shape.vocab_size = target.vocab_size;
+  shape.n_layers = target.n_layers;
+  Status fits = check_draft_fits(draft.config, shape);
+  if (fits.ok() || draft.file == nullptr) return fits;
+  return Status(fits.code(), draft.file->path() + ": " + fits.message());
 }
 
 double table_distance(ThreadPool& pool, const TensorView& a, const TensorView& b) {
@@ -254,14 +264,7 @@ Status load_sequential_head(const DraftConfig& c, DraftWeightLoader& loader, Blo
 
 Result<BlockWeights> load_block_weights(const DraftCheckpoint& draft, const DraftTarget& target,
                                         ThreadPool& pool, bool float_activations) {
-  ModelConfig shape;
-  shape.dim = target.dim;
-  shape.vocab_size = target.vocab_size;
-  shape.n_layers = target.n_layers;
-  if (const Status fits = check_draft_fits(draft.config, shape); !fits.ok()) {
-    const std::string where = draft.file != nullptr ? draft.file->path() + ": " : "";
-    return Status(fits.code(), where + fits.message());
-  }
+  DSPARK_RETURN_IF_ERROR(check_draft_target(draft, target));
   const DraftConfig& c = draft.config;
   DraftWeightLoader loader(draft, pool, float_activations);
   BlockWeights w;

@@ -21,6 +21,7 @@ struct DraftTarget {
   int32_t dim = 0;
   int32_t vocab_size = 0;
   int32_t n_layers = 0;
+  float norm_eps = 1e-6f;  // of shared.final_norm
 
   static DraftTarget of(const TargetModel& model);
 };
@@ -58,6 +59,9 @@ struct DraftVocabulary {
   /// [draft_vocab_size, dim]
   const PackedMatrix& head() const { return shared_head != nullptr ? *shared_head : own_head; }
 };
+
+/// check_draft_fits, with the drafter's file in front of the message.
+Status check_draft_target(const DraftCheckpoint& draft, const DraftTarget& target);
 
 /// Finds and packs the tensors of one drafter. Used by the loaders of all kinds.
 class DraftWeightLoader {

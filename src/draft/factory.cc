@@ -9,6 +9,7 @@
 #include "draft/block_drafter.h"
 #include "draft/draft_checkpoint.h"
 #include "draft/ngram.h"
+#include "draft/paired_drafter.h"
 
 namespace dspark {
 namespace {
@@ -51,6 +52,19 @@ Result<std::unique_ptr<Drafter>> load_block_drafter(DraftCheckpoint draft, const
   return std::unique_ptr<Drafter>(std::move(drafter));
 }
 
+Result<std::unique_ptr<Drafter>> load_paired_drafter(DraftCheckpoint draft, const DrafterContext& context) {
+  PairedDrafterOptions options;
+  options.max_sequences = context.max_sequences;
+  options.context_length = context.context_length;
+  options.cache_tokens = context.cache_tokens;
+  options.kv_dtype = context.kv_dtype;
+  options.float_activations = context.float_activations;
+  DSPARK_ASSIGN_OR_RETURN(
+      std::unique_ptr<PairedDrafter> drafter,
+      PairedDrafter::create(std::move(draft), DraftTarget::of(*context.target), *context.pool, options));
+  return std::unique_ptr<Drafter>(std::move(drafter));
+}
+
 /// One loader per kind of drafter.
 Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
                                                       const DrafterContext& context) {
@@ -64,9 +78,9 @@ Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
       return load_block_drafter(std::move(draft), context);
     case DraftKind::kEagle3:
     case DraftKind::kMtp:
-      break;
+      return load_paired_drafter(std::move(draft), context);
   }
-  return unsupported(path + ": drafters of kind " + draft_kind_name(draft.config.kind) + " cannot be run");
+  return unsupported(path + ": drafters of this kind cannot be run");
 }
 
 }  // namespace

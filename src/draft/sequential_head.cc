@@ -6,7 +6,6 @@
 #include <limits>
 #include <utility>
 
-#include "base/philox.h"
 #include "kernels/panels.h"
 #include "kernels/row_math.h"
 #include "speculate/confidence.h"
@@ -65,11 +64,6 @@ SequentialDecoder::SequentialDecoder(const DraftConfig& config, const BlockWeigh
   for (auto& list : candidates_) list.reserve(2 * static_cast<size_t>(shortlist_) + 256);
 }
 
-SequentialDecoder::PickKind SequentialDecoder::kind_of(const DraftRequest& request) {
-  if (request.sampling == nullptr || request.sampling->greedy()) return PickKind::kGreedy;
-  return request.rule == AcceptRule::kCoupled ? PickKind::kCoupled : PickKind::kSampled;
-}
-
 bool SequentialDecoder::grow(const HeadPass& pass) {
   const auto n = static_cast<int64_t>(pass.requests.size());
   const int64_t rank = config_.markov_rank, threads = pool_.n_threads();
@@ -108,7 +102,7 @@ Status SequentialDecoder::run(const HeadPass& pass, DraftBlock& out) {
 void SequentialDecoder::keep_distributions(const HeadPass& pass, DraftBlock& out) const {
   bool any = false;
   for (const HeadRequest& request : pass.requests) {
-    if (kind_of(*request.request) != PickKind::kSampled) continue;
+    if (pick_kind(*request.request) != PickKind::kSampled) continue;
     out.has_probs[request.out_row] = 1;
     any = true;
   }
@@ -121,7 +115,7 @@ void SequentialDecoder::step(const HeadPass& pass, int32_t k, DraftBlock& out) {
   for (size_t i = 0; i < pass.requests.size(); ++i) {
     if (pass.requests[i].n_drafts <= k) continue;
     active_.push_back(static_cast<int32_t>(i));
-    samples |= kind_of(*pass.requests[i].request) != PickKind::kGreedy;
+    samples |= pick_kind(*pass.requests[i].request) != PickKind::kGreedy;
   }
   if (config_.head != SequentialHead::kNone) {
     embed_previous();
@@ -321,22 +315,11 @@ int32_t SequentialDecoder::pick_token(const HeadPass& pass, int32_t k, size_t ac
   const DraftRequest& request = *head.request;
   const PickRow row = pick_row(pass, k, active_idx);
   PickScratch& scratch = scratch_[static_cast<size_t>(thread)];
-  const auto anchor = static_cast<uint64_t>(request.position);
-  const auto offset = static_cast<uint32_t>(k + 1);
-  switch (kind_of(request)) {
-    case PickKind::kGreedy:
-      return pick_greedy(row, scratch);
-    case PickKind::kCoupled:
-      return pick_coupled(row, *request.sampling, anchor + offset, scratch);
-    case PickKind::kSampled:
-      break;
-  }
-  const double u = uniform_at(request.sampling->seed, anchor, offset, NoisePurpose::kDraft);
-  const std::span<float> probs = out.probs_row(head.out_row, k);
-  if (!shortlisted()) return pick_sampled(row, *request.sampling, u, probs, scratch);
+  std::span<float> probs;
+  if (pick_kind(request) == PickKind::kSampled) probs = out.probs_row(head.out_row, k);
+  if (!shortlisted() || probs.empty()) return pick_draft(row, request, k, probs, scratch);
   float* listed = thread_rows_.data() + thread * (config_.markov_rank + shortlist_) + config_.markov_rank;
-  const int32_t token =
-      pick_sampled(row, *request.sampling, u, {listed, static_cast<size_t>(shortlist_)}, scratch);
+  const int32_t token = pick_draft(row, request, k, {listed, static_cast<size_t>(shortlist_)}, scratch);
   std::fill(probs.begin(), probs.end(), 0.0f);
   const int32_t* columns = shortlist_columns_.data() + row_of(pass, k, active_idx) * shortlist_;
   for (int32_t i = 0; i < shortlist_; ++i) probs[static_cast<size_t>(columns[i])] = listed[i];

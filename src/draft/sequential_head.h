@@ -56,8 +56,6 @@ class SequentialDecoder {
   }
 
  private:
-  enum class PickKind : uint8_t { kGreedy, kCoupled, kSampled };
-
   bool grow(const HeadPass& pass);
   void keep_distributions(const HeadPass& pass, DraftBlock& out) const;
   void step(const HeadPass& pass, int32_t k, DraftBlock& out);
@@ -74,7 +72,6 @@ class SequentialDecoder {
   void pick(const HeadPass& pass, int32_t k, size_t active_idx, int thread, DraftBlock& out);
   int32_t pick_token(const HeadPass& pass, int32_t k, size_t active_idx, int thread, DraftBlock& out);
 
-  static PickKind kind_of(const DraftRequest& request);
   bool shortlisted() const { return shortlist_ > 0; }
   int64_t row_of(const HeadPass& pass, int32_t k, size_t active_idx) const {
     return pass.requests[static_cast<size_t>(active_[active_idx])].first_row + k;

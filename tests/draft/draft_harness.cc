@@ -188,14 +188,14 @@ DraftBlock propose_one(Drafter& drafter, int32_t slot, int32_t anchor, int32_t p
   return block;
 }
 
-std::vector<float> cached_rows(const BlockDrafter& drafter, int32_t slot, int32_t layer, bool values) {
-  const KvPool& cache = drafter.cache();
+std::vector<float> cached_rows(const KvPool& cache, std::span<const int32_t> pages, int32_t n_rows,
+                               int32_t layer, bool values) {
   const KvHeadLayout& layout = cache.head_layout[static_cast<size_t>(layer)];
   const auto head_dim = static_cast<size_t>(layout.head_dim), v_dim = static_cast<size_t>(layout.v_dim);
   std::vector<float> out;
   for (int32_t head = 0; head < cache.layers[static_cast<size_t>(layer)].n_kv_heads; ++head) {
-    for (int32_t pos = 0; pos < drafter.context_rows(slot); ++pos) {
-      const int32_t page = drafter.pages(slot)[static_cast<size_t>(pos / kKvPageSize)];
+    for (int32_t pos = 0; pos < n_rows; ++pos) {
+      const int32_t page = pages[static_cast<size_t>(pos / kKvPageSize)];
       const uint8_t* block = cache.page_layer(page, layer) + static_cast<size_t>(head) * layout.bytes;
       const auto at = static_cast<size_t>(pos % kKvPageSize);
       const auto* k = reinterpret_cast<const float*>(block + at / kKvPanel * layout.k_panel_bytes);

@@ -86,8 +86,14 @@ std::vector<float> join_features(const std::vector<float>& a, const std::vector<
 DraftBlock propose_one(Drafter& drafter, int32_t slot, int32_t anchor, int32_t position, int32_t max_tokens,
                        const SamplingParams& sampling, AcceptRule rule = AcceptRule::kCoupled);
 
-/// K (or V) of one layer's context rows out of an fp32 cache: (kv heads, rows, head_dim).
-std::vector<float> cached_rows(const BlockDrafter& drafter, int32_t slot, int32_t layer, bool values);
+/// K (or V) of the first n_rows positions of one layer out of an fp32 cache: (kv heads, rows, head_dim).
+std::vector<float> cached_rows(const KvPool& cache, std::span<const int32_t> pages, int32_t n_rows,
+                               int32_t layer, bool values);
+/// The same of a drafter's committed rows.
+template <typename DrafterType>
+std::vector<float> cached_rows(const DrafterType& drafter, int32_t slot, int32_t layer, bool values) {
+  return cached_rows(drafter.cache(), drafter.pages(slot), drafter.context_rows(slot), layer, values);
+}
 
 float max_abs_diff(const std::vector<float>& a, const std::vector<float>& b);
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b);
