@@ -1,0 +1,78 @@
+// In steady state neither commit() nor propose() of a block drafter takes memory from the heap.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "draft/draft_harness.h"
+#include "draft/random_draft.h"
+
+namespace {
+std::atomic<int64_t> n_allocations{0};
+}
+
+// Not inlined: the compiler would take malloc and delete for a mismatched pair.
+__attribute__((noinline)) void* operator new(size_t size) {
+  ++n_allocations;
+  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
+  throw std::bad_alloc();
+}
+__attribute__((noinline)) void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+
+namespace dspark {
+namespace {
+
+class BlockAllocations : public testing::TestWithParam<int32_t> {};
+
+TEST_P(BlockAllocations, SteadyRoundsAllocateNothing) {
+  ThreadPool pool(2);
+  DraftConfig config = test::small_draft_config();
+  config.head = SequentialHead::kRnn;
+  test::reduce_vocabulary(config, 300);
+  test::RandomDraft random(config, DType::kQ8_0, 3);
+  BlockDrafterOptions options = test::exact_options();
+  options.context_length = 1000;
+  options.float_activations = false;
+  options.shortlist = GetParam();
+  auto drafter =
+      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto n_taps = static_cast<int32_t>(config.taps.size());
+  const std::vector<float> features = test::random_features(config, 6, 1);
+  SamplingParams sampling[4];
+  sampling[0].temperature = 0.0f;
+  sampling[1].top_p = 0.9f;
+  sampling[2].top_k = 20;
+  DraftBlock block;
+  int64_t n_drafts = 0;
+  const auto round = [&](int32_t n) {
+    CommitEvent events[4];
+    DraftRequest requests[4];
+    for (int32_t slot = 0; slot < 4; ++slot) {
+      events[slot] = test::feature_event(slot, n, features, n_taps, config.dim);
+      const AcceptRule rule = slot == 3 ? AcceptRule::kRejection : AcceptRule::kCoupled;
+      requests[slot] = {slot, 7, n + 6, 5, &sampling[slot], rule};
+    }
+    drafter->commit(events);
+    block.reset(4, 5);
+    ASSERT_TRUE(drafter->propose(requests, block).ok());
+    for (size_t slot = 0; slot < 4; ++slot) n_drafts += block.n_tokens[slot];
+  };
+  int32_t n = 0;
+  for (; n < 300; n += 6) round(n);  // every buffer reaches its size
+  const int64_t before = n_allocations;
+  for (; n < 600; n += 6) round(n);
+  EXPECT_EQ(n_allocations - before, 0);
+  EXPECT_EQ(n_drafts, 100 * 4 * 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shortlists, BlockAllocations, testing::Values(0, 32));
+
+}  // namespace
+}  // namespace dspark
