@@ -59,7 +59,7 @@ Result<KvDType> parse_kv_type(const std::string& name) {
   return invalid_argument("--kv-type: expected bf16, f32 or q8_0, found '" + name + "'");
 }
 
-Result<LoadedModel> load_with_progress(const ModelFlags& flags, bool quiet) {
+Result<LoadedModel> load_with_progress(const ModelFlags& flags, bool quiet, bool float_activations) {
   std::string path = flags.model;
   if (path.empty()) {
     DSPARK_ASSIGN_OR_RETURN(path, default_model_path());
@@ -67,6 +67,7 @@ Result<LoadedModel> load_with_progress(const ModelFlags& flags, bool quiet) {
   ProgressLine progress(!quiet);
   LoadOptions options;
   options.n_threads = flags.threads;
+  options.float_activations = float_activations;
   options.on_stage = [&](std::string_view stage) {
     progress.show("loading " + fs::path(path).filename().string() + ": " + std::string(stage));
   };

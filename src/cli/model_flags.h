@@ -31,6 +31,8 @@ Result<std::string> default_model_path();
 Result<KvDType> parse_kv_type(const std::string& name);
 
 /// Loads the model that `flags` name. On a terminal the stages are shown on stderr while they run.
-Result<LoadedModel> load_with_progress(const ModelFlags& flags, bool quiet = false);
+/// float_activations: see LoadOptions.
+Result<LoadedModel> load_with_progress(const ModelFlags& flags, bool quiet = false,
+                                       bool float_activations = false);
 
 }  // namespace dspark::cli

@@ -37,6 +37,8 @@ class SequenceRunner {
   Result<ForwardResult> forward(std::span<const int32_t> tokens);
   /// Starts over at position 0.
   void restart() { length_ = 0; }
+  /// Forgets positions from `length` on. requires: length is at most what was forwarded.
+  void truncate(int32_t length) { length_ = length; }
   /// Rows of one forward that keep the logits buffer small.
   int32_t chunk_rows() const;
 
