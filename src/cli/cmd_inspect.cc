@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/drafter_summary.h"
 #include "cli/report.h"
 #include "formats/checkpoint.h"
 #include "formats/gguf_reader.h"
@@ -224,15 +225,36 @@ ordered_json to_json(const Checkpoint& checkpoint, bool full) {
   return out;
 }
 
+/// What a drafter says about itself. One that cannot be used is still shown, with the reason.
+void print_drafter(const std::shared_ptr<const Checkpoint>& checkpoint) {
+  if (!is_draft_checkpoint(*checkpoint)) return;
+  const auto draft = read_draft_checkpoint(checkpoint);
+  if (draft.ok()) {
+    fmt::print("\n{}", drafter_text(*draft));
+  } else {
+    fmt::print("\ndrafter\n  cannot be used: {}\n", draft.status().message());
+  }
+}
+
+void add_drafter(const std::shared_ptr<const Checkpoint>& checkpoint, ordered_json& out) {
+  if (!is_draft_checkpoint(*checkpoint)) return;
+  const auto draft = read_draft_checkpoint(checkpoint);
+  out["drafter"] = draft.ok() ? drafter_json(*draft) : ordered_json{{"error", draft.status().message()}};
+}
+
 int inspect(const InspectOptions& options) {
-  const auto checkpoint = Checkpoint::open(options.path);
-  if (!checkpoint.ok()) return report_failure(checkpoint.status());
+  auto opened = Checkpoint::open(options.path);
+  if (!opened.ok()) return report_failure(opened.status());
+  const auto checkpoint = std::make_shared<const Checkpoint>(*std::move(opened));
   if (options.json) {
-    fmt::print("{}\n", dump(to_json(*checkpoint, options.full), 2));
+    ordered_json out = to_json(*checkpoint, options.full);
+    add_drafter(checkpoint, out);
+    fmt::print("{}\n", dump(out, 2));
     return 0;
   }
   fmt::print("{}: {}, {} tensors, {}\n", checkpoint->path(), format_name(*checkpoint),
              checkpoint->tensors().size(), size_text(checkpoint->tensor_bytes()));
+  print_drafter(checkpoint);
   print_config("config.json", checkpoint->config());
   print_config("generation_config.json", checkpoint->generation_config());
   print_metadata(*checkpoint, options.full);

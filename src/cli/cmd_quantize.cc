@@ -13,6 +13,8 @@
 #include "base/thread_pool.h"
 #include "cli/commands.h"
 #include "cli/report.h"
+#include "draft/draft_checkpoint.h"
+#include "draft/draft_to_gguf.h"
 #include "formats/checkpoint.h"
 #include "formats/quantize_model.h"
 
@@ -27,6 +29,8 @@ struct QuantizeFlags {
   std::string type = "Q8_0";
   std::string embedding;
   std::string head;
+  std::string target;       // drafters only
+  bool standalone = false;  // drafters only
   std::vector<std::string> keep;
   bool allow_requantize = false;
   bool force = false;
@@ -92,15 +96,38 @@ void print_tensor(const QuantizedTensor& tensor, size_t index, size_t count) {
   std::fflush(stdout);
 }
 
+Result<QuantizeReport> quantize_drafter(Checkpoint input, const QuantizeFlags& flags,
+                                        const QuantizeOptions& options, ThreadPool& pool,
+                                        const QuantizeProgress& progress) {
+  DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint draft,
+                          read_draft_checkpoint(std::make_shared<const Checkpoint>(std::move(input))));
+  DraftGgufOptions draft_options;
+  draft_options.types = options;
+  draft_options.standalone = flags.standalone;
+  if (flags.target.empty()) return draft_to_gguf(draft, flags.output, draft_options, pool, progress);
+  DSPARK_ASSIGN_OR_RETURN(const Checkpoint target, Checkpoint::open(flags.target));
+  draft_options.target = &target;
+  return draft_to_gguf(draft, flags.output, draft_options, pool, progress);
+}
+
+Result<QuantizeReport> quantize_any(Checkpoint input, const QuantizeFlags& flags,
+                                    const QuantizeOptions& options, ThreadPool& pool) {
+  const QuantizeProgress progress = flags.quiet ? QuantizeProgress() : QuantizeProgress(print_tensor);
+  if (is_draft_checkpoint(input)) return quantize_drafter(std::move(input), flags, options, pool, progress);
+  if (!flags.target.empty() || flags.standalone) {
+    return invalid_argument(fmt::format("{}: {} is for drafters, this is a model", flags.input,
+                                        flags.standalone ? "--standalone" : "--target"));
+  }
+  return quantize_model(input, flags.output, options, pool, progress);
+}
+
 Status quantize(const QuantizeFlags& flags) {
   const auto start = std::chrono::steady_clock::now();
   DSPARK_ASSIGN_OR_RETURN(const QuantizeOptions options, to_options(flags));
-  DSPARK_ASSIGN_OR_RETURN(const Checkpoint input, Checkpoint::open(flags.input));
+  DSPARK_ASSIGN_OR_RETURN(Checkpoint input, Checkpoint::open(flags.input));
   DSPARK_RETURN_IF_ERROR(check_output(flags));
   ThreadPool pool(flags.threads > 0 ? flags.threads : default_thread_count());
-  DSPARK_ASSIGN_OR_RETURN(const QuantizeReport report,
-                          quantize_model(input, flags.output, options, pool,
-                                         flags.quiet ? QuantizeProgress() : QuantizeProgress(print_tensor)));
+  DSPARK_ASSIGN_OR_RETURN(const QuantizeReport report, quantize_any(std::move(input), flags, options, pool));
   for (const std::string& note : report.notes) fmt::print("note: {}\n", note);
   const double bits = report.n_elements > 0 ? 8.0 * static_cast<double>(report.bytes_after) /
                                                   static_cast<double>(report.n_elements)
@@ -115,7 +142,9 @@ constexpr const char* kFooter =
     "Matrices get the type, vectors stay F32. The embedding and the head get Q8_0 when the type has 4 or 5 "
     "bits\n"
     "and nothing else is said. Rows that are no multiple of 256: Q4_K becomes Q5_0, Q5_K becomes Q5_1, Q6_K\n"
-    "becomes Q8_0; rows that are no multiple of 32 stay 16-bit floats.";
+    "becomes Q8_0; rows that are no multiple of 32 stay 16-bit floats. A drafter (DeepSpec or speculators "
+    "folder,\n"
+    "GGUF) becomes one GGUF file in the layout of llama.cpp's architecture dflash.";
 
 }  // namespace
 
@@ -123,7 +152,9 @@ void register_quantize(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<QuantizeFlags>();
   CLI::App* command = app.add_subcommand(
       "quantize", "write a GGUF file with smaller weights from a GGUF file or a model folder");
-  command->add_option("input", flags->input, "GGUF file or Hugging Face model folder")->required();
+  command
+      ->add_option("input", flags->input, "GGUF file or Hugging Face model folder, of a model or a drafter")
+      ->required();
   command->add_option("output", flags->output, "GGUF file to write")->required();
   command->add_option("--type", flags->type, "type of the matrices: " + writable_type_names())
       ->capture_default_str();
@@ -134,6 +165,13 @@ void register_quantize(CLI::App& app, int& exit_code) {
                    "leave tensors whose GGUF name matches as they are stored, e.g. 'blk.0.*' (repeatable)")
       ->take_all()
       ->allow_extra_args(false);
+  command
+      ->add_option("--target", flags->target,
+                   "drafters: the target; its tokenizer is copied, equal embeddings and heads are left out")
+      ->type_name("FILE|DIR");
+  command->add_flag(
+      "--standalone", flags->standalone,
+      "drafters with a reduced vocabulary: write rows of the target's head too (needs --target)");
   command->add_flag("--allow-requantize", flags->allow_requantize,
                     "accept input that is quantised already (adds a second error)");
   command->add_flag("--force", flags->force, "overwrite an existing output file");

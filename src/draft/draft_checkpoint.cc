@@ -189,11 +189,12 @@ Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> 
 Status check_draft_fits(const DraftConfig& draft, const ModelConfig& target) {
   std::vector<std::string> problems;
   const auto compare = [&](const char* what, int32_t wanted, int32_t found) {
-    if (wanted != found) problems.push_back(fmt::format("{} {}, the target {}", what, wanted, found));
+    if (wanted != found)
+      problems.push_back(fmt::format("it wants {} {}, the target has {}", wanted, what, found));
   };
-  compare("its width is", draft.dim, target.dim);
-  compare("its vocabulary has", draft.vocab_size, target.vocab_size);
-  if (draft.target_layers > 0) compare("it taps a target of layers", draft.target_layers, target.n_layers);
+  compare("columns (width)", draft.dim, target.dim);
+  compare("tokens (vocabulary)", draft.vocab_size, target.vocab_size);
+  if (draft.target_layers > 0) compare("layers", draft.target_layers, target.n_layers);
   const bool after_last = draft.kind == DraftKind::kMtp;
   if (!draft.taps.empty() && draft.taps.back() > target.n_layers - (after_last ? 0 : 1)) {
     problems.push_back(

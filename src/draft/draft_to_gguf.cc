@@ -220,7 +220,7 @@ class GgufExport {
 
   void note_limits() {
     const auto note = [&](const char* what) {
-      notes_.push_back(fmt::format("llama.cpp does not read this file: {}", what));
+      notes_.push_back(fmt::format("llama.cpp cannot use this file as it is meant: {}", what));
     };
     if (c_.kind == DraftKind::kEagle3 || c_.kind == DraftKind::kMtp) {
       return note("the architecture is one of dspark's own");

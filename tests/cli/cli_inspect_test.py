@@ -11,6 +11,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 GGUF = str(DATA / "formats" / "gguf" / "models" / "tiny_sharded.gguf")
 FOLDER = str(DATA / "formats" / "models" / "tiny_sharded")
 MALFORMED = DATA / "malformed"
+DRAFTERS = DATA / "draft_formats"
 
 
 class Inspect(Tool):
@@ -51,6 +52,35 @@ class Inspect(Tool):
         # Line breaks and quotes of a name do not reach the terminal as they are.
         escaped = self.succeed("inspect", str(MALFORMED / "ok_escaped_name.safetensors")).stdout
         self.assertIn('"a\u00e9\\n\\""', escaped)
+
+    def test_drafters_are_explained(self):
+        text = self.succeed("inspect", str(DRAFTERS / "speculators_v160")).stdout
+        for line in ("kind             dspark, read from speculators, made for tiny-qwen3",
+                     "block            7 slots, 7 drafts per round (slot 0 predicts), mask token 319",
+                     "sequential head  vanilla, rank 16", "confidence       head over hidden and Markov row",
+                     "layers tapped    target_layer_ids 1, 3, 5: after layer 1, layer 3, layer 5, counted from 0",
+                     "vocabulary       160 of 320 (50.0 %)", "embedding        the target's", "head             its own",
+                     "parameters       178449: backbone 160448, sequential head 7680, confidence head 81, head 10240"):
+            self.assertIn("  " + line + "\n", text)
+        self.assertRegex(text, r"fc.weight +BF16 +\[64, 192\]")  # the tensor list stays
+        shown = json.loads(self.succeed("inspect", "--json", str(DRAFTERS / "dflash_v160.gguf")).stdout)["drafter"]
+        self.assertEqual((shown["kind"], shown["source"]), ("dspark", "GGUF (dflash)"))
+        self.assertEqual(shown["target_layer_ids"], [1, 3, 5])
+        self.assertEqual(shown["drafts_per_round"], 7)
+        self.assertEqual(shown["parts"]["confidence head"]["parameters"], 81)
+        self.assertNotIn("drafter", json.loads(self.succeed("inspect", "--json", GGUF).stdout))
+
+    def test_a_damaged_drafter_is_shown_with_the_reason(self):
+        folder = self.path / "damaged"
+        folder.mkdir()
+        source = DRAFTERS / "dspark_vanilla"
+        config = json.loads((source / "config.json").read_text())
+        del config["mask_token_id"]
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+        text = self.succeed("inspect", "damaged").stdout
+        self.assertIn("cannot be used: damaged: config.json: 'mask_token_id' is missing\n", text)
+        self.assertIn("tensors (31)", text)
 
     def test_errors(self):
         self.assertIn("absent.gguf: cannot open", self.fail_with(1, "inspect", "absent.gguf"))

@@ -8,6 +8,8 @@ from harness import Tool
 
 FOLDER = str(Path(__file__).resolve().parent.parent / "data" / "quantize" / "llama3_rope")
 
+DRAFTERS = Path(__file__).resolve().parent.parent / "data" / "draft_formats"
+
 
 class Quantize(Tool):
     def test_folder_to_gguf_and_on_to_another_type(self):
@@ -51,6 +53,33 @@ class Quantize(Tool):
         self.assertIn("--allow-requantize", self.fail_with(1, *call))
         self.assertFalse((self.path / "four.gguf").exists())
         self.succeed(*call, "--allow-requantize")
+
+    def test_drafters_become_gguf(self):
+        text = self.succeed("quantize", str(DRAFTERS / "dspark_vanilla"), "draft.gguf", "--type", "Q8_0").stdout
+        self.assertRegex(text, r"\] fc.weight +32 x 96 +BF16 -> Q8_0")
+        self.assertRegex(text, r"\] conf_proj.weight +1 x 40 +BF16 -> F32")
+        self.assertRegex(text, r"\] markov_w1.weight +96 x 8 +BF16 -> BF16 \(row length\)|BF16 kept")
+        shown = self.succeed("inspect", "draft.gguf").stdout
+        self.assertIn("read from GGUF (dflash), for a target of 6 layers\n", shown)
+        self.assertIn("vanilla, rank 8\n", shown)
+        # A GGUF drafter again: the embedding of this one would be taken for a head.
+        text = self.succeed("quantize", str(DRAFTERS / "dflash_embd_without_output.gguf"), "q4.gguf", "--type", "Q4_0",
+                            "-q").stdout
+        self.assertIn("note: token_embd.weight is left out", text)
+        self.assertIn("embedding        the target's\n", self.succeed("inspect", "q4.gguf").stdout)
+        self.assertIn("tokenizer.ggml.tokens", self.succeed("inspect", "q4.gguf").stdout)
+        text = self.succeed("quantize", str(DRAFTERS / "dflash"), "dflash.gguf", "-q").stdout
+        self.assertIn("dflash, read from", self.succeed("inspect", "dflash.gguf").stdout)
+
+    def test_drafter_flags(self):
+        drafter = str(DRAFTERS / "dspark_vanilla")
+        self.assertIn("--standalone is for drafters", self.fail_with(1, "quantize", FOLDER, "x.gguf", "--standalone"))
+        self.assertIn("--target is for drafters",
+                      self.fail_with(1, "quantize", FOLDER, "x.gguf", "--target", self.chat_model))
+        self.assertIn("the drafter was not made for this target: it wants 96 tokens (vocabulary), the target has 260",
+                      self.fail_with(1, "quantize", drafter, "x.gguf", "--target", self.chat_model))
+        self.assertIn("name the target", self.fail_with(1, "quantize", drafter, "x.gguf", "--standalone"))
+        self.assertFalse((self.path / "x.gguf").exists())
 
     def test_wrong_words_are_named(self):
         def message(*options):

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "draft/draft_tensors.h"
 #include "draft_fixture.h"
 #include "support/test_paths.h"
 
@@ -211,6 +212,49 @@ TEST(DraftCheckpoint, ReadsSpeculatorsAndTheSameAsGguf) {
   EXPECT_EQ(draft.config.d2t.size(), 160u);
   EXPECT_EQ(draft.config.n_drafts(), 7);
   EXPECT_EQ(draft.tensors.size(), 41u);
+}
+
+int64_t count_parameters(const DraftConfig& config, bool with_shared) {
+  int64_t total = 0;
+  for (const DraftTensor& tensor : draft_tensors(config)) {
+    if (!with_shared && !tensor.required) continue;
+    int64_t n = 1;
+    for (const int64_t d : tensor.shape) n *= d;
+    total += n;
+  }
+  return total;
+}
+
+/// Released drafters: five layers, five taps, vanilla head of rank 256.
+DraftConfig released(int32_t dim, int32_t ffn_dim, int32_t n_heads, int32_t n_kv_heads, int32_t head_dim,
+                     int32_t vocab_size) {
+  DraftConfig c;
+  c.n_layers = 5;
+  c.dim = dim;
+  c.ffn_dim = ffn_dim;
+  c.n_heads = n_heads;
+  c.n_kv_heads = n_kv_heads;
+  c.head_dim = head_dim;
+  c.vocab_size = c.draft_vocab_size = vocab_size;
+  c.taps = {2, 10, 18, 26, 34};
+  c.head = SequentialHead::kVanilla;
+  c.markov_rank = 256;
+  c.confidence = c.confidence_with_markov = true;
+  return c;
+}
+
+TEST(DraftTensors, ParameterCountsOfTheReleasedDrafters) {
+  const DraftConfig qwen3_4b = released(2560, 9728, 32, 8, 128, 151936);
+  EXPECT_EQ(draft_tensors(qwen3_4b).size(), 64u);
+  EXPECT_EQ(count_parameters(qwen3_4b, true), 1393133569);
+  EXPECT_EQ(count_parameters(qwen3_4b, false), 615221249);
+  EXPECT_EQ(count_parameters(released(4096, 12288, 32, 8, 128, 151936), true), 2371081729);
+  EXPECT_EQ(count_parameters(released(5120, 17408, 40, 8, 128, 151936), true), 3416263169);
+  DraftConfig gemma = released(3840, 15360, 16, 1, 512, 262144);
+  gemma.backbone = DraftBackbone::kGemma4;
+  gemma.sandwich_norms = gemma.k_eq_v = true;
+  EXPECT_EQ(draft_tensors(gemma).size(), 74u);
+  EXPECT_EQ(count_parameters(gemma, true), 3430444550);
 }
 
 }  // namespace

@@ -655,8 +655,8 @@ TEST(DraftMalformed, TargetsThatDoNotFit) {
   target.n_layers = 4;
   target.vocab_size = 95;
   const std::string message = check_draft_fits(draft->config, target).message();
-  EXPECT_MENTIONS(message, "its vocabulary has 96, the target 95");
-  EXPECT_MENTIONS(message, "a target of layers 6, the target 4");
+  EXPECT_MENTIONS(message, "it wants 96 tokens (vocabulary), the target has 95");
+  EXPECT_MENTIONS(message, "it wants 6 layers, the target has 4");
 }
 
 }  // namespace

@@ -293,9 +293,9 @@ TEST(DraftToGguf, RefusesAForeignTarget) {
   ThreadPool pool(1);
   test::TempFolder temp;
   const std::string error = draft_to_gguf(draft, temp.file("x.gguf"), options, pool, {}).status().message();
-  EXPECT_NE(error.find("width is 63, the target 64"), std::string::npos) << error;
-  EXPECT_NE(error.find("vocabulary has 321, the target 320"), std::string::npos) << error;
-  EXPECT_NE(error.find("layers 6, the target 7"), std::string::npos) << error;
+  EXPECT_NE(error.find("wants 63 columns (width), the target has 64"), std::string::npos) << error;
+  EXPECT_NE(error.find("wants 321 tokens (vocabulary), the target has 320"), std::string::npos) << error;
+  EXPECT_NE(error.find("wants 6 layers, the target has 7"), std::string::npos) << error;
 }
 
 }  // namespace
