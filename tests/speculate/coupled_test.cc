@@ -75,6 +75,35 @@ TEST(Coupled, ReferencePicksAndRounds) {
   }
 }
 
+/// P(both picks equal) under shared noise: the sum over i of 1 / sum_j max(p_j / p_i, q_j / q_i).
+double match_probability(const std::vector<double>& p, const std::vector<double>& q) {
+  double sum = 0.0;
+  for (size_t i = 0; i < p.size(); ++i) {
+    if (!(p[i] > 0.0 && q[i] > 0.0)) continue;
+    double worst = 0.0;
+    for (size_t j = 0; j < p.size(); ++j) worst += std::max(p[j] / p[i], q[j] / q[i]);
+    sum += 1.0 / worst;
+  }
+  return sum;
+}
+
+TEST(Coupled, MatchProbabilityFormulaAndItsBounds) {
+  for (const json& file : files()) {
+    ASSERT_GE(file["match"].size(), 20u);
+    for (const json& c : file["match"]) {
+      const auto p = c["p"].get<std::vector<double>>(), q = c["q"].get<std::vector<double>>();
+      double tv = 0.0;
+      for (size_t v = 0; v < p.size(); ++v) tv += 0.5 * std::abs(p[v] - q[v]);
+      const double formula = match_probability(p, q);
+      EXPECT_NEAR(tv, c["tv"].get<double>(), 1e-9);
+      EXPECT_NEAR(formula, c["match_probability"].get<double>(), 1e-9);
+      EXPECT_NEAR(formula, c["monte_carlo"].get<double>(), 0.006);
+      EXPECT_GE(formula, (1.0 - tv) / (1.0 + tv) - 1e-12);
+      EXPECT_LE(formula, 1.0 - tv + 1e-12);
+    }
+  }
+}
+
 /// How often target and draft pick the same under shared noise.
 TEST(Coupled, MatchRateIsTheFormulas) {
   for (const json& file : files()) {
