@@ -21,8 +21,9 @@ if(dspark_build_train)
   endif()
   set(torch_lib ${DSPARK_TORCH_DIR}/torch/lib)
   add_library(dspark_torch INTERFACE)
-  # SYSTEM: its headers are not held to our warnings.
-  target_include_directories(dspark_torch SYSTEM INTERFACE ${DSPARK_TORCH_DIR}/torch/include)
+  # Behind all other folders: it brings copies of libraries that we have ourselves (fmt). As a system folder its
+  # headers are not held to our warnings.
+  target_compile_options(dspark_torch INTERFACE "SHELL:-idirafter ${DSPARK_TORCH_DIR}/torch/include")
   # The packages that libtorch_cpu itself needs are found through its own RPATH at run time.
   target_link_options(dspark_torch INTERFACE -Wl,-rpath,${torch_lib} -Wl,--unresolved-symbols=ignore-in-shared-libs)
   target_link_libraries(dspark_torch INTERFACE ${torch_lib}/libtorch_cpu.so ${torch_lib}/libc10.so)

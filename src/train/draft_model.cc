@@ -1,5 +1,6 @@
 #include "train/draft_model.h"
 
+#include "draft/draft_tensors.h"
 #include "tensor/quantize.h"
 
 namespace dspark {
@@ -15,30 +16,6 @@ bool ends_with(const std::string& text, const std::string& end) {
 }
 
 using ShapeList = std::vector<std::pair<std::string, std::vector<int64_t>>>;
-
-void add_layer_shapes(const DraftConfig& config, const std::string& prefix, ShapeList& shapes) {
-  const int64_t dim = config.dim;
-  const int64_t queries = int64_t{config.n_heads} * config.head_dim;
-  const int64_t keys = int64_t{config.n_kv_heads} * config.head_dim;
-  const std::string attn = prefix + "self_attn.";
-  shapes.push_back({prefix + "input_layernorm.weight", {dim}});
-  shapes.push_back({prefix + "post_attention_layernorm.weight", {dim}});
-  if (config.sandwich_norms) {
-    shapes.push_back({prefix + "pre_feedforward_layernorm.weight", {dim}});
-    shapes.push_back({prefix + "post_feedforward_layernorm.weight", {dim}});
-  }
-  shapes.push_back({attn + "q_proj.weight", {queries, dim}});
-  shapes.push_back({attn + "k_proj.weight", {keys, dim}});
-  if (!config.k_eq_v) shapes.push_back({attn + "v_proj.weight", {keys, dim}});
-  shapes.push_back({attn + "o_proj.weight", {dim, queries}});
-  if (config.qk_norm) {
-    shapes.push_back({attn + "q_norm.weight", {config.head_dim}});
-    shapes.push_back({attn + "k_norm.weight", {config.head_dim}});
-  }
-  shapes.push_back({prefix + "mlp.gate_proj.weight", {config.ffn_dim, dim}});
-  shapes.push_back({prefix + "mlp.up_proj.weight", {config.ffn_dim, dim}});
-  shapes.push_back({prefix + "mlp.down_proj.weight", {dim, config.ffn_dim}});
-}
 
 }  // namespace
 
@@ -80,30 +57,10 @@ Result<DraftModel> draft_model_from(const DraftCheckpoint& checkpoint) {
 }
 
 ShapeList trainable_shapes(const DraftConfig& config) {
-  const int64_t dim = config.dim;
-  const int64_t rank = config.markov_rank;
   ShapeList shapes;
-  shapes.push_back({"fc.weight", {dim, static_cast<int64_t>(config.taps.size()) * dim}});
-  shapes.push_back({"hidden_norm.weight", {dim}});
-  shapes.push_back({"norm.weight", {dim}});
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    add_layer_shapes(config, "layers." + std::to_string(layer) + ".", shapes);
-  }
-  if (config.head != SequentialHead::kNone) {
-    shapes.push_back({"markov_head.markov_w1.weight", {config.vocab_size, rank}});
-    shapes.push_back({"markov_head.markov_w2.weight", {config.draft_vocab_size, rank}});
-  }
-  if (config.head == SequentialHead::kGated) {
-    shapes.push_back({"markov_head.gate_proj.weight", {rank, dim + rank}});
-    shapes.push_back({"markov_head.gate_proj.bias", {rank}});
-  }
-  if (config.head == SequentialHead::kRnn) {
-    shapes.push_back({"markov_head.joint_proj.weight", {3 * rank, 2 * rank + dim}});
-    shapes.push_back({"markov_head.joint_proj.bias", {3 * rank}});
-  }
-  if (config.confidence) {
-    shapes.push_back({"confidence_head.proj.weight", {1, config.confidence_with_markov ? dim + rank : dim}});
-    shapes.push_back({"confidence_head.proj.bias", {1}});
+  for (const DraftTensor& tensor : draft_tensors(config)) {
+    if (tensor.name == kEmbedding || tensor.name == kHead || !tensor.required) continue;
+    if (!ends_with(tensor.name, "layer_scalar")) shapes.push_back({tensor.name, tensor.shape});
   }
   return shapes;
 }

@@ -27,7 +27,7 @@ Result<at::Tensor> decode_tensor(const TensorView& view);
 /// Takes over every tensor but the copies of embedding and head.
 Result<DraftModel> draft_model_from(const DraftCheckpoint& checkpoint);
 
-/// Names and shapes of the trainable tensors of a configuration (DSpark and DFlash), and of the buffers.
+/// Names and shapes of the trainable tensors of a configuration.
 std::vector<std::pair<std::string, std::vector<int64_t>>> trainable_shapes(const DraftConfig& config);
 
 /// Frozen parts from an embedding and a head, fp32 [vocab, dim] each, cut to config.d2t.

@@ -49,6 +49,8 @@ StepMetrics train_step(const DraftConfig& config, const TensorMap& params, const
     metrics.accept_rate.assign(static_cast<size_t>(config.block_size), 0.0);
     return metrics;
   }
+  const bool learn = scale != 0.0;
+  const at::AutoGradMode grad_mode(learn);
   const Tensor hidden = backbone_forward(config, params, target.embedding, batch, precision);
   const HeadRows rows = heads_forward(config, params, hidden, batch);
 
@@ -72,7 +74,9 @@ StepMetrics train_step(const DraftConfig& config, const TensorMap& params, const
   Tensor carrier = (rows.hidden * out.hidden_grad).sum();
   if (rows.latent.defined()) {
     carrier = carrier + (rows.latent * out.latent_grad).sum();
-    Tensor bias_weight = params.find("markov_head.markov_w2.weight")->second;
+  }
+  if (rows.latent.defined() && learn) {
+    const Tensor& bias_weight = params.find("markov_head.markov_w2.weight")->second;
     const Tensor bias_grad = out.bias_weight_grad * scale;
     if (bias_weight.grad().defined()) {
       bias_weight.mutable_grad().add_(bias_grad);
@@ -86,7 +90,7 @@ StepMetrics train_step(const DraftConfig& config, const TensorMap& params, const
   if (rows.confidence.defined() && weights.confidence != 0) {
     carrier = carrier + weights.confidence * confidence_loss(rows.confidence, out.acceptance, w, metrics);
   }
-  (carrier * scale).backward();
+  if (learn) (carrier * scale).backward();
   metrics.loss = weights.ce * out.ce + weights.soft_ce * out.soft_ce + weights.l1 * out.l1 +
                  (rows.confidence.defined() ? weights.confidence * metrics.confidence : 0.0);
   add_acceptance(config, batch, out.acceptance, metrics);

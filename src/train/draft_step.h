@@ -33,7 +33,7 @@ struct StepMetrics {
 };
 
 /// Computes the loss of the batch and adds its gradients, times `scale`, to the `grad` of every parameter.
-/// `log_sum`: target_log_sum of the batch's target rows.
+/// `log_sum`: target_log_sum of the batch's target rows. `scale` 0: the loss only.
 StepMetrics train_step(const DraftConfig& config, const TensorMap& params, const FrozenTarget& target,
                        const StepBatch& batch, const at::Tensor& log_sum, const LossWeights& weights,
                        double scale, Precision precision);

@@ -8,27 +8,38 @@ namespace {
 
 using at::Tensor;
 
+// Columns of one tile, and rows of it that one pass uses: a tile's part should stay in the second-level
+// cache.
 constexpr int64_t kColumnTile = 64;
+constexpr int64_t kInnerBlock = 1024;
 
-/// [k, n] bf16 -> [k / 2, n, 2]: pairs along k side by side, as the dot instruction reads them.
+/// [k, n] bf16 -> [n / tile, k / 2, tile, 2]: tile by tile, pairs along k side by side, as the dot
+/// instruction reads them. Missing columns of the last tile are zero.
 Tensor pack_pairs(const Tensor& matrix) {
-  return matrix.view({matrix.size(0) / 2, 2, matrix.size(1)}).transpose(1, 2).contiguous();
+  const int64_t k = matrix.size(0);
+  const int64_t n_tiles = (matrix.size(1) + kColumnTile - 1) / kColumnTile;
+  Tensor padded = at::zeros({k, n_tiles * kColumnTile}, matrix.options());
+  padded.slice(1, 0, matrix.size(1)).copy_(matrix);
+  return padded.view({k / 2, 2, n_tiles, kColumnTile}).permute({2, 0, 3, 1}).contiguous();
 }
 
 /// out [m, n] fp32 (+)= a [m, k] bf16 times the packed matrix.
 void multiply_packed(const Tensor& a, const Tensor& packed, Tensor& out, bool add) {
   const int64_t m = a.size(0);
   const int64_t k = a.size(1);
-  const int64_t n = packed.size(1);
+  const int64_t n = out.size(1);
   const auto* left = a.const_data_ptr<at::BFloat16>();
   const auto* right = packed.const_data_ptr<at::BFloat16>();
   auto* result = out.mutable_data_ptr<float>();
-  const int64_t n_tiles = (n + kColumnTile - 1) / kColumnTile;
-  at::parallel_for(0, n_tiles, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t column = tile * kColumnTile;
-      const int64_t width = std::min(kColumnTile, n - column);
-      at::native::cpublas::brgemm(m, width, k, k, n, n, add, left, right + column * 2, result + column, true);
+  at::parallel_for(0, packed.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t inner = 0; inner < k; inner += kInnerBlock) {
+      const int64_t depth = std::min(kInnerBlock, k - inner);
+      for (int64_t tile = begin; tile < end; ++tile) {
+        const int64_t column = tile * kColumnTile;
+        const int64_t width = std::min(kColumnTile, n - column);
+        at::native::cpublas::brgemm(m, width, depth, k, kColumnTile, n, add || inner > 0, left + inner,
+                                    right + (tile * k + inner) * kColumnTile, result + column, true);
+      }
     }
     at::native::cpublas::brgemm_release(true);
   });

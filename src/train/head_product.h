@@ -24,8 +24,8 @@ class HeadProduct {
  private:
   Precision precision_ = Precision::kFloat32;
   at::Tensor weight_;           // fp32, or bf16 in bf16 mode
-  at::Tensor packed_;           // bf16 pairs along the width: [width / 2, rows, 2]
-  at::Tensor packed_backward_;  // bf16 pairs along the rows: [rows / 2, width, 2]
+  at::Tensor packed_;           // for forward(): tiles of bf16 pairs along the width
+  at::Tensor packed_backward_;  // for backward(): the same along the rows
 };
 
 /// Whether this CPU multiplies bf16 pairs (AVX-512 BF16).

@@ -8,7 +8,7 @@ namespace {
 using at::Tensor;
 
 // On a CPU a chunk of logits should stay in the cache through the dozen passes over it.
-constexpr int64_t kCpuChunkElements = 1 << 20;
+constexpr int64_t kCpuChunkElements = 1 << 21;
 constexpr int64_t kDeviceChunkElements = 1 << 28;
 
 int64_t chunk_rows(const Tensor& x, int64_t width) {
@@ -25,6 +25,11 @@ Tensor logits_of(const HeadProduct& product, const Tensor& hidden, double softca
   product.forward(hidden.to(at::kFloat), logits, false);
   softcap_(logits, softcap);
   return logits;
+}
+
+/// log-sum-exp of rows whose softmax is known: cheaper than another pass of exponentials.
+Tensor log_sum_of(const Tensor& logits, const Tensor& softmax) {
+  return logits.amax(-1, true) - softmax.amax(-1, true).log_();
 }
 
 /// The loss of one step, chunk by chunk.
@@ -70,11 +75,8 @@ class VocabLoss {
     const Tensor has_label = (labels >= 0).to(at::kFloat);
     const Tensor label = labels.clamp_min(0);
 
-    const Tensor top = z.amax(-1, true);
-    Tensor p = at::exp(z - top);
-    const Tensor total = p.sum(-1, true);
-    p.div_(total);
-    const Tensor log_total = total.log() + top;
+    Tensor p = at::softmax(z, -1);
+    const Tensor log_total = log_sum_of(z, p);
     const Tensor mass = q.sum(-1, true);  // of the target on the draft vocabulary
     Tensor sign = (p - q).sign_();
     const Tensor p_sign = (p * sign).sum(-1, true);
@@ -130,8 +132,21 @@ Tensor target_log_sum(const TargetHead& head, const Tensor& target_hidden) {
 }
 
 Tensor target_distribution(const TargetHead& head, const Tensor& target_hidden, const Tensor& log_sum) {
-  Tensor target = logits_of(head.draft, target_hidden, head.softcap);
-  return target.sub_(log_sum.unsqueeze(1)).exp_();
+  const int64_t step = chunk_rows(target_hidden, head.draft.rows());
+  Tensor out =
+      at::empty({target_hidden.size(0), head.draft.rows()}, target_hidden.options().dtype(at::kFloat));
+  for (int64_t begin = 0; begin < target_hidden.size(0); begin += step) {
+    const int64_t end = std::min(target_hidden.size(0), begin + step);
+    const Tensor logits = logits_of(head.draft, target_hidden.slice(0, begin, end), head.softcap);
+    Tensor rows = out.slice(0, begin, end);
+    at::softmax_out(rows, logits, -1);
+    // The share of the whole distribution; another rounding of log_sum may leave a little more than all.
+    if (head.reduced) {
+      const Tensor share = log_sum_of(logits, rows).sub_(log_sum.slice(0, begin, end).unsqueeze(1)).exp_();
+      rows.mul_(share.clamp_max_(1.0));
+    }
+  }
+  return out;
 }
 
 VocabOutput vocab_loss(const TargetHead& head, const VocabInput& input, const LossWeights& weights,

@@ -1,0 +1,367 @@
+#include "train/trainer.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <filesystem>
+#include <limits>
+
+#include "draft/draft_checkpoint.h"
+#include "train/data_source.h"
+#include "train/draft_init.h"
+#include "train/draft_step.h"
+#include "train/optimizer.h"
+#include "train/run_log.h"
+#include "train/train_state.h"
+
+namespace dspark {
+namespace {
+
+namespace fs = std::filesystem;
+using at::Tensor;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kEvalSequences = 64;  // held-out samples per measurement, at most
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Log-sum-exps of target rows, from the cache where it has them, else computed once and kept.
+class LogSums {
+ public:
+  Tensor rows(const TargetHead& head, const std::vector<AnchorSet>& sets, const StepBatch& batch) const {
+    const size_t n = batch.target_position.size();
+    std::vector<float> values(n, std::numeric_limits<float>::quiet_NaN());
+    std::vector<int64_t> missing;
+    for (size_t i = 0; i < n; ++i) {
+      const std::vector<float>& stored = sets[static_cast<size_t>(batch.target_sample[i])].sample.log_sum_exp;
+      if (!stored.empty()) values[i] = stored[static_cast<size_t>(batch.target_position[i])];
+      if (std::isnan(values[i])) missing.push_back(static_cast<int64_t>(i));
+    }
+    const Tensor out = at::tensor(values).to(batch.target_hidden.device());
+    if (missing.empty()) return out;
+    const Tensor at = at::tensor(missing, at::kLong).to(out.device());
+    return out.index_copy(0, at, target_log_sum(head, batch.target_hidden.index_select(0, at)));
+  }
+};
+
+/// One run, from opening to its last checkpoint.
+class Run {
+ public:
+  Run(const TrainOptions& options, const TrainCallbacks& callbacks)
+      : options_(options),
+        callbacks_(callbacks),
+        device_(options.device),
+        precision_(options.float32 ? Precision::kFloat32 : Precision::kBFloat16) {}
+
+  Status execute() {
+    DSPARK_RETURN_IF_ERROR(open());
+    start_ = Clock::now();
+    double saved_s = 0;
+    while (!finished()) {
+      const TrainRecord record = step();
+      if (!std::isfinite(record.loss) || !std::isfinite(record.gradient_norm)) {
+        return internal_error(fmt::format("step {}: the loss is not a number; the last good state is in {}",
+                                          record.step, options_.out));
+      }
+      DSPARK_RETURN_IF_ERROR(log_->append(log_row(record)));
+      const bool go_on = !callbacks_.on_step || callbacks_.on_step(record);
+      const bool by_count = options_.checkpoint_steps > 0 && counters_.step % options_.checkpoint_steps == 0;
+      const double now = seconds_since(start_);
+      if (!go_on || by_count || now - saved_s > options_.checkpoint_minutes * 60) {
+        DSPARK_RETURN_IF_ERROR(checkpoint());
+        saved_s = seconds_since(start_);
+      }
+      if (!go_on) return ok_status();
+    }
+    return checkpoint();
+  }
+
+ private:
+  Status open() {
+    DSPARK_ASSIGN_OR_RETURN(TrainTarget target, open_train_target(options_.target));
+    std::vector<TargetCacheReader> caches;
+    for (const std::string& folder : options_.caches) {
+      DSPARK_ASSIGN_OR_RETURN(TargetCacheReader cache, TargetCacheReader::open(folder));
+      DSPARK_RETURN_IF_ERROR(check_cache(folder, cache.info(), caches, target.config));
+      caches.push_back(std::move(cache));
+    }
+    DSPARK_RETURN_IF_ERROR(open_model(target, caches));
+    DSPARK_RETURN_IF_ERROR(check_model(caches.front().info(), target.config));
+    DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(caches)));
+    data_ = std::make_unique<DataSource>(std::move(data));
+    frozen_ = frozen_target(model_.config, target.embedding, target.head, precision_, device_);
+    move_to(model_, device_);
+    adam_ = std::make_unique<AdamW>(model_.trainable,
+                                    AdamOptions{options_.beta1, options_.beta2, 1e-8, options_.weight_decay});
+    if (options_.resume) {
+      DSPARK_RETURN_IF_ERROR(
+          load_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
+    }
+    if (options_.average > 0 && average_.empty()) {
+      for (const auto& [name, tensor] : model_.trainable) average_[name] = tensor.detach().clone();
+    }
+    DSPARK_ASSIGN_OR_RETURN(
+        RunLog log, RunLog::open(path("log.csv"), log_header(model_.config.block_size), counters_.step));
+    log_ = std::make_unique<RunLog>(std::move(log));
+    const std::string eval_header = log_header(model_.config.block_size);
+    DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), eval_header, counters_.step));
+    eval_log_ = std::make_unique<RunLog>(std::move(eval));
+    note(describe());
+    return ok_status();
+  }
+
+  std::string path(const char* name) const { return (fs::path(options_.out) / name).string(); }
+  void note(const std::string& text) const {
+    if (callbacks_.on_note) callbacks_.on_note(text);
+  }
+
+  std::string describe() const {
+    int64_t n_params = 0;
+    for (const auto& [name, tensor] : model_.trainable) n_params += tensor.numel();
+    const DraftConfig& c = model_.config;
+    return fmt::format(
+        "{} drafter: {} layer(s), block {}, rank {}, draft vocabulary {} of {}, mask token {}, {:.2f} M "
+        "trainable; "
+        "{} samples, {} held out; step {}",
+        draft_kind_name(c.kind), c.n_layers, c.block_size, c.markov_rank, c.draft_vocab_size, c.vocab_size,
+        c.mask_token_id, static_cast<double>(n_params) * 1e-6, data_->n_train(), data_->n_held_out(),
+        counters_.step);
+  }
+
+  Status check_cache(const std::string& folder, const TargetCacheInfo& info,
+                     const std::vector<TargetCacheReader>& earlier, const ModelConfig& target) const {
+    if (info.hidden_size != target.dim) {
+      return invalid_argument(fmt::format("{}: hidden_size is {}, the target's width is {}", folder,
+                                          info.hidden_size, target.dim));
+    }
+    if (info.target_layer_ids.back() >= target.n_layers) {
+      return invalid_argument(fmt::format("{}: target_layer_ids end with {}, the target has {} layers",
+                                          folder, info.target_layer_ids.back(), target.n_layers));
+    }
+    if (earlier.empty()) return ok_status();
+    const TargetCacheInfo& first = earlier.front().info();
+    if (info.target_layer_ids != first.target_layer_ids ||
+        info.target_model_name_or_path != first.target_model_name_or_path) {
+      return invalid_argument(folder + ": made with another target or other layers than " +
+                              options_.caches.front());
+    }
+    return ok_status();
+  }
+
+  Status open_model(const TrainTarget& target, const std::vector<TargetCacheReader>& caches) {
+    std::error_code ec;
+    fs::create_directories(options_.out, ec);
+    if (ec) return invalid_argument(options_.out + ": cannot make the folder: " + ec.message());
+    const bool begun = fs::exists(path("state.safetensors"), ec);
+    if (begun != options_.resume) {
+      return invalid_argument(options_.out + (begun ? ": holds a run already: continue it with --resume"
+                                                    : ": --resume, but there is no state.safetensors"));
+    }
+    if (options_.resume || !options_.init.empty()) {
+      DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint start,
+                              open_draft_checkpoint(options_.resume ? path("draft") : options_.init));
+      DSPARK_ASSIGN_OR_RETURN(model_, draft_model_from(start));
+      return ok_status();
+    }
+    DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, caches));
+    return ok_status();
+  }
+
+  Status check_model(const TargetCacheInfo& info, const ModelConfig& target) const {
+    const DraftConfig& config = model_.config;
+    const bool block = config.kind == DraftKind::kDSpark || config.kind == DraftKind::kDFlash;
+    if (!block || !config.anchor_predicts) {
+      return unsupported(fmt::format("{} drafters{} cannot be trained", draft_kind_name(config.kind),
+                                     block ? " whose anchor slot predicts nothing" : ""));
+    }
+    DSPARK_RETURN_IF_ERROR(check_draft_fits(config, target));
+    std::vector<int32_t> ids;
+    for (int32_t tap : config.taps) ids.push_back(tap - 1);
+    if (ids != info.target_layer_ids) {
+      return invalid_argument("the drafter's target_layer_ids are not those of the cache " +
+                              options_.caches.front());
+    }
+    return ok_status();
+  }
+
+  double elapsed() const { return elapsed_before() + seconds_since(start_); }
+  double elapsed_before() const { return elapsed_at_start_; }
+
+  bool finished() {
+    if (counters_.step == 0 || elapsed_at_start_ == 0) elapsed_at_start_ = counters_at_start();
+    if (options_.steps > 0) return counters_.step >= options_.steps;
+    return elapsed() >= options_.minutes * 60;
+  }
+
+  /// Elapsed time of earlier parts of the run.
+  double counters_at_start() {
+    if (!started_) {
+      started_ = true;
+      return counters_.elapsed_s;
+    }
+    return elapsed_at_start_;
+  }
+
+  double learning_rate() const {
+    if (options_.steps > 0) {
+      return learning_rate_at_step(options_.learning_rate, options_.warmup, counters_.step, options_.steps);
+    }
+    return learning_rate_at(options_.learning_rate, options_.warmup, elapsed() / (options_.minutes * 60));
+  }
+
+  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const TensorMap& params, double scale) const {
+    const StepBatch batch = build_step_batch(sets, model_.config, options_.max_context, device_);
+    const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
+    const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,
+                                 options_.decay};
+    return train_step(model_.config, params, frozen_, batch, log_sum, weights, scale, precision_);
+  }
+
+  static void add_metrics(TrainRecord& record, const StepMetrics& metrics, double share) {
+    record.loss += share * metrics.loss;
+    record.ce += share * metrics.ce;
+    record.soft_ce += share * metrics.soft_ce;
+    record.l1 += share * metrics.l1;
+    record.confidence += share * metrics.confidence;
+    record.tau += share * metrics.tau;
+    record.confidence_abs_error += share * metrics.confidence_abs_error;
+    record.confidence_bias += share * metrics.confidence_bias;
+    record.accept_rate.resize(metrics.accept_rate.size());
+    for (size_t i = 0; i < metrics.accept_rate.size(); ++i)
+      record.accept_rate[i] += share * metrics.accept_rate[i];
+  }
+
+  TrainRecord step() {
+    TrainRecord record;
+    const double rate = learning_rate();
+    zero_gradients(model_.trainable);
+    const TensorMap params = model_.all();
+    const double share = 1.0 / options_.accumulate;
+    for (int32_t micro = 0; micro < options_.accumulate; ++micro) {
+      const int64_t index = counters_.step * options_.accumulate + micro;
+      const StepMetrics metrics = run_batch(data_->micro_step(index), params, share);
+      counters_.anchors += metrics.n_blocks;
+      add_metrics(record, metrics, share);
+    }
+    record.gradient_norm = clip_gradients(model_.trainable, options_.clip);
+    adam_->step(model_.trainable, rate);
+    if (!average_.empty()) update_average(average_, model_.trainable, options_.average, counters_.step);
+    ++counters_.step;
+    record.step = counters_.step;
+    record.learning_rate = rate;
+    record.anchors = counters_.anchors;
+    record.elapsed_s = elapsed();
+    record.epoch = static_cast<double>(counters_.step * options_.accumulate) /
+                   static_cast<double>(data_->micro_steps_per_epoch());
+    return record;
+  }
+
+  /// Held-out samples with the weights that are exported.
+  Status evaluate() {
+    const int64_t n = std::min(kEvalSequences, data_->n_held_out());
+    if (n == 0) return ok_status();
+    TensorMap params = average_.empty() ? model_.trainable : average_;
+    params.insert(model_.buffers.begin(), model_.buffers.end());
+    TrainRecord record;
+    int64_t n_blocks = 0;
+    for (int64_t first = 0; first < n; first += options_.sequences) {
+      const auto sets = data_->held_out(first, std::min<int64_t>(options_.sequences, n - first));
+      const StepMetrics metrics = run_batch(sets, params, 0.0);
+      add_metrics(record, metrics, static_cast<double>(metrics.n_blocks));
+      n_blocks += metrics.n_blocks;
+    }
+    StepMetrics zero;
+    TrainRecord mean;
+    mean.step = counters_.step;
+    mean.anchors = counters_.anchors;
+    mean.elapsed_s = elapsed();
+    zero.loss = record.loss;
+    zero.ce = record.ce;
+    zero.soft_ce = record.soft_ce;
+    zero.l1 = record.l1;
+    zero.confidence = record.confidence;
+    zero.tau = record.tau;
+    zero.confidence_abs_error = record.confidence_abs_error;
+    zero.confidence_bias = record.confidence_bias;
+    zero.accept_rate = record.accept_rate;
+    add_metrics(mean, zero, 1.0 / static_cast<double>(std::max<int64_t>(1, n_blocks)));
+    DSPARK_RETURN_IF_ERROR(eval_log_->append(log_row(mean)));
+    note(fmt::format("step {}: held out: tau {:.3f}, l1 {:.4f}, loss {:.4f} ({} blocks)", counters_.step,
+                     mean.tau, mean.l1, mean.loss, n_blocks));
+    return ok_status();
+  }
+
+  Status checkpoint() {
+    counters_.elapsed_s = elapsed();
+    // The drafter first: a state without one could not be continued.
+    DSPARK_RETURN_IF_ERROR(export_draft(path("draft"), model_.config,
+                                        average_.empty() ? model_.trainable : average_, model_.buffers));
+    DSPARK_RETURN_IF_ERROR(
+        save_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
+    return evaluate();
+  }
+
+  TrainOptions options_;
+  TrainCallbacks callbacks_;
+  at::Device device_;
+  Precision precision_;
+  DraftModel model_;
+  FrozenTarget frozen_;
+  LogSums log_sums_;
+  std::unique_ptr<DataSource> data_;
+  std::unique_ptr<AdamW> adam_;
+  std::unique_ptr<RunLog> log_;
+  std::unique_ptr<RunLog> eval_log_;
+  TensorMap average_;
+  TrainCounters counters_;
+  Clock::time_point start_;
+  double elapsed_at_start_ = 0;
+  bool started_ = false;
+};
+
+}  // namespace
+
+Status TrainOptions::validate() const {
+  const auto wrong = [](const char* option, const char* expected) {
+    return invalid_argument(fmt::format("{}: expected {}", option, expected));
+  };
+  if (caches.empty()) return wrong("--data", "at least one target cache");
+  if ((steps > 0) == (minutes > 0)) return invalid_argument("give either --steps or --minutes");
+  if (layers < 1 || layers > 64) return wrong("--layers", "1 to 64");
+  if (block_size < 1 || block_size > 64) return wrong("--block", "1 to 64");
+  if (markov_rank < 0 || markov_rank > 4096) return wrong("--rank", "0 to 4096");
+  if (draft_vocab < 0 || draft_vocab % 2 != 0)
+    return wrong("--draft-vocab", "an even number, or 0 for all ids");
+  if (sequences < 1 || anchors < 1 || accumulate < 1) {
+    return wrong("--sequences, --anchors, --accumulate", "at least 1");
+  }
+  if (!(learning_rate > 0)) return wrong("--lr", "a number above 0");
+  if (!(warmup >= 0 && warmup < 1)) return wrong("--warmup", "0 to below 1");
+  if (!(average >= 0 && average < 1)) return wrong("--average", "0 to below 1");
+  if (!(holdout >= 0 && holdout <= 0.5)) return wrong("--holdout", "0 to 0.5");
+  if (!(clip > 0)) return wrong("--clip", "a number above 0");
+  if (threads < 1) return wrong("--threads", "at least 1");
+  if (device != "cpu" && device.rfind("cuda", 0) != 0) return wrong("--device", "cpu or cuda");
+  return ok_status();
+}
+
+Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks) {
+  DSPARK_RETURN_IF_ERROR(options.validate());
+  try {
+    at::set_num_threads(options.threads);
+    return Run(options, callbacks).execute();
+  } catch (const c10::Error& error) {
+    return internal_error(std::string("libtorch: ") + error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return out_of_memory("out of memory");
+  } catch (const std::exception& error) {
+    return internal_error(std::string("training failed: ") + error.what());
+  }
+}
+
+}  // namespace dspark

@@ -1,0 +1,96 @@
+#pragma once
+// Training of block drafters (DSpark, DFlash) from target caches. No header of the tensor library here.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace dspark {
+
+/// Everything that decides a run. Defaults are the recipe for small budgets (docs/training.md).
+struct TrainOptions {
+  std::string target;               // .gguf file or Hugging Face folder
+  std::vector<std::string> caches;  // target cache folders
+  std::string out;                  // run folder: state, log, drafter
+  std::string init;                 // a drafter to start from; empty: from the target's own layers
+  bool resume = false;              // continue the run in `out`
+
+  // The drafter; unused with `init` or `resume`.
+  bool dflash = false;  // no sequential head, no confidence head
+  int32_t layers = 1;
+  int32_t block_size = 7;
+  int32_t markov_rank = 64;
+  std::string head = "vanilla";  // or gated, rnn
+  int32_t draft_vocab = 8192;    // most frequent ids of the caches; 0: the whole vocabulary
+  int32_t mask_token = -1;       // -1: the lowest id that the caches do not contain
+  bool warm_start = true;        // layers from the target's last ones; false: random
+
+  // One step.
+  int32_t sequences = 4;    // per micro-step
+  int32_t anchors = 24;     // per sequence, at most
+  int32_t accumulate = 1;   // micro-steps whose gradients are averaged
+  int64_t max_context = 0;  // context rows kept before a sequence's first anchor; 0: all
+  double ce = 0.0;
+  double soft_ce = 0.5;
+  double l1 = 0.5;
+  double confidence = 1.0;
+  double decay = 4.0;
+
+  // Optimiser.
+  double learning_rate = 3e-3;
+  double warmup = 0.04;  // share of the budget
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double weight_decay = 0.0;
+  double clip = 1.0;
+  double average = 0.0;  // decay of the averaged weights that are exported; 0: none
+
+  // Budget: exactly one of the two. Both count what earlier parts of a resumed run used.
+  int64_t steps = 0;
+  double minutes = 0;
+
+  uint64_t seed = 42;
+  double holdout = 0.02;           // share of the samples kept for evaluation
+  double checkpoint_minutes = 10;  // state and drafter are written this often, and at the end
+  int64_t checkpoint_steps = 0;    // and, if not 0, after every so many steps
+  int32_t threads = 1;
+  bool float32 = false;        // no bf16 products
+  std::string device = "cpu";  // or cuda
+
+  /// errors: invalid_argument naming the option.
+  Status validate() const;
+};
+
+/// One step as it goes to the log.
+struct TrainRecord {
+  int64_t step = 0;  // from 1
+  double elapsed_s = 0;
+  int64_t anchors = 0;  // blocks since the beginning
+  double epoch = 0;
+  double learning_rate = 0;
+  double loss = 0, ce = 0, soft_ce = 0, l1 = 0, confidence = 0;
+  double tau = 0;  // 1 + expected accepted drafts at temperature 1, teacher forced
+  std::vector<double> accept_rate;
+  double confidence_abs_error = 0, confidence_bias = 0;
+  double gradient_norm = 0;
+};
+
+/// What a run tells while it works.
+struct TrainCallbacks {
+  /// After every step. returns: false to stop; the state is written first.
+  std::function<bool(const TrainRecord&)> on_step;
+  /// Remarks of one line: what was loaded, written, measured on held-out samples.
+  std::function<void(const std::string&)> on_note;
+};
+
+/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs), log.csv
+/// (one line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec
+/// layout). A run that was killed continues from its last state and gives the losses of an uninterrupted one,
+/// as long as its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches
+/// and drafter do not fit.
+Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks);
+
+}  // namespace dspark
