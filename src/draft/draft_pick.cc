@@ -30,19 +30,26 @@ std::span<const float> chunk_of(const PickRow& row, size_t chunk_idx) {
   return row.logits.subspan(begin, std::min(static_cast<size_t>(kPickChunk), row.logits.size() - begin));
 }
 
-/// Lists every token whose logit is at least `lowest`, ids ascending.
-void gather(const PickRow& row, std::span<const float> maxima, float lowest, PickScratch& scratch) {
-  scratch.ids.clear();
-  scratch.logits.clear();
+/// Lists every token whose logit is at least `lowest`, ids ascending; returns their number. Without branches
+/// on the values: which of them reach far enough is noise to a predictor.
+size_t gather(const PickRow& row, std::span<const float> maxima, float lowest, PickScratch& scratch) {
+  scratch.ids.resize(std::max(scratch.ids.size(), row.logits.size()));
+  scratch.logits.resize(scratch.ids.size());
+  int32_t* ids = scratch.ids.data();
+  float* logits = scratch.logits.data();
+  size_t n = 0;
   for (size_t i = 0; i < maxima.size(); ++i) {
     if (!(maxima[i] >= lowest)) continue;
     const std::span<const float> chunk = chunk_of(row, i);
+    const auto first = static_cast<int32_t>(i) * static_cast<int32_t>(kPickChunk);
+    const int32_t* listed = row.vocab_ids.empty() ? nullptr : row.vocab_ids.data() + first;
     for (size_t j = 0; j < chunk.size(); ++j) {
-      if (!(chunk[j] >= lowest)) continue;
-      scratch.ids.push_back(id_of(row, i * static_cast<size_t>(kPickChunk) + j));
-      scratch.logits.push_back(chunk[j]);
+      ids[n] = listed != nullptr ? listed[j] : first + static_cast<int32_t>(j);
+      logits[n] = chunk[j];
+      n += chunk[j] >= lowest ? 1 : 0;
     }
   }
+  return n;
 }
 
 }  // namespace
@@ -73,8 +80,9 @@ int32_t pick_coupled(const PickRow& row, const SamplingParams& params, uint64_t 
   const float largest = maxima[static_cast<size_t>(argmax(maxima))];
   if (!std::isfinite(largest)) return pick_greedy(row, scratch);
   const auto reach = static_cast<float>(std::log(kNegligibleWeight)) * params.temperature;
-  gather(row, maxima, largest + reach, scratch);
-  return coupled_pick_listed(scratch.ids, scratch.logits, params.temperature, params.seed, position);
+  const size_t n = gather(row, maxima, largest + reach, scratch);
+  return coupled_pick_listed(std::span(scratch.ids).first(n), std::span(scratch.logits).first(n),
+                             params.temperature, params.seed, position);
 }
 
 int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u, std::span<float> probs,

@@ -39,10 +39,11 @@ int32_t pick_greedy(const PickRow& row, PickScratch& scratch);
 
 /// The pick that the target's noise makes at absolute index `position` from this distribution after
 /// temperature and filters. Tokens whose weight is below kNegligibleWeight of the largest are not looked at:
-/// any draft distribution is as lossless as any other. requires: !params.greedy().
+/// noise for the whole vocabulary would cost more than the sequential head, and any draft distribution is as
+/// lossless as any other. requires: !params.greedy().
 int32_t pick_coupled(const PickRow& row, const SamplingParams& params, uint64_t position,
                      PickScratch& scratch);
-inline constexpr double kNegligibleWeight = 1e-7;
+inline constexpr double kNegligibleWeight = 1e-5;
 
 /// Fills `probs` (columns) with the fp32 softmax after temperature and filters and draws from exactly these
 /// numbers; u in [0, 1). requires: !params.greedy().
