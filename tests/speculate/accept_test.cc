@@ -192,6 +192,32 @@ TEST(AcceptRules, ReducedVocabularyEqualsAFullRow) {
   }
 }
 
+/// Drafts that neither model would say: never accepted, and the correction is the target's own choice.
+TEST(AcceptRules, ImpossibleDrafts) {
+  EXPECT_EQ(block_weight(0.5, 0.25, 0.0), 1.0);  // the drafter cannot have said it: the ratio is infinite
+  EXPECT_EQ(block_weight(0.5, 0.0, 0.0), 0.0);
+  EXPECT_EQ(block_weight(0.0, 0.25, 0.0), 0.0);
+  EXPECT_EQ(block_weight(0.5, 0.25, 0.0625), 1.0);
+  EXPECT_EQ(block_weight(0.5, 0.25, 0.5), 0.25);
+  const std::vector<float> p = {0, 0.5f, 0.5f, 0};
+  for (AcceptRule rule : {AcceptRule::kRejection, AcceptRule::kBlock}) {
+    const test::Round round{{0}, {p, p}, {{p, {}}}};
+    EXPECT_EQ(test::judge(rule, round, {std::vector<double>{0.0}, 0.5}).accepted, 0);
+    const std::vector<double> next = test::next_distribution(rule, round, {0.0});
+    for (size_t v = 0; v < p.size(); ++v) EXPECT_NEAR(next[v], static_cast<double>(p[v]), 1e-12);
+  }
+}
+
+/// A certain later draft carries an earlier one that would be rejected on its own.
+TEST(AcceptBlock, LaterDraftsSaveEarlierOnes) {
+  const std::vector<float> third = {1.0f / 3, 2.0f / 3}, two_thirds = {2.0f / 3, 1.0f / 3};
+  const test::Round round{{0, 1}, {third, third, third}, {{two_thirds, {}}, {two_thirds, {}}}};
+  for (double u : {0.0, 0.5, 0.99}) {
+    EXPECT_EQ(test::judge(AcceptRule::kBlock, round, {std::vector<double>{u, 0.99}, 0.5}).accepted, 2);
+  }
+  EXPECT_EQ(test::judge(AcceptRule::kRejection, round, {std::vector<double>{0.6, 0.99}, 0.5}).accepted, 0);
+}
+
 TEST(AcceptRules, DraftOutsideItsVocabularyIsUnlikelyNotUnsafe) {
   const std::vector<float> probs = {0.5f, 0.5f};
   const std::vector<int32_t> ids = {1, 3};
@@ -226,6 +252,7 @@ TEST(Draw, SmallestIndexWhoseSumExceeds) {
   }
   // An equal sum is not more: u on a boundary takes the next index.
   EXPECT_EQ(draw_index(std::vector<float>{0.5f, 0.0f, 0.5f}, 0.5, scratch), 2);
+  EXPECT_EQ(draw_index(std::vector<float>(1024, 1.0f), 0.5, scratch), 512);
   EXPECT_EQ(draw_index(std::vector<float>{0.0f, 0.0f, 0.0f}, 0.5, scratch), 0);
   EXPECT_EQ(draw_index(std::vector<float>{0.0f, 0.3f, 0.0f}, test::kAlmostOne, scratch), 1);
 }

@@ -110,6 +110,22 @@ TEST(FitCalibration, ReferenceCases) {
   }
 }
 
+/// Logits tuned so that 0.1 and 10 have the same error, less than any other temperature.
+TEST(FitCalibration, OfAPairTheLargerTemperature) {
+  const std::vector<std::pair<std::vector<double>, std::vector<int32_t>>> cases = {
+      {{-1.8861757014137246, -2.3988053395045936, 2.1734330847575554, -0.08538289341511818,
+        0.1883354936500961},
+       {1, 0, 1, 0, 1}},
+      {{-1.9482291764869881, -1.7218350619064537, -0.13737782662375037, 1.3211144037650133,
+        0.16139058476964113},
+       {0, 1, 0, 1, 1}}};
+  for (const auto& [logits, accepted] : cases) {
+    CalibrationData data;
+    for (size_t i = 0; i < logits.size(); ++i) data.add(std::span(logits).subspan(i, 1), accepted[i]);
+    EXPECT_EQ(fit_calibration(data).temperatures, (std::vector<double>{grid_temperature(40)}));
+  }
+}
+
 TEST(FitCalibration, NothingToFit) {
   EXPECT_TRUE(fit_calibration({}).temperatures.empty());
   CalibrationData data;

@@ -26,15 +26,22 @@ enum class NoiseKey { kRound, kPosition };
 
 struct Noise {
   NoiseKey key;
-  uint64_t seed;
-  uint64_t anchor;
+  RoundNoise round;
 
-  double number(uint32_t offset, NoisePurpose purpose) const {
-    return key == NoiseKey::kRound ? uniform_at(seed, anchor, offset, purpose)
-                                   : uniform_at(seed, anchor + offset, 0, purpose);
+  double by_position(int32_t i, NoisePurpose purpose) const {
+    return uniform_at(round.seed, round.anchor + static_cast<uint64_t>(i) + 1, 0, purpose);
   }
-  double coin(int32_t i) const { return number(static_cast<uint32_t>(i) + 1, NoisePurpose::kCoin); }
-  double draw(int32_t i) const { return number(static_cast<uint32_t>(i) + 1, NoisePurpose::kDraw); }
+  double draft(int32_t i) const {
+    return key == NoiseKey::kRound
+               ? uniform_at(round.seed, round.anchor, static_cast<uint32_t>(i) + 1, NoisePurpose::kDraft)
+               : by_position(i, NoisePurpose::kDraft);
+  }
+  double coin(int32_t i) const {
+    return key == NoiseKey::kRound ? round.coin(i) : by_position(i, NoisePurpose::kCoin);
+  }
+  double draw(int32_t i) const {
+    return key == NoiseKey::kRound ? round.draw(i) : by_position(i, NoisePurpose::kDraw);
+  }
 };
 
 struct Serving {
@@ -85,18 +92,17 @@ class Batch {
     if (records_.size() > 2) records_.pop_front();
   }
 
-  Noise noise_of(size_t r) const { return {serving_.key, seeds_[r], texts_[r].size() - 1}; }
+  Noise noise_of(size_t r) const { return {serving_.key, {seeds_[r], texts_[r].size() - 1}}; }
 
   void draft(size_t r, std::vector<int32_t>& drafts, std::vector<double>& confidence) {
     std::vector<int32_t> text = texts_[r];
-    for (int32_t k = 1; k <= serving_.n_drafts; ++k) {
+    for (int32_t i = 0; i < serving_.n_drafts; ++i) {
       const test::Node& node = world_.after(text);
       int32_t token = node.draft;
       if (!node.probs.empty() && serving_.rule == AcceptRule::kCoupled) {
         token = coupled_pick(candidates_of(node.probs, node.ids), seeds_[r], text.size());
       } else if (!node.probs.empty()) {
-        const double u = noise_of(r).number(static_cast<uint32_t>(k), NoisePurpose::kDraft);
-        const int32_t column = draw_index(node.probs, u, scratch_);
+        const int32_t column = draw_index(node.probs, noise_of(r).draft(i), scratch_);
         token = node.ids.empty() ? column : node.ids[static_cast<size_t>(column)];
       }
       confidence.push_back(node.confidence);
@@ -118,7 +124,7 @@ class Batch {
     const auto pick = [&](int32_t i) {
       return coupled_pick(candidates_of(target_row(i), {}), seeds_[r], n_before + static_cast<size_t>(i));
     };
-    const Noise noise{serving_.key, seeds_[r], n_before - 1};
+    const Noise noise = noise_of(r);
     const AcceptResult result = serving_.rule == AcceptRule::kCoupled ? accept_run(drafts, pick)
                                 : serving_.rule == AcceptRule::kRejection
                                     ? accept_rejection(drafts, target_row, draft_row, noise, scratch_)
