@@ -33,79 +33,66 @@ struct Known {
   size_t n_tensors;
 };
 
-const std::vector<Known>& known_drafters() {
-  constexpr auto kSpark = DraftKind::kDSpark;
-  constexpr auto kQwen = DraftBackbone::kQwen3;
-  constexpr auto kVanilla = SequentialHead::kVanilla;
-  constexpr auto kNone = SequentialHead::kNone;
-  static const std::vector<Known> kKnown = {
-      {"drafts/qwen3_dspark_vanilla", kSpark, kQwen, 3, 7, {2, 4, 6}, kVanilla, 16, true, true, 319, 42},
-      {"drafts/qwen3_dspark_gated",
-       kSpark,
-       kQwen,
-       2,
-       5,
-       {0, 3, 5},
-       SequentialHead::kGated,
-       12,
-       true,
-       true,
-       319,
-       33},
-      {"drafts/qwen3_dspark_rnn",
-       kSpark,
-       kQwen,
-       2,
-       6,
-       {1, 3, 5, 6},
-       SequentialHead::kRnn,
-       8,
-       true,
-       false,
-       319,
-       33},
-      {"drafts/qwen3_dspark_noconf", kSpark, kQwen, 2, 4, {2, 4, 6}, kVanilla, 16, false, false, 319, 29},
-      {"drafts/qwen3_dflash", DraftKind::kDFlash, kQwen, 3, 7, {2, 4, 6}, kNone, 0, false, false, 319, 38},
-      {"drafts/qwen3_eagle3",
-       DraftKind::kEagle3,
-       kQwen,
-       1,
-       5,
-       {1, 2, 3, 5, 6},
-       kNone,
-       0,
-       false,
-       false,
-       0,
-       16},
-      {"drafts/llama_dspark_vanilla", kSpark, kQwen, 2, 7, {2, 4, 6}, kVanilla, 16, true, true, 319, 31},
-      {"drafts/gemma4_dspark_vanilla",
-       kSpark,
-       DraftBackbone::kGemma4,
-       3,
-       7,
-       {2, 4, 6},
-       kVanilla,
-       16,
-       true,
-       true,
-       4,
-       48},
-      {"drafts/gemma4_eagle3",
-       DraftKind::kEagle3,
-       DraftBackbone::kGemma4,
-       1,
-       5,
-       {1, 2, 3, 5, 6},
-       kNone,
-       0,
-       false,
-       false,
-       0,
-       18},
-  };
-  return kKnown;
-}
+constexpr auto kSpark = DraftKind::kDSpark;
+constexpr auto kQwen = DraftBackbone::kQwen3;
+constexpr auto kVanilla = SequentialHead::kVanilla;
+constexpr auto kNone = SequentialHead::kNone;
+
+const Known kReference[] = {
+    {"drafts/qwen3_dspark_vanilla", kSpark, kQwen, 3, 7, {2, 4, 6}, kVanilla, 16, true, true, 319, 42},
+    {"drafts/qwen3_dspark_gated",
+     kSpark,
+     kQwen,
+     2,
+     5,
+     {0, 3, 5},
+     SequentialHead::kGated,
+     12,
+     true,
+     true,
+     319,
+     33},
+    {"drafts/qwen3_dspark_rnn",
+     kSpark,
+     kQwen,
+     2,
+     6,
+     {1, 3, 5, 6},
+     SequentialHead::kRnn,
+     8,
+     true,
+     false,
+     319,
+     33},
+    {"drafts/qwen3_dspark_noconf", kSpark, kQwen, 2, 4, {2, 4, 6}, kVanilla, 16, false, false, 319, 29},
+    {"drafts/qwen3_dflash", DraftKind::kDFlash, kQwen, 3, 7, {2, 4, 6}, kNone, 0, false, false, 319, 38},
+    {"drafts/qwen3_eagle3", DraftKind::kEagle3, kQwen, 1, 5, {1, 2, 3, 5, 6}, kNone, 0, false, false, 0, 16},
+    {"drafts/llama_dspark_vanilla", kSpark, kQwen, 2, 7, {2, 4, 6}, kVanilla, 16, true, true, 319, 31},
+    {"drafts/gemma4_dspark_vanilla",
+     kSpark,
+     DraftBackbone::kGemma4,
+     3,
+     7,
+     {2, 4, 6},
+     kVanilla,
+     16,
+     true,
+     true,
+     4,
+     48},
+    {"drafts/gemma4_eagle3",
+     DraftKind::kEagle3,
+     DraftBackbone::kGemma4,
+     1,
+     5,
+     {1, 2, 3, 5, 6},
+     kNone,
+     0,
+     false,
+     false,
+     0,
+     18},
+};
 
 void expect_known(const fs::path& path, const Known& known, int32_t vocab_size, int32_t target_layers) {
   SCOPED_TRACE(path);
@@ -130,15 +117,12 @@ void expect_known(const fs::path& path, const Known& known, int32_t vocab_size, 
 
 TEST(DraftCheckpoint, OpensTheReferenceDrafters) {
   if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
-  for (const Known& known : known_drafters()) {
+  for (const Known& known : kReference) {
     expect_known(test::golden_dir() / "draft" / known.folder, known, 320, 7);
   }
 }
 
 TEST(DraftCheckpoint, OpensTheDraftersOfTheRepository) {
-  constexpr auto kSpark = DraftKind::kDSpark;
-  constexpr auto kQwen = DraftBackbone::kQwen3;
-  constexpr auto kNone = SequentialHead::kNone;
   const std::vector<int32_t> taps = {2, 4, 5};
   const std::vector<Known> drafters = {
       {"dspark_vanilla", kSpark, kQwen, 2, 5, taps, SequentialHead::kVanilla, 8, true, true, 95, 31},
