@@ -84,6 +84,7 @@ BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool c
       pool_(pool),
       context_length_(options.context_length),
       slots_(static_cast<size_t>(options.max_sequences)),
+      layer_(draft_.config, pool),
       decoder_(draft_.config, weights_, pool, options.shortlist) {
   const DraftConfig& c = draft_.config;
   for (Slot& slot : slots_) {
@@ -135,7 +136,8 @@ Status BlockDrafter::propose(std::span<const DraftRequest> requests, DraftBlock&
     const bool last = layer_idx + 1 == c.n_layers;
     if (last) drop_unasked_rows();
     const auto n_rows = static_cast<int64_t>(last ? asked_rows_.size() : positions_.size());
-    finish_layer(layer_idx, n_rows);
+    layer_.finish(weights_.layers[static_cast<size_t>(layer_idx)], attended_.data(), residual_.data(),
+                  n_rows);
     if (trace_ != nullptr) record_layer(layer_idx, n_rows);
   }
   crop_blocks();
@@ -192,8 +194,7 @@ bool BlockDrafter::grow_buffers() {
   const auto n_asked = static_cast<int64_t>(asked_rows_.size());
   return residual_.grow(n * c.dim) && branch_.grow(n * c.dim) && q_.grow(n * q_dim()) &&
          k_.grow(n * kv_dim()) && v_.grow(n * kv_dim()) && attended_.grow(n * q_dim()) &&
-         gate_.grow(n * c.ffn_dim) && up_.grow(n * c.ffn_dim) && hidden_.grow(n_asked * c.dim) &&
-         logits_.grow(n_asked * c.draft_vocab_size);
+         layer_.grow_finish(n) && hidden_.grow(n_asked * c.dim) && logits_.grow(n_asked * c.draft_vocab_size);
 }
 
 void BlockDrafter::embed() {
@@ -209,28 +210,18 @@ void BlockDrafter::embed() {
   }
 }
 
-void BlockDrafter::norm_keys(const DraftLayerWeights& w, float* k, float* v, int64_t n_rows) {
-  const DraftConfig& c = draft_.config;
-  if (c.k_eq_v) std::memcpy(v, k, static_cast<size_t>(n_rows * kv_dim()) * sizeof(float));
-  if (c.backbone == DraftBackbone::kGemma4) {
-    rms_norm_heads(pool_, v, kv_dim(), nullptr, c.norm_eps, n_rows, c.n_kv_heads, c.head_dim);
-  }
-  if (!c.qk_norm) return;
-  rms_norm_heads(pool_, k, kv_dim(), w.k_norm.data(), c.norm_eps, n_rows, c.n_kv_heads, c.head_dim);
-}
-
 void BlockDrafter::attend(int32_t layer_idx) {
   const DraftConfig& c = draft_.config;
   const DraftLayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
   const auto n_rows = static_cast<int64_t>(positions_.size());
-  norm(branch_.data(), residual_.data(), w.attn_norm, n_rows);
+  layer_.norm(branch_.data(), c.dim, residual_.data(), w.attn_norm, n_rows);
   const MatmulJob jobs[] = {
       {&w.q, q_.data(), q_dim(), bias_or_null(w.q_bias)},
       {&w.k, k_.data(), kv_dim(), bias_or_null(w.k_bias)},
       {&w.v, v_.data(), kv_dim(), bias_or_null(w.v_bias)},
   };
-  multiply(branch_.data(), c.dim, n_rows, std::span(jobs).first(c.k_eq_v ? 2 : 3));
-  norm_keys(w, k_.data(), v_.data(), n_rows);
+  layer_.multiply(branch_.data(), c.dim, n_rows, std::span(jobs).first(c.k_eq_v ? 2 : 3));
+  layer_.norm_keys(w, k_.data(), v_.data(), n_rows);
   if (c.qk_norm) {
     rms_norm_heads(pool_, q_.data(), q_dim(), w.q_norm.data(), c.norm_eps, n_rows, c.n_heads, c.head_dim);
   }
@@ -272,33 +263,12 @@ void BlockDrafter::drop_unasked_rows() {
   gather_rows(residual_.data(), residual_.data(), asked_rows_, draft_.config.dim);
 }
 
-void BlockDrafter::finish_layer(int32_t layer_idx, int64_t n_rows) {
-  const DraftConfig& c = draft_.config;
-  const DraftLayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
-  const auto add_branch = [&](const std::vector<float>& post_norm) {
-    if (!post_norm.empty()) norm(branch_.data(), branch_.data(), post_norm, n_rows);
-    add_rows(pool_, residual_.data(), branch_.data(), n_rows, c.dim);
-  };
-  const MatmulJob attention_out = {&w.o, branch_.data(), c.dim, bias_or_null(w.o_bias)};
-  multiply(attended_.data(), q_dim(), n_rows, {&attention_out, 1});
-  add_branch(w.attn_post_norm);
-  norm(branch_.data(), residual_.data(), w.ffn_norm, n_rows);
-  const MatmulJob in[] = {{&w.gate, gate_.data(), c.ffn_dim, nullptr},
-                          {&w.up, up_.data(), c.ffn_dim, nullptr}};
-  multiply(branch_.data(), c.dim, n_rows, in);
-  gated_activation(pool_, gate_.data(), gate_.data(), up_.data(), n_rows, c.ffn_dim, c.activation);
-  const MatmulJob down = {&w.down, branch_.data(), c.dim, nullptr};
-  multiply(gate_.data(), c.ffn_dim, n_rows, {&down, 1});
-  add_branch(w.ffn_post_norm);
-  if (w.layer_scalar != 1.0f) scale_row(residual_.data(), n_rows * c.dim, w.layer_scalar);
-}
-
 void BlockDrafter::head() {
   const DraftConfig& c = draft_.config;
   const auto n_rows = static_cast<int64_t>(asked_rows_.size());
-  norm(hidden_.data(), residual_.data(), weights_.final_norm, n_rows);
+  layer_.norm(hidden_.data(), c.dim, residual_.data(), weights_.final_norm, n_rows);
   const MatmulJob job = {&weights_.vocabulary.head(), logits_.data(), c.draft_vocab_size, nullptr};
-  multiply(hidden_.data(), c.dim, n_rows, {&job, 1});
+  layer_.multiply(hidden_.data(), c.dim, n_rows, {&job, 1});
   if (c.final_softcap > 0.0f)
     softcap_rows(pool_, logits_.data(), n_rows, c.draft_vocab_size, c.final_softcap);
   if (trace_ == nullptr) return;
@@ -317,19 +287,6 @@ void BlockDrafter::record_layer(int32_t layer_idx, int64_t n_rows) {
     const size_t row = all ? i : static_cast<size_t>(asked_rows_[i]);
     std::copy_n(residual_.data() + i * dim, dim, out + row * dim);
   }
-}
-
-void BlockDrafter::norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows) {
-  const DraftConfig& c = draft_.config;
-  rms_norm(pool_, y, c.dim, x, c.dim, weight.data(), c.norm_eps, n_rows, c.dim);
-}
-
-/// All jobs share one set of activation blocks, made only if some weight needs them.
-void BlockDrafter::multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs) {
-  bool quantize = false;
-  for (const MatmulJob& job : jobs) quantize = quantize || uses_int8_activations(job.w->kind);
-  activations_.assign(pool_, x, n_rows, n_in, n_in, quantize);
-  matmul(pool_, jobs, activations_);
 }
 
 }  // namespace dspark

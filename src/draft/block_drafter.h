@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "draft/draft_checkpoint.h"
+#include "draft/draft_layer.h"
 #include "draft/draft_trace.h"
 #include "draft/draft_weights.h"
 #include "draft/drafter.h"
@@ -85,15 +86,11 @@ class BlockDrafter final : public Drafter {
   void attend(int32_t layer_idx);
   void attend_rows(int32_t layer_idx);
   void attend_causal_window(int32_t layer_idx, AttentionArgs args);
-  void finish_layer(int32_t layer_idx, int64_t n_rows);
   void drop_unasked_rows();
   void head();
   void record_layer(int32_t layer_idx, int64_t n_rows);
   void crop_blocks();
 
-  void norm_keys(const DraftLayerWeights& w, float* k, float* v, int64_t n_rows);
-  void norm(float* y, const float* x, const std::vector<float>& weight, int64_t n_rows);
-  void multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs);
   int64_t q_dim() const { return int64_t{draft_.config.n_heads} * draft_.config.head_dim; }
   int64_t kv_dim() const { return int64_t{draft_.config.n_kv_heads} * draft_.config.head_dim; }
 
@@ -105,6 +102,7 @@ class BlockDrafter final : public Drafter {
   int32_t context_length_;
   std::vector<Slot> slots_;
   std::vector<float> mask_row_;  // (dim) embedding of the mask token, scaled
+  DraftLayerPass layer_;
   SequentialDecoder decoder_;
   DraftTrace* trace_ = nullptr;
 
@@ -122,8 +120,7 @@ class BlockDrafter final : public Drafter {
   std::vector<KvRun> row_runs_;  // one row of every run
   std::vector<int32_t> positions_;
   std::vector<int32_t> asked_rows_;  // rows that predict a draft somebody asked for, ascending
-  FloatBuffer residual_, branch_, q_, k_, v_, attended_, gate_, up_, hidden_, logits_;
-  Activations activations_;
+  FloatBuffer residual_, branch_, q_, k_, v_, attended_, hidden_, logits_;
   AttentionScratch scratch_;
 };
 

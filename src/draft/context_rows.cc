@@ -76,8 +76,8 @@ void BlockDrafter::flush_features() {
   if (n_waiting_ == 0) return;
   const DraftConfig& c = draft_.config;
   const MatmulJob fc = {&weights_.fc, context_.data(), c.dim, nullptr};
-  multiply(features_.data(), weights_.fc.n_in, n_waiting_, {&fc, 1});
-  norm(context_.data(), context_.data(), weights_.hidden_norm, n_waiting_);
+  layer_.multiply(features_.data(), weights_.fc.n_in, n_waiting_, {&fc, 1});
+  layer_.norm(context_.data(), c.dim, context_.data(), weights_.hidden_norm, n_waiting_);
   if (trace_ != nullptr) {
     trace_->context_rows.insert(trace_->context_rows.end(), context_.data(),
                                 context_.data() + n_waiting_ * c.dim);
@@ -102,11 +102,11 @@ void BlockDrafter::project_context(int32_t first_layer, int32_t n_layers) {
     jobs[n_jobs++] = {&w.k, context_k_.data() + i * n_floats, kv_dim(), bias(w.k_bias)};
     if (!c.k_eq_v) jobs[n_jobs++] = {&w.v, context_v_.data() + i * n_floats, kv_dim(), bias(w.v_bias)};
   }
-  multiply(context_.data(), c.dim, n_waiting_, std::span(jobs).first(n_jobs));
+  layer_.multiply(context_.data(), c.dim, n_waiting_, std::span(jobs).first(n_jobs));
   for (int32_t i = 0; i < n_layers; ++i) {
     float* k = context_k_.data() + i * n_floats;
     float* v = context_v_.data() + i * n_floats;
-    norm_keys(weights_.layers[static_cast<size_t>(first_layer + i)], k, v, n_waiting_);
+    layer_.norm_keys(weights_.layers[static_cast<size_t>(first_layer + i)], k, v, n_waiting_);
     apply_rope(pool_, k, kv_dim(), c.rope, context_positions_, c.n_kv_heads, c.head_dim);
     kv_write(pool_, cache_, first_layer + i, context_runs_, k, v, kv_dim(), kv_dim());
   }

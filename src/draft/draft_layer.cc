@@ -18,27 +18,33 @@ const float* bias_or_null(const std::vector<float>& bias) {
 
 bool DraftLayerPass::grow(int64_t n_rows) {
   return q_.grow(n_rows * q_dim()) && k_.grow(n_rows * kv_dim()) && v_.grow(n_rows * kv_dim()) &&
-         attended_.grow(n_rows * q_dim()) && branch_.grow(n_rows * config_.dim) &&
-         gate_.grow(n_rows * config_.ffn_dim) && up_.grow(n_rows * config_.ffn_dim);
+         attended_.grow(n_rows * q_dim()) && grow_finish(n_rows);
+}
+
+bool DraftLayerPass::grow_finish(int64_t n_rows) {
+  return branch_.grow(n_rows * config_.dim) && gate_.grow(n_rows * config_.ffn_dim) &&
+         up_.grow(n_rows * config_.ffn_dim);
+}
+
+void DraftLayerPass::norm_keys(const DraftLayerWeights& w, float* k, float* v, int64_t n_rows) {
+  const int32_t n_heads = config_.n_kv_heads, head_dim = config_.head_dim;
+  // The projection is shared; norm and rotation are not.
+  if (config_.k_eq_v) std::memcpy(v, k, static_cast<size_t>(n_rows * kv_dim()) * sizeof(float));
+  if (config_.backbone == DraftBackbone::kGemma4) {
+    rms_norm_heads(pool_, v, kv_dim(), nullptr, config_.norm_eps, n_rows, n_heads, head_dim);
+  }
+  if (!config_.qk_norm) return;
+  rms_norm_heads(pool_, k, kv_dim(), w.k_norm.data(), config_.norm_eps, n_rows, n_heads, head_dim);
 }
 
 void DraftLayerPass::write_keys(const DraftLayerWeights& w, KvPool& cache, std::span<const KvRun> runs,
                                 std::span<const int32_t> positions, const float* x) {
   const auto n_rows = static_cast<int64_t>(positions.size());
-  const int32_t n_heads = config_.n_kv_heads, head_dim = config_.head_dim;
   const MatmulJob jobs[] = {{&w.k, k_.data(), kv_dim(), bias_or_null(w.k_bias)},
                             {&w.v, v_.data(), kv_dim(), bias_or_null(w.v_bias)}};
   multiply(x, w.k.n_in, n_rows, std::span(jobs).first(config_.k_eq_v ? 1 : 2));
-  if (config_.k_eq_v) {  // the projection is shared; norm and rotation are not
-    std::memcpy(v_.data(), k_.data(), static_cast<size_t>(n_rows * kv_dim()) * sizeof(float));
-  }
-  if (config_.backbone == DraftBackbone::kGemma4) {
-    rms_norm_heads(pool_, v_.data(), kv_dim(), nullptr, config_.norm_eps, n_rows, n_heads, head_dim);
-  }
-  if (config_.qk_norm) {
-    rms_norm_heads(pool_, k_.data(), kv_dim(), w.k_norm.data(), config_.norm_eps, n_rows, n_heads, head_dim);
-  }
-  apply_rope(pool_, k_.data(), kv_dim(), config_.rope, positions, n_heads, head_dim);
+  norm_keys(w, k_.data(), v_.data(), n_rows);
+  apply_rope(pool_, k_.data(), kv_dim(), config_.rope, positions, config_.n_kv_heads, config_.head_dim);
   kv_write(pool_, cache, kLayer, runs, k_.data(), v_.data(), kv_dim(), kv_dim());
 }
 
@@ -61,9 +67,13 @@ void DraftLayerPass::add_layer(const DraftLayerWeights& w, const KvPool& cache, 
   args.scale = config_.attention_scale;
   args.window = config_.window;
   attention(pool_, cache, kLayer, runs, args, scratch_);
+  finish(w, attended_.data(), residual, n_rows);
+}
 
+void DraftLayerPass::finish(const DraftLayerWeights& w, const float* attended, float* residual,
+                            int64_t n_rows) {
   const MatmulJob out = {&w.o, branch_.data(), config_.dim, bias_or_null(w.o_bias)};
-  multiply(attended_.data(), q_dim(), n_rows, {&out, 1});
+  multiply(attended, q_dim(), n_rows, {&out, 1});
   add_branch(w.attn_post_norm, residual, n_rows);
   norm(branch_.data(), config_.dim, residual, w.ffn_norm, n_rows);
   const MatmulJob in[] = {{&w.gate, gate_.data(), config_.ffn_dim, nullptr},

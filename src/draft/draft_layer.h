@@ -1,6 +1,5 @@
 #pragma once
-// The transformer layer of a causal drafter, over rows of several sequences: keys into the cache, attention
-// of the rows that are asked for, the rest of the layer.
+// The transformer layer that learned drafters share, over rows of several sequences.
 
 #include <cstdint>
 #include <span>
@@ -16,7 +15,7 @@
 
 namespace dspark {
 
-/// Scratch and steps of one layer. Rows are dense; a row's bits depend on its own input and its own sequence
+/// Scratch and steps of a layer. Rows are dense; a row's bits depend on its own input and its own sequence
 /// only. The input of the projections and the residual stream are apart: Eagle3 attends over something wider
 /// than it adds to.
 class DraftLayerPass {
@@ -24,9 +23,24 @@ class DraftLayerPass {
   /// config and pool must outlive the pass.
   DraftLayerPass(const DraftConfig& config, ThreadPool& pool) : config_(config), pool_(pool) {}
 
-  /// Makes room for `n_rows` rows. false when the memory could not be had.
+  /// Makes room for `n_rows` rows of finish. false when the memory could not be had.
+  bool grow_finish(int64_t n_rows);
+  /// Makes room for `n_rows` rows of everything here.
   bool grow(int64_t n_rows);
 
+  // Parts, for all kinds.
+  /// Norms of keys and values in front of the rotation (Gemma 4 norms V, and makes it of K where it has no
+  /// projection of its own). k, v: (rows, n_kv_heads * head_dim).
+  void norm_keys(const DraftLayerWeights& w, float* k, float* v, int64_t n_rows);
+  /// Everything behind attention: attended (rows, n_heads * head_dim), residual (rows, dim).
+  void finish(const DraftLayerWeights& w, const float* attended, float* residual, int64_t n_rows);
+  void norm(float* y, int64_t y_stride, const float* x, const std::vector<float>& weight, int64_t n_rows);
+  /// One product of dense rows; y (rows, w.n_out).
+  void multiply(const float* x, int64_t n_rows, const PackedMatrix& w, float* y);
+  /// Several products of the same dense rows in one parallel phase.
+  void multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs);
+
+  // The whole layer of a drafter that has one, and is causal.
   /// Keys and values of x (rows, w.k.n_in), normed input of the projections, at their positions.
   /// requires: runs cover the rows; positions are theirs, one by one.
   void write_keys(const DraftLayerWeights& w, KvPool& cache, std::span<const KvRun> runs,
@@ -37,13 +51,8 @@ class DraftLayerPass {
   void add_layer(const DraftLayerWeights& w, const KvPool& cache, std::span<const KvRun> runs,
                  std::span<const int32_t> positions, const float* x, float* residual);
 
-  void norm(float* y, int64_t y_stride, const float* x, const std::vector<float>& weight, int64_t n_rows);
-  /// One product of dense rows; y (rows, w.n_out).
-  void multiply(const float* x, int64_t n_rows, const PackedMatrix& w, float* y);
-
  private:
   void add_branch(const std::vector<float>& post_norm, float* residual, int64_t n_rows);
-  void multiply(const float* x, int64_t n_in, int64_t n_rows, std::span<const MatmulJob> jobs);
   int64_t q_dim() const { return int64_t{config_.n_heads} * config_.head_dim; }
   int64_t kv_dim() const { return int64_t{config_.n_kv_heads} * config_.head_dim; }
 
