@@ -79,6 +79,8 @@ void register_all(CLI::App& app, int& exit_code) {
   register_bench(app, exit_code);
   register_inspect(app, exit_code);
   register_tokenize(app, exit_code);
+  register_eval(app, exit_code);
+  register_calibrate(app, exit_code);
   register_draft(app, exit_code);
   register_perplexity(app, exit_code);
   register_logits(app, exit_code);

@@ -104,7 +104,7 @@ class Chat {
   Session& session_;
   InterruptGuard interrupt_;  // for the whole conversation: Ctrl-C between two prompts must not end it
   MessageReader reader_;
-  std::vector<ChatTurn> turns_;
+  std::vector<ChatMessage> turns_;
   std::string last_stats_;
   bool interrupted_ = false;  // the last thing that happened was a Ctrl-C
 };

@@ -50,7 +50,7 @@ Result<std::string> read_prompt(const RunFlags& flags) {
 
 Result<GenerateResult> answer_once(Session& session, const std::string& prompt, AnswerPrinter& printer,
                                    const InterruptGuard& interrupt) {
-  std::vector<ChatTurn> turns;
+  std::vector<ChatMessage> turns;
   if (!session.flags().system.empty()) turns.push_back({"system", session.flags().system});
   turns.push_back({"user", prompt});
   DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> ids, session.encode(turns));

@@ -18,6 +18,8 @@ void register_data(CLI::App& app, int& exit_code);
 void register_tokenize(CLI::App& app, int& exit_code);
 void register_logits(CLI::App& app, int& exit_code);
 void register_draft(CLI::App& app, int& exit_code);
+void register_eval(CLI::App& app, int& exit_code);
+void register_calibrate(CLI::App& app, int& exit_code);
 void register_perplexity(CLI::App& app, int& exit_code);
 
 }  // namespace dspark::cli

@@ -57,9 +57,11 @@ PrinterOptions Session::printer_options() const {
   return options;
 }
 
-Result<std::vector<int32_t>> Session::encode(const std::vector<ChatTurn>& turns) const {
+Result<std::vector<int32_t>> Session::encode(const std::vector<ChatMessage>& turns) const {
   if (!is_chat_) return loaded_->tokenizer->encode(turns.back().content, true, true);
-  return encode_chat(*loaded_, turns);
+  DSPARK_ASSIGN_OR_RETURN(const std::string text,
+                          render_chat(*loaded_->chat_template, *loaded_->tokenizer, turns, true));
+  return encode_rendered(*loaded_->tokenizer, text);
 }
 
 Result<GenerateResult> Session::answer(std::vector<int32_t> prompt, const StreamCallback& on_update,

@@ -9,11 +9,11 @@
 
 #include "base/status.h"
 #include "cli/answer_printer.h"
-#include "cli/chat_prompt.h"
 #include "cli/run_flags.h"
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/loader.h"
+#include "text/chat_prompt.h"
 
 namespace dspark::cli {
 
@@ -35,7 +35,7 @@ class Session {
 
   /// Ids of a conversation that ends with a user's turn; in raw mode of the last turn's text alone.
   /// errors: the template refuses the conversation.
-  Result<std::vector<int32_t>> encode(const std::vector<ChatTurn>& turns) const;
+  Result<std::vector<int32_t>> encode(const std::vector<ChatMessage>& turns) const;
   /// Generates with the flags' options. on_update and cancel: see generate().
   Result<GenerateResult> answer(std::vector<int32_t> prompt, const StreamCallback& on_update,
                                 const std::atomic<bool>* cancel);

@@ -35,8 +35,9 @@ void add_spec_flags(CLI::App& command, SpecFlags& flags) {
       ->capture_default_str();
   command.add_option(
       "--spec", flags.spec,
-      "drafts checked per step: off, fixed:K, or threshold:T (up to the first confidence below "
-      "T); default: fixed:5 with ngram, with a learned drafter its whole block");
+      "drafts checked per step: off, fixed:K, threshold:T (up to the first confidence below T), "
+      "causal or adaptive (what pays at the present load); default: fixed:5 with ngram, with a learned "
+      "drafter its whole block");
   command
       .add_option("--accept", flags.accept,
                   "how drafts are judged: coupled (same text as without drafts), rejection, block")

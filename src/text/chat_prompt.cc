@@ -8,7 +8,8 @@
 namespace dspark {
 
 Result<std::string> render_chat(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
-                                std::span<const ChatMessage> messages, bool add_generation_prompt) {
+                                std::span<const ChatMessage> messages, bool add_generation_prompt,
+                                bool thinking) {
   nlohmann::ordered_json turns = nlohmann::ordered_json::array();
   for (const ChatMessage& message : messages) {
     turns.push_back({{"role", message.role}, {"content", message.content}});
@@ -16,6 +17,8 @@ Result<std::string> render_chat(const ChatTemplate& chat_template, const Tokeniz
   ChatInputs inputs;
   inputs.messages = &turns;
   inputs.add_generation_prompt = add_generation_prompt;
+  const nlohmann::ordered_json no_thinking = {{"enable_thinking", false}};
+  if (!thinking) inputs.extra = &no_thinking;
   const std::string bos(tokenizer.token_text(tokenizer.bos_id()));
   if (!bos.empty()) inputs.bos_token = bos;
   const std::string eos(tokenizer.token_text(tokenizer.eos_id()));

@@ -20,9 +20,11 @@ struct ChatMessage {
 };
 
 /// The template's text for `messages`, ending with the opening of the assistant's turn when asked for.
+/// thinking: false tells templates that know the variable enable_thinking to leave it out.
 /// errors: the template refuses the conversation.
 Result<std::string> render_chat(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
-                                std::span<const ChatMessage> messages, bool add_generation_prompt);
+                                std::span<const ChatMessage> messages, bool add_generation_prompt,
+                                bool thinking = true);
 
 /// Ids of a rendered conversation: special tokens are recognised, BOS comes in front unless the template
 /// wrote it.

@@ -1,33 +1,13 @@
 #!/usr/bin/env python3
 """`dspark logits`: the file it writes, against the expected values of a fixture."""
 
-import json
-import struct
 import unittest
-from array import array
 from pathlib import Path
 
 from harness import Tool
+from safetensors_file import largest_difference, read_safetensors
 
 FIXTURE = Path(__file__).resolve().parent.parent / "data" / "models" / "llama_bias_mha"
-CODES = {"F32": "f", "I32": "i"}
-
-
-def read_safetensors(path):
-    blob = Path(path).read_bytes()
-    (size,) = struct.unpack("<Q", blob[:8])
-    header = json.loads(blob[8:8 + size])
-    header.pop("__metadata__", None)
-    out = {}
-    for name, info in header.items():
-        begin, end = info["data_offsets"]
-        out[name] = (info["shape"], array(CODES[info["dtype"]], blob[8 + size + begin:8 + size + end]))
-    return out
-
-
-def largest_difference(a, b):
-    assert len(a) == len(b)
-    return max(abs(x - y) for x, y in zip(a, b))
 
 
 class Logits(Tool):

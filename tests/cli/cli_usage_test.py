@@ -7,7 +7,7 @@ import unittest
 
 from harness import BINARY, Tool
 
-COMMANDS = ("run", "bench", "inspect", "tokenize", "perplexity", "logits", "quantize")
+COMMANDS = ("run", "bench", "inspect", "tokenize", "perplexity", "logits", "draft", "eval", "calibrate", "quantize")
 
 
 class Usage(Tool):
