@@ -38,8 +38,8 @@ Result<TemperatureMix> TemperatureMix::parse(std::string_view text) {
                       (fields.size() == 1 || read_number(fields[1], part.weight));
     if (!fine || !(part.temperature >= 0.0 && part.temperature <= kMaxTemperature) ||
         !(part.weight > 0.0 && std::isfinite(part.weight))) {
-      return invalid_argument("temperatures: want T or T:share, joined by commas, found '" +
-                              std::string(text) + "'");
+      return invalid_argument("temps: want T or T:share, joined by commas, found '" + std::string(text) +
+                              "'");
     }
     mix.parts.push_back(part);
   }
@@ -65,7 +65,7 @@ Result<std::map<std::string, int32_t>> parse_task_samples(std::string_view text)
     int32_t n = 0;
     if (at == std::string_view::npos || at == 0 || !read_number(item.substr(at + 1), n) || n < 0 ||
         n > kMaxSamples) {
-      return invalid_argument("samples of tasks: want TASK=N, joined by commas, found '" + std::string(text) +
+      return invalid_argument("task-samples: want TASK=N, joined by commas, found '" + std::string(text) +
                               "'");
     }
     samples[std::string(item.substr(0, at))] = n;

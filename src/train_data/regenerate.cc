@@ -217,6 +217,7 @@ Result<PromptCodec> make_prompt_codec(const LoadedModel& loaded, bool raw) {
       return tokenizer->encode(prompt, true, true);
     };
     codec.self_header = tokenizer->encode("", true, true);
+    if (codec.self_header.empty() && tokenizer->bos_id() >= 0) codec.self_header = {tokenizer->bos_id()};
     codec.self_writes_prompt = false;
     return codec;
   }
