@@ -106,11 +106,14 @@ int32_t AdaptivePlanner::draft_length(const StepShape& shape, std::span<const Su
 
 void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,
                                      std::span<const PlanSequence> sequences, std::span<int32_t> lengths) {
-  int32_t stride = 1, n_more = 0;
+  int32_t stride = 1, n_more = 0, n_asked_total = 0;
   bool any_schedule = true;
   n_drafts_.clear();
+  n_asked_.clear();
   for (const PlanSequence& sequence : sequences) {
-    stride = std::max(stride, sequence.n_drafts);
+    stride = std::max({stride, sequence.n_drafts, sequence.n_asked});
+    n_asked_.push_back(std::max(sequence.n_asked, sequence.n_drafts));
+    n_asked_total += n_asked_.back();
     n_more += sequence.n_drafts;
     any_schedule = any_schedule && sequence.any_schedule;
     n_drafts_.push_back(sequence.n_drafts);
@@ -131,14 +134,14 @@ void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& s
     for (size_t j = 1; j < width; ++j) row[j] = std::min(row[j], row[j - 1]);
   }
   const auto n = static_cast<double>(sequences.size());
-  costs_.step_costs(shape, n_more, static_cast<double>(shape.context) / n, step_seconds_);
+  costs_.step_costs(shape, n_asked_total, static_cast<double>(shape.context) / n, step_seconds_);
   step_seconds_.insert(step_seconds_.begin(), sequences.size(), step_seconds_.front());
   const SurvivalRows live{live_, n_drafts_, stride};
   if (kind == VerifyPolicy::Kind::kCausal) {
     schedule_causal(live, {step_seconds_, 0}, scratch_, lengths);
   } else {
     // A budget from live confidences anticipates; where that matters, the records decide about it.
-    const SurvivalRows basis{any_schedule ? live_ : recorded_, n_drafts_, stride};
+    const SurvivalRows basis = any_schedule ? live : SurvivalRows{recorded_, n_asked_, stride};
     allot_budget(live, history_budget(basis, {step_seconds_, 0}, scratch_), scratch_, lengths);
   }
   remember(sequences);

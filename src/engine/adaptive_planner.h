@@ -23,6 +23,7 @@ struct SurvivalRecord {
 /// One decoding sequence, as a plan sees it.
 struct PlanSequence {
   int32_t n_drafts = 0;               // usable drafts
+  int32_t n_asked = 0;                // drafts asked for; a drafter that stops early anticipates its drafts
   std::span<const float> confidence;  // of them; empty: the drafter says nothing
   /// The accept rule keeps the target's distribution under any schedule (greedy, coupled). If one sequence's
   /// does not, the whole batch is planned from records, which were made before its drafts were.
@@ -78,7 +79,7 @@ class AdaptivePlanner {
   int32_t skips_left_ = 0;               // steps until the next probe
   int32_t skip_length_ = 0;              // of the current pause; 0: drafting
   std::vector<double> live_, recorded_;  // (sequences, stride)
-  std::vector<int32_t> n_drafts_;
+  std::vector<int32_t> n_drafts_, n_asked_;
   std::vector<double> step_seconds_;
   std::vector<int32_t> trial_lengths_;
 };

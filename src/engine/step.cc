@@ -157,7 +157,9 @@ void Engine::plan_adaptive() {
       continue;
     }
     if (sequence->policy.kind == VerifyPolicy::Kind::kAdaptive) kind = VerifyPolicy::Kind::kAdaptive;
-    plan_sequences_.push_back({sequence->step.n_drafted, confidences(*sequence),
+    const int32_t idx = sequence->step.draft_idx;
+    const int32_t n_asked = idx < 0 ? 0 : draft_requests_[static_cast<size_t>(idx)].max_tokens;
+    plan_sequences_.push_back({sequence->step.n_drafted, n_asked, confidences(*sequence),
                                sequence->rule == AcceptRule::kCoupled, &sequence->survivals});
   }
   if (plan_sequences_.empty()) return;

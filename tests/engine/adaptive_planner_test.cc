@@ -19,12 +19,12 @@ constexpr auto kAdaptive = VerifyPolicy::Kind::kAdaptive;
 // Plans one step for sequences with the given confidences.
 std::vector<int32_t> plan(AdaptivePlanner& planner, const std::vector<std::vector<float>>& confidences,
                           std::vector<SurvivalRecord>& records, bool any_schedule = true,
-                          VerifyPolicy::Kind kind = kAdaptive) {
+                          VerifyPolicy::Kind kind = kAdaptive, int32_t n_asked = 0) {
   records.resize(confidences.size());
   std::vector<PlanSequence> sequences;
   for (size_t r = 0; r < confidences.size(); ++r) {
-    sequences.push_back(
-        {static_cast<int32_t>(confidences[r].size()), confidences[r], any_schedule, &records[r]});
+    const auto n = static_cast<int32_t>(confidences[r].size());
+    sequences.push_back({n, n_asked > 0 ? n_asked : n, confidences[r], any_schedule, &records[r]});
   }
   std::vector<int32_t> lengths(sequences.size());
   const StepShape shape{static_cast<int32_t>(sequences.size()), static_cast<int32_t>(sequences.size()), 0, 0};
@@ -70,6 +70,24 @@ TEST(AdaptivePlanner, BudgetOfRejectionComesFromRecords) {
   std::vector<SurvivalRecord> records;
   plan(planner, {high}, records);
   EXPECT_EQ(plan(planner, {low}, records), (std::vector<int32_t>{0}));  // coupled: live ones may decide
+}
+
+// A drafter that ends its drafts at a stop token makes their number a matter of what was drafted.
+TEST(AdaptivePlanner, BudgetOfRejectionIgnoresHowManyDraftsCame) {
+  const std::vector<float> high(7, 0.9f);
+  const auto first_length = [&](size_t n_came) {
+    AdaptivePlanner planner(table_of(3, 0.0045, 0.001));
+    std::vector<SurvivalRecord> records;
+    plan(planner, {high}, records, false);
+    const std::vector<float> came(high.begin(), high.begin() + static_cast<std::ptrdiff_t>(n_came));
+    return plan(planner, {came}, records, false, kAdaptive, 7)[0];
+  };
+  const int32_t all = first_length(7);
+  ASSERT_GT(all, 1);
+  ASSERT_LT(all, 7);
+  for (size_t n_came = 1; n_came <= 7; ++n_came) {
+    EXPECT_EQ(first_length(n_came), std::min(all, static_cast<int32_t>(n_came)));
+  }
 }
 
 TEST(AdaptivePlanner, StopsDraftingWhatDoesNotPayAndLooksAgain) {
@@ -120,7 +138,7 @@ TEST(AdaptivePlanner, LearnsFromRoundsWhenNobodyIsConfident) {
     AdaptivePlanner planner(table_of(1, 0.003, 0.0005));
     for (int i = 0; i < 100; ++i) planner.observe_round(5, accepted);
     SurvivalRecord record;
-    const PlanSequence sequence{5, {}, true, &record};
+    const PlanSequence sequence{5, 5, {}, true, &record};
     int32_t length = -1;
     planner.verify_lengths(kAdaptive, {1, 1, 0, 0}, {&sequence, 1}, {&length, 1});
     return length;
