@@ -289,7 +289,7 @@ TinyGguf gguf_keys() {
   model.set("gemma4.rope.freq_base", 1e6f);
   model.set("gemma4.rope.freq_base_swa", 1e4f);
   model.remove("blk.1.attn_v.weight");
-  model.tensors.push_back({"rope_freqs.weight", {8}});
+  model.tensors.push_back({"rope_freqs.weight", {8}, DType::kF32, true});
   return model;
 }
 

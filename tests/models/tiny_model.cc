@@ -25,7 +25,7 @@ std::vector<float> values_of(const TinyTensor& tensor) {
   uint32_t seed = 2166136261u;  // FNV-1a of the name: the same values on every machine
   for (char c : tensor.name) seed = (seed ^ static_cast<unsigned char>(c)) * 16777619u;
   std::mt19937 random(seed);
-  const bool is_norm = tensor.name.find("norm") != std::string::npos || tensor.name.starts_with("rope_freqs");
+  const bool is_norm = tensor.near_one || tensor.name.find("norm") != std::string::npos;
   std::vector<float> values(static_cast<size_t>(element_count(tensor.shape)));
   for (float& v : values) {
     const float unit = static_cast<float>(random() >> 8) / 16777216.0f - 0.5f;

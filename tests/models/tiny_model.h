@@ -25,11 +25,12 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// A tensor to write. The values follow from the name: norms and rope divisors lie near 1, all else near 0.
+/// A tensor to write. The values follow from the name: norms lie near 1, all else near 0.
 struct TinyTensor {
   std::string name;
   std::vector<int64_t> shape;  // row-major
   DType dtype = DType::kF32;
+  bool near_one = false;  // values near 1 whatever the name
 };
 
 using TinyMeta = std::variant<uint32_t, float, std::string, bool, std::vector<int32_t>>;
