@@ -53,6 +53,18 @@ TEST(DraftVocab, CoverageIsMeasuredOnOtherPrompts) {
   EXPECT_EQ(counter.n_tokens(), 4000);
 }
 
+TEST(DraftVocab, HeldOutAnswersDoNotChooseTheirVocabulary) {
+  VocabCounter counter(1000);
+  for (int32_t i = 0; i < 400; ++i) {  // every prompt has an id of its own, and the answer repeats it
+    ASSERT_TRUE(counter.add(record_of("t/" + std::to_string(i) + "#0", {500 + i, 500 + i, 500 + i}, 1)).ok());
+  }
+  const int64_t n_held_out = counter.held_out_coverage(1).at("t").n_tokens / 2;
+  ASSERT_GT(n_held_out, 0);
+  const Coverage coverage = counter.held_out_coverage(400 - static_cast<int32_t>(n_held_out)).at("t");
+  EXPECT_EQ(coverage.n_in, 0);
+  EXPECT_EQ(coverage.n_in_or_prompt, coverage.n_tokens);
+}
+
 TEST(DraftVocab, IdsOutsideAreErrors) {
   VocabCounter counter(4);
   const Status status = counter.add(record_of("t/0#0", {1, 4}, 1));

@@ -185,6 +185,8 @@ TEST_F(Regenerate, EndsAtTheTokenTarget) {
   run_.batch = 9;
   EXPECT_TRUE(corpus("nine") == expected);
   EXPECT_TRUE(corpus("nine") == expected) << "a corpus that is large enough grew";
+  folder_.write("cut", expected.substr(0, expected.size() / 2));
+  EXPECT_TRUE(corpus("cut") == expected) << "tokens of the earlier run were not counted";
 }
 
 TEST_F(Regenerate, RefusesACorpusOfOtherSettings) {
