@@ -52,12 +52,14 @@ class VocabCounter {
 /// {"vocab_size": of the target, "size": n, "target_model": name, "ids": [ascending]}.
 std::string draft_vocab_json(std::span<const int32_t> ids, int32_t vocab_size,
                              const std::string& target_name);
-/// errors: not_found, corrupt_data naming the field (ids ascending, inside the target's vocabulary).
+
+/// What such a file says.
 struct DraftVocab {
-  int32_t vocab_size = 0;
+  int32_t vocab_size = 0;  // of the target
   std::string target_model;
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids;  // ascending
 };
+/// errors: not_found, corrupt_data naming the field (ids ascending, inside the target's vocabulary).
 Result<DraftVocab> read_draft_vocab(const std::string& path);
 
 }  // namespace dspark

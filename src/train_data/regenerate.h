@@ -72,12 +72,14 @@ Result<RegenerateCounts> regenerate(Engine& engine, const PromptCodec& codec, st
                                     const std::function<void(const RegenerateCounts&)>& on_step = {},
                                     const std::atomic<bool>* cancel = nullptr);
 
-/// Jobs that `records` (id -> seed, temperature of what a corpus holds) do not answer yet.
-/// errors: invalid_argument when a record was made with other settings than its job.
+/// What a corpus says about the settings of one of its records.
 struct ExistingRecord {
   uint64_t seed = 0;
   double temperature = 0.0;
 };
+
+/// Jobs that a corpus with `records` (by id) does not answer yet.
+/// errors: invalid_argument when a record was made with another seed or temperature than its job has.
 Result<std::vector<Job>> jobs_left(std::vector<Job> jobs,
                                    const std::map<std::string, ExistingRecord>& records);
 
