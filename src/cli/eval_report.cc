@@ -225,8 +225,9 @@ std::string report_text(const EvalReport& report) {
       fmt::format("\ndrafted {}, trimmed {}, verified {}, accepted {} in {} rounds\n", total.stats.drafted,
                   total.stats.trimmed, total.stats.verified, total.stats.accepted, total.stats.rounds);
   if (widest_position(report) == 0) return text;
-  text += position_table("survival: share of rounds in which the drafts up to a position were accepted",
-                         report, &SpeculationStats::accept_rate_at);
+  text += position_table(
+      "survival: of the rounds that verified a position, the share that accepted every draft up to it",
+      report, &SpeculationStats::accept_rate_at);
   text += position_table("conditional acceptance: the same among rounds that accepted all drafts before it",
                          report, &SpeculationStats::conditional_acceptance_at);
   return text + calibration_table(total);

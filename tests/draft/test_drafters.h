@@ -39,6 +39,10 @@ class ScriptedDrafter final : public Drafter {
       EXPECT_LE(requests[i].max_tokens, out.stride);
       out.n_tokens[i] = propose_row_(tokens, out.row(i));
     }
+    if (confident_) {
+      out.has_confidence = true;
+      for (float& confidence : out.confidence) confidence = static_cast<float>(rng_() % 101) / 100.0f;
+    }
     return fails_ ? internal_error("scripted failure") : ok_status();
   }
 
@@ -63,6 +67,11 @@ class ScriptedDrafter final : public Drafter {
   }
 
   void fail_from_now_on() { fails_ = true; }
+  /// From now on proposals come with random confidences.
+  void be_confident(uint32_t seed) {
+    confident_ = true;
+    rng_.seed(seed);
+  }
   size_t n_live_slots() const { return told_.size(); }
 
  private:
@@ -85,6 +94,8 @@ class ScriptedDrafter final : public Drafter {
   std::map<int32_t, std::vector<int32_t>> told_;
   std::map<int32_t, int32_t> features_seen_;
   bool fails_ = false;
+  bool confident_ = false;
+  std::mt19937 rng_;
 };
 
 /// Random ids, some outside any vocabulary, random lengths, sometimes claiming more than there is room for.

@@ -42,7 +42,6 @@ inline std::vector<DraftGolden> draft_goldens() {
     for (const fs::directory_entry& entry : fs::directory_iterator(root / "drafts")) {
       DraftGolden golden{prefix + entry.path().filename().string(), entry.path(), {}};
       if (!fs::exists(golden.draft / "expected.json")) continue;
-      if (golden.name.ends_with("eagle3")) continue;
       golden.target = root / "targets" / golden.expected().at("target").get<std::string>();
       if (fs::exists(golden.target)) found.push_back(golden);
     }

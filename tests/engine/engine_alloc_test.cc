@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -9,6 +10,8 @@
 #include "draft/test_drafters.h"
 #include "engine/engine.h"
 #include "engine/fake_model.h"
+#include "engine/loader.h"
+#include "support/test_paths.h"
 
 namespace {
 std::atomic<int64_t> n_allocations{0};
@@ -30,16 +33,23 @@ __attribute__((noinline)) void operator delete(void* memory, size_t) noexcept {
 namespace dspark {
 namespace {
 
-/// Drafts without memory of their own: the anchor's successors in id order, sometimes right.
+/// Drafts without memory of their own: the anchor's successors in id order, sometimes right; with
+/// distributions and confidences.
 class CountingDrafter final : public Drafter {
  public:
   std::string_view name() const override { return "counting"; }
   int32_t max_block() const override { return 6; }
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
+    out.keep_probs(40, {});
+    out.has_confidence = true;
     for (size_t i = 0; i < requests.size(); ++i) {
       out.n_tokens[i] = requests[i].max_tokens;
+      out.has_probs[i] = requests[i].rule == AcceptRule::kCoupled ? 0 : 1;
       for (int32_t j = 0; j < requests[i].max_tokens; ++j) {
-        out.row(i)[static_cast<size_t>(j)] = (requests[i].anchor + j + 1) % 40;
+        const int32_t draft = (requests[i].anchor + j + 1) % 40;
+        out.row(i)[static_cast<size_t>(j)] = draft;
+        std::ranges::fill(out.probs_row(i, j), 0.25f / 40.0f);
+        out.probs_row(i, j)[static_cast<size_t>(draft)] += 0.75f;
       }
     }
     return ok_status();
@@ -48,36 +58,68 @@ class CountingDrafter final : public Drafter {
   void release(int32_t) override {}
 };
 
-TEST(EngineAllocations, SteadyStateStepsAllocateNothing) {
-  test::FakeModel model;
-  EngineOptions options;
-  options.max_sequences = 4;
-  options.context_length = 600;
-  options.kv_dtype = KvDType::kF32;
-  options.policy = VerifyPolicy::fixed(6);
-  options.token_bytes = [](int32_t token, std::string& out) { out += static_cast<char>('a' + token % 26); };
-  auto engine = Engine::create(model, options, std::make_unique<CountingDrafter>());
-  ASSERT_TRUE(engine.ok());
-  int64_t n_tokens = 0;
+/// Four requests of different sampling, one rule after the other.
+void submit_four(Engine& engine, int64_t& n_tokens) {
+  constexpr AcceptRule kRules[] = {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock,
+                                   AcceptRule::kCoupled};
   for (int i = 0; i < 4; ++i) {
     GenerateRequest request;
     request.prompt.assign(static_cast<size_t>(10 + i), i);
     request.sampling.temperature = i == 0 ? 0.0f : 0.9f;
     if (i == 2) request.sampling.top_p = 0.8f;
     if (i == 3) request.sampling.top_k = 10;
-    request.stop_strings = {"no such text"};
+    request.accept_rule = kRules[i];
     request.ignore_eos = true;
+    if (engine.options().token_bytes) request.stop_strings = {"no such text"};
     const auto count = [&n_tokens](const StreamUpdate& update) {
       n_tokens += static_cast<int64_t>(update.tokens.size());
     };
-    ASSERT_TRUE((*engine)->submit(request, count).ok());
+    ASSERT_TRUE(engine.submit(request, count).ok());
   }
-  for (int step = 0; step < 200; ++step) (*engine)->step();  // every buffer reaches its size
+}
+
+/// Allocations of `n_steps` steps behind `n_warm` others, in which every buffer reaches its size.
+void expect_no_allocations(Engine& engine, int n_warm, int n_steps) {
+  int64_t n_tokens = 0;
+  submit_four(engine, n_tokens);
+  for (int step = 0; step < n_warm; ++step) engine.step();
   const int64_t before = n_allocations, tokens_before = n_tokens;
-  for (int step = 0; step < 200; ++step) (*engine)->step();
+  for (int step = 0; step < n_steps; ++step) engine.step();
   EXPECT_EQ(n_allocations - before, 0);
-  EXPECT_GE(n_tokens - tokens_before, 800);
-  EXPECT_EQ((*engine)->last_step().decode_sequences, 4);
+  EXPECT_GE(n_tokens - tokens_before, 4 * n_steps);
+  EXPECT_EQ(engine.last_step().decode_sequences, 4);
+}
+
+TEST(EngineAllocations, SteadyStateStepsAllocateNothing) {
+  for (const VerifyPolicy& policy : {VerifyPolicy::fixed(6), VerifyPolicy::from_threshold(0.5f)}) {
+    SCOPED_TRACE(policy.to_string());
+    test::FakeModel model;
+    EngineOptions options;
+    options.max_sequences = 4;
+    options.context_length = 800;
+    options.kv_dtype = KvDType::kF32;
+    options.policy = policy;
+    options.token_bytes = [](int32_t token, std::string& out) { out += static_cast<char>('a' + token % 26); };
+    auto engine = Engine::create(model, options, std::make_unique<CountingDrafter>());
+    ASSERT_TRUE(engine.ok());
+    expect_no_allocations(**engine, 200, 200);
+  }
+}
+
+TEST(EngineAllocations, NorDoTheyWithALearnedDrafter) {
+  const auto root = test::data_dir() / "draft";
+  auto loaded = load_model((root / "targets" / "llama").string(),
+                           {.n_threads = 2, .float_activations = false, .on_stage = {}});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+  EngineOptions options;
+  options.max_sequences = 4;
+  options.policy = VerifyPolicy::fixed(7);
+  auto drafter = load_drafter(
+      *loaded, options, {.spec = (root / "drafts" / "llama_dspark_vanilla").string(), .calibration = {}});
+  ASSERT_TRUE(drafter.ok()) << drafter.status().to_string();
+  auto engine = make_engine(*loaded, options, std::move(drafter).value());
+  ASSERT_TRUE(engine.ok()) << engine.status().to_string();
+  expect_no_allocations(**engine, 25, 25);
 }
 
 }  // namespace

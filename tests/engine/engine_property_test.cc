@@ -23,6 +23,7 @@ struct Collected {
   std::vector<size_t> text_ends;  // where each update's text ended
   FinishReason reason = FinishReason::kNone;
   GenerateStats stats;
+  SpeculationStats rounds;  // summed up from the updates
   int n_final = 0;
   std::vector<int32_t> tokens() const {
     std::vector<int32_t> ids;
@@ -38,9 +39,36 @@ void expect_whole_characters(const std::string& text, const std::vector<size_t>&
   }
 }
 
+/// A round tells the same story as its tokens.
+void expect_round_agrees(const StreamUpdate& update) {
+  const RoundView& round = *update.round;
+  const RoundRecord& counts = round.counts;
+  ASSERT_EQ(round.drafts.size(), static_cast<size_t>(counts.drafted));
+  EXPECT_GE(counts.drafted, counts.verified);
+  EXPECT_GE(counts.verified, counts.proposal_length);
+  EXPECT_GE(counts.proposal_length, counts.accepted);
+  ASSERT_EQ(update.tokens.size(), static_cast<size_t>(counts.acceptance_length));
+  EXPECT_TRUE(round.confidence.empty() || round.confidence.size() == round.drafts.size());
+  EXPECT_EQ(round.confidence.size(), round.confidence_logits.size());
+  for (size_t i = 0; i < update.tokens.size(); ++i) {
+    EXPECT_EQ(update.tokens[i].position, round.anchor_position + 1 + static_cast<int32_t>(i));
+    const bool accepted = update.tokens[i].origin == TokenOrigin::kAccepted;
+    EXPECT_EQ(accepted, static_cast<int32_t>(i) < counts.accepted);
+    if (accepted) {
+      EXPECT_EQ(update.tokens[i].token, round.drafts[i]);
+    } else if (static_cast<int32_t>(i) < counts.verified) {
+      EXPECT_NE(update.tokens[i].token, round.drafts[i]) << "a right draft was rejected";
+    }
+  }
+}
+
 StreamCallback collect(Collected& out) {
   return [&out](const StreamUpdate& update) {
     EXPECT_EQ(out.n_final, 0) << "update after the last";
+    if (update.round != nullptr) {
+      expect_round_agrees(update);
+      out.rounds.add(update.round->counts);
+    }
     out.events.insert(out.events.end(), update.tokens.begin(), update.tokens.end());
     out.text.append(update.text);
     out.reason = update.finish_reason;
@@ -62,6 +90,10 @@ void expect_events_agree(const GenerateRequest& request, const Collected& got) {
     n_last += event.origin == TokenOrigin::kBonus || event.origin == TokenOrigin::kCorrection ? 1 : 0;
   }
   EXPECT_EQ(s.accepted, n_accepted);
+  EXPECT_EQ(s.rounds, got.rounds.rounds);
+  EXPECT_EQ(s.drafted, got.rounds.drafted);
+  EXPECT_EQ(s.proposal_tokens, got.rounds.proposal_tokens);
+  EXPECT_EQ(s.accepted_at, got.rounds.accepted_at);
   EXPECT_LE(n_last, s.rounds);
   EXPECT_GE(s.drafted, s.verified);
   EXPECT_GE(s.verified, s.accepted);
@@ -84,6 +116,9 @@ std::unique_ptr<Engine> random_engine(std::mt19937& rng, test::FakeModel& model,
   if (rng() % 2 == 0) options.kv_tokens = context_length + static_cast<int32_t>(rng() % 300);
   options.policy = VerifyPolicy::fixed(static_cast<int32_t>(rng() % 17));
   if (rng() % 8 == 0) options.policy = VerifyPolicy::off();
+  if (rng() % 4 == 0) {
+    options.policy = VerifyPolicy::from_threshold(static_cast<float>(rng() % 100) / 100.0f);
+  }
   if (rng() % 3 == 0) {
     options.policy = rng() % 3 == 0 ? VerifyPolicy::causal() : VerifyPolicy::adaptive();
     options.costs = CostTable{};
@@ -94,6 +129,7 @@ std::unique_ptr<Engine> random_engine(std::mt19937& rng, test::FakeModel& model,
   options.eos_ids = {test::kFakeEos};
   options.token_bytes = test::fake_token_bytes;
   const std::vector<int32_t> taps = rng() % 2 == 0 ? std::vector<int32_t>{0, 2} : std::vector<int32_t>{};
+  std::unique_ptr<test::ScriptedDrafter> scripted;
   std::unique_ptr<Drafter> drafter;
   switch (rng() % 6) {
     case 0:
@@ -102,16 +138,20 @@ std::unique_ptr<Engine> random_engine(std::mt19937& rng, test::FakeModel& model,
       drafter = std::make_unique<NgramDrafter>(NgramOptions{.min_n = 1, .max_n = 3});
       break;
     case 2:
-      drafter = test::garbage_drafter(rng(), test::kFakeVocab, taps);
+      scripted = test::garbage_drafter(rng(), test::kFakeVocab, taps);
       break;
     case 3:
-      drafter = test::oracle_drafter(texts, test::kFakeVocab, 1, 0, taps);
+      scripted = test::oracle_drafter(texts, test::kFakeVocab, 1, 0, taps);
       break;
     case 4:
-      drafter = test::oracle_drafter(texts, test::kFakeVocab, 0, 0, taps);
+      scripted = test::oracle_drafter(texts, test::kFakeVocab, 0, 0, taps);
       break;
     default:
-      drafter = test::oracle_drafter(texts, test::kFakeVocab, 0, 4, taps);
+      scripted = test::oracle_drafter(texts, test::kFakeVocab, 0, 4, taps);
+  }
+  if (scripted != nullptr) {
+    if (rng() % 2 == 0) scripted->be_confident(rng());
+    drafter = std::move(scripted);
   }
   auto engine = Engine::create(model, options, std::move(drafter));
   EXPECT_TRUE(engine.ok()) << engine.status().to_string();
@@ -129,6 +169,11 @@ Workload random_workload(std::mt19937& rng, int32_t context_length) {
   Workload work;
   for (uint32_t i = rng() % 6 + 1; i > 0; --i) {
     work.requests.push_back(test::random_request(rng));
+    GenerateRequest& request = work.requests.back();
+    if (request.sampling.greedy()) {  // greedy acceptance is by equality, whatever rule is named
+      request.accept_rule =
+          std::array{AcceptRule::kRejection, AcceptRule::kBlock, AcceptRule::kCoupled}[rng() % 3];
+    }
     work.expected.push_back(test::expected_output(work.requests.back(), context_length));
     work.texts.push_back(work.requests.back().prompt);
     const auto& tokens = work.expected.back().tokens;

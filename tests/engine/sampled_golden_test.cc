@@ -91,7 +91,7 @@ class SampledRun {
     EXPECT_EQ(anchor_position, want.at("n").get<int32_t>());
     EXPECT_EQ(tokens_.back(), want.at("x0").get<int32_t>());
     std::vector<std::vector<float>> rows;
-    std::vector<int32_t> drafts = draw_drafts(rows);
+    std::vector<int32_t> drafts = draw_drafts(rows, stops);
     drafts.resize(kept(drafts.size()));
     EXPECT_EQ(drafts, want.at("drafts").get<std::vector<int32_t>>());
 
@@ -131,8 +131,9 @@ class SampledRun {
   }
 
   /// Draws the block with the recorded numbers: the drafter is asked once per draft with those before it
-  /// forced, since it keeps nothing of a proposal. rows: what each was drawn from.
-  std::vector<int32_t> draw_drafts(std::vector<std::vector<float>>& rows) {
+  /// forced, since it keeps nothing of a proposal. rows: what each was drawn from. Eagle3 of the reference
+  /// draws no further than a stop token.
+  std::vector<int32_t> draw_drafts(std::vector<std::vector<float>>& rows, const std::vector<int32_t>& stops) {
     const int32_t n_drafts = drafter_.max_block();
     trace_.forced_tokens.assign(static_cast<size_t>(n_drafts), 0);
     DraftRequest request;
@@ -147,9 +148,11 @@ class SampledRun {
       EXPECT_EQ(trace_.n_slots, n_drafts);
       const auto at = static_cast<size_t>(k);
       rows.push_back(softmax(std::span(trace_.step_logits).subspan(at * vocab_, vocab_), temperature_));
-      trace_.forced_tokens[at] = draw_index(rows.back(), uniforms_.next('d'), scratch_);
+      const int32_t draft = draw_index(rows.back(), uniforms_.next('d'), scratch_);
+      trace_.forced_tokens[at] = draft;
+      if (drafter_.name() == "eagle3" && std::count(stops.begin(), stops.end(), draft) > 0) break;
     }
-    return trace_.forced_tokens;
+    return {trace_.forced_tokens.begin(), trace_.forced_tokens.begin() + static_cast<ptrdiff_t>(rows.size())};
   }
 
   size_t kept(size_t n_drafts) const {

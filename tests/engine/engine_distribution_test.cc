@@ -1,0 +1,235 @@
+// Rejection sampling and block verification in the engine keep the target's distribution: the first tokens of
+// many seeded texts are counted and compared with what plain decoding gives (chi-square). And a policy that
+// looks at the draft it decides about does not; the test would notice.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "base/philox.h"
+#include "engine/engine.h"
+#include "engine/fake_model.h"
+#include "speculate/draw.h"
+#include "speculate/logits_processor.h"
+
+namespace dspark {
+namespace {
+
+constexpr int32_t kVocab = 5;
+constexpr int32_t kTokens = 4;  // of a text: one from the prompt, two that drafts may give, one more
+constexpr int32_t kTexts = 30000;
+using Text = std::vector<int32_t>;
+
+uint64_t mixed(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+uint64_t hash_of(const Text& tokens, uint64_t salt) {
+  uint64_t hash = mixed(salt + 1);
+  for (int32_t token : tokens) hash = mixed(hash * 31 + static_cast<uint64_t>(token) + 7);
+  return hash;
+}
+
+/// How a SamplingDrafter is sure of its drafts.
+enum class Confidence {
+  kNone,
+  kCausal,        // of draft k: depends on the tokens before it
+  kAnticipating,  // of draft k: depends on draft k itself, which a scheduler must not use
+};
+
+/// Samples drafts from a distribution that has little to do with the target's, or (sure) claims single
+/// tokens.
+class SamplingDrafter final : public Drafter {
+ public:
+  SamplingDrafter(bool sure, Confidence confidence) : sure_(sure), confidence_(confidence) {}
+  std::string_view name() const override { return "sampling"; }
+  int32_t max_block() const override { return 3; }
+
+  Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
+    if (!sure_) out.keep_probs(kVocab, {});
+    out.has_confidence = confidence_ != Confidence::kNone;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const DraftRequest& request = requests[i];
+      Text tokens = told_[request.slot];
+      out.n_tokens[i] = request.max_tokens;
+      out.has_probs[i] = sure_ ? 0 : 1;
+      for (int32_t k = 0; k < request.max_tokens; ++k) {
+        const int32_t draft = sure_ ? static_cast<int32_t>(hash_of(tokens, 3) % kVocab)
+                                    : sample(request, tokens, k, out.probs_row(i, k));
+        const float before = hash_of(tokens, 9) % 3 == 0 ? 0.2f : 0.8f;
+        tokens.push_back(draft);
+        const float after = hash_of(tokens, 11) % 2 == 0 ? 0.2f : 0.8f;
+        const auto at = i * static_cast<size_t>(out.stride) + static_cast<size_t>(k);
+        out.tokens[at] = draft;
+        if (confidence_ != Confidence::kNone) {
+          out.confidence[at] = confidence_ == Confidence::kCausal ? before : after;
+        }
+      }
+    }
+    return ok_status();
+  }
+  void commit(std::span<const CommitEvent> events) override {
+    for (const CommitEvent& event : events) {
+      Text& tokens = told_[event.slot];
+      tokens.insert(tokens.end(), event.tokens.begin(), event.tokens.end());
+    }
+  }
+  void release(int32_t slot) override { told_.erase(slot); }
+
+ private:
+  int32_t sample(const DraftRequest& request, const Text& tokens, int32_t k, std::span<float> probs) {
+    float sum = 0.0f;
+    for (size_t v = 0; v < probs.size(); ++v) {
+      const auto noise = static_cast<float>(hash_of(tokens, 100 + v) % 1000) / 1000.0f;
+      sum += probs[v] = v == 2 ? 0.0f : 0.02f + noise * noise;  // one token is never drafted
+    }
+    for (float& p : probs) p /= sum;
+    const double u = uniform_at(request.sampling->seed, static_cast<uint64_t>(request.position),
+                                static_cast<uint32_t>(k) + 1, NoisePurpose::kDraft);
+    return draw_index(probs, u, scratch_);
+  }
+
+  bool sure_;
+  Confidence confidence_;
+  std::map<int32_t, Text> told_;
+  DrawScratch scratch_;
+};
+
+SamplingParams sampling_params() {
+  SamplingParams sampling;
+  sampling.temperature = 3.0f;  // flat enough for every text to occur
+  sampling.frequency_penalty = 0.7f;
+  return sampling;
+}
+
+const Text kPrompt = {1, 3, 0};
+
+/// Probability of every text of kTokens tokens under plain decoding.
+void add_texts(const Text& tokens, double probability, std::map<Text, double>& out) {
+  const auto n_new = tokens.size() - kPrompt.size();
+  if (n_new == kTokens) {
+    out[Text(tokens.begin() + static_cast<ptrdiff_t>(kPrompt.size()), tokens.end())] = probability;
+    return;
+  }
+  TokenCounts counts;
+  counts.reset(kPrompt);
+  for (size_t i = kPrompt.size(); i < tokens.size(); ++i) counts.push(tokens[i]);
+  std::vector<float> logits, probs(kVocab);
+  test::FakeModel::append_logits_after(tokens, kVocab, logits);
+  SamplerScratch scratch;
+  target_probabilities(logits, sampling_params(), &counts, scratch, probs);
+  for (int32_t v = 0; v < kVocab; ++v) {
+    Text longer = tokens;
+    longer.push_back(v);
+    add_texts(longer, probability * static_cast<double>(probs[static_cast<size_t>(v)]), out);
+  }
+}
+
+struct Outcome {
+  std::map<Text, int64_t> counts;
+  SpeculationStats stats;
+};
+
+Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, bool sure, Confidence confidence) {
+  test::FakeModel model(kVocab);
+  EngineOptions options;
+  options.max_sequences = 8;
+  options.context_length = 32;
+  options.kv_dtype = KvDType::kF32;
+  options.policy = policy;
+  options.accept_rule = rule;
+  auto engine = Engine::create(model, options, std::make_unique<SamplingDrafter>(sure, confidence));
+  EXPECT_TRUE(engine.ok()) << engine.status().to_string();
+  Outcome outcome;
+  std::vector<Text> texts(kTexts);
+  for (int32_t i = 0; i < kTexts; ++i) {
+    GenerateRequest request;
+    request.prompt = kPrompt;
+    request.sampling = sampling_params();
+    request.sampling.seed = 1000 + static_cast<uint64_t>(i);
+    request.max_tokens = kTokens;
+    Text& text = texts[static_cast<size_t>(i)];
+    EXPECT_TRUE((*engine)
+                    ->submit(request,
+                             [&text](const StreamUpdate& update) {
+                               for (const TokenEvent& event : update.tokens) text.push_back(event.token);
+                             })
+                    .ok());
+    // A few at a time: the queue would otherwise be searched through again and again.
+    while ((*engine)->has_work() && (i % 64 == 63 || i + 1 == kTexts)) (*engine)->step();
+  }
+  for (const Text& text : texts) ++outcome.counts[text];
+  outcome.stats = (*engine)->stats().speculation;
+  return outcome;
+}
+
+/// Chi-square as a standard normal number (Wilson and Hilferty); texts expected less than 8 times share one
+/// cell.
+double deviation(const std::map<Text, int64_t>& counts) {
+  std::map<Text, double> expected;
+  add_texts(kPrompt, 1.0, expected);
+  double chi2 = 0.0, rest_expected = 0.0, rest_counted = 0.0;
+  int n_cells = 0;
+  for (const auto& [text, probability] : expected) {
+    const auto found = counts.find(text);
+    const double counted = found == counts.end() ? 0.0 : static_cast<double>(found->second);
+    const double want = probability * kTexts;
+    if (want < 8.0) {
+      rest_expected += want;
+      rest_counted += counted;
+      continue;
+    }
+    chi2 += (counted - want) * (counted - want) / want;
+    ++n_cells;
+  }
+  if (rest_expected > 0.0) {
+    chi2 += (rest_counted - rest_expected) * (rest_counted - rest_expected) / rest_expected;
+    ++n_cells;
+  }
+  const double dof = n_cells - 1;
+  EXPECT_GT(dof, 100.0);
+  return (std::cbrt(chi2 / dof) - (1.0 - 2.0 / (9.0 * dof))) / std::sqrt(2.0 / (9.0 * dof));
+}
+
+TEST(EngineDistribution, RulesKeepTheTargets) {
+  const VerifyPolicy threshold = VerifyPolicy::from_threshold(0.5f);
+  for (const AcceptRule rule : {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock}) {
+    for (const bool sure : {false, true}) {
+      for (const VerifyPolicy& policy : {VerifyPolicy::fixed(3), VerifyPolicy::fixed(1), threshold}) {
+        SCOPED_TRACE(std::string(accept_rule_name(rule)) + " " + policy.to_string() +
+                     (sure ? " certain drafts" : " sampled drafts"));
+        const Outcome outcome = count_texts(rule, policy, sure, Confidence::kCausal);
+        EXPECT_LT(deviation(outcome.counts), 4.0);
+        EXPECT_GT(outcome.stats.accepted, kTexts / 10);
+        EXPECT_GT(outcome.stats.verified - outcome.stats.accepted, kTexts / 10);
+      }
+    }
+  }
+}
+
+/// The same with confidences that know the draft they speak of.
+TEST(EngineDistribution, AnticipationBiasesRejectionAndIsNoticed) {
+  const VerifyPolicy threshold = VerifyPolicy::from_threshold(0.5f);
+  const auto run = [&](AcceptRule rule) {
+    return deviation(count_texts(rule, threshold, false, Confidence::kAnticipating).counts);
+  };
+  EXPECT_GT(run(AcceptRule::kRejection), 20.0);
+  EXPECT_GT(run(AcceptRule::kBlock), 20.0);
+  EXPECT_LT(run(AcceptRule::kCoupled), 4.0);
+}
+
+/// What plain decoding gives with the probability rules is the target's distribution too, and the same seed
+/// gives the same text.
+TEST(EngineDistribution, PlainDecodingUnderRejection) {
+  const Outcome once = count_texts(AcceptRule::kRejection, VerifyPolicy::off(), false, Confidence::kNone);
+  EXPECT_LT(deviation(once.counts), 4.0);
+  const Outcome again = count_texts(AcceptRule::kRejection, VerifyPolicy::off(), false, Confidence::kNone);
+  EXPECT_EQ(once.counts, again.counts);
+}
+
+}  // namespace
+}  // namespace dspark

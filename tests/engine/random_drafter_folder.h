@@ -1,0 +1,67 @@
+#pragma once
+// Writes a drafter with random weights for any target, as a DeepSpec folder.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "draft/draft_tensors.h"
+#include "draft/draft_writer.h"
+#include "models/config.h"
+
+namespace dspark::test {
+
+/// One layer of the Qwen3 class with a vanilla head and a confidence head; embedding and head are the
+/// target's own.
+inline DraftConfig random_drafter_config(const ModelConfig& target, int32_t block_size) {
+  DraftConfig c;
+  c.n_layers = 1;
+  c.dim = target.dim;
+  c.n_heads = 4;
+  c.n_kv_heads = 2;
+  c.head_dim = 32;
+  c.ffn_dim = 128;
+  c.attention_scale = 1.0f / std::sqrt(32.0f);
+  c.context_length = 4096;
+  c.vocab_size = c.draft_vocab_size = target.vocab_size;
+  c.block_size = block_size;
+  c.mask_token_id = 0;
+  c.taps = {target.n_layers / 3, target.n_layers - 2};
+  c.target_layers = target.n_layers;
+  c.head = SequentialHead::kVanilla;
+  c.markov_rank = 16;
+  c.confidence = c.confidence_with_markov = true;
+  for (int32_t i = 0; i < c.head_dim / 2; ++i) {
+    c.rope.inv_freq.push_back(
+        std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(c.head_dim)));
+  }
+  return c;
+}
+
+/// The same bytes for the same target, block size and seed.
+inline void write_random_drafter(const std::string& folder, const ModelConfig& target, int32_t block_size,
+                                 uint32_t seed) {
+  const DraftConfig config = random_drafter_config(target, block_size);
+  std::mt19937 rng(seed);
+  std::vector<std::vector<float>> values;
+  std::vector<NamedFloats> tensors;
+  const std::vector<DraftTensor> wanted = draft_tensors(config);
+  values.reserve(wanted.size());
+  for (const DraftTensor& tensor : wanted) {
+    if (!tensor.required) continue;
+    size_t n = 1;
+    for (int64_t size : tensor.shape) n *= static_cast<size_t>(size);
+    const bool is_norm = tensor.name.find("norm") != std::string::npos;
+    std::normal_distribution<float> normal(is_norm ? 1.0f : 0.0f, is_norm ? 0.1f : 0.05f);
+    values.emplace_back(n);
+    for (float& value : values.back()) value = normal(rng);
+    tensors.push_back({tensor.name, tensor.shape, values.back()});
+  }
+  const Status written = write_deepspec_draft(folder, config, tensors, DType::kBF16);
+  EXPECT_TRUE(written.ok()) << written.to_string();
+}
+
+}  // namespace dspark::test
