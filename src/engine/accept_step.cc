@@ -118,6 +118,7 @@ void Engine::end_round(Sequence& sequence, const AcceptResult& run) {
 void Engine::keep_token(Sequence& sequence, const TokenEvent& event) {
   sequence.tokens.push_back(event.token);
   sequence.events.push_back(event);
+  ++step_stats_.committed_tokens;
   if (sequence.stats.output_tokens++ == 0) sequence.first_token_at = Clock::now();
   if (std::find(sequence.stop_ids.begin(), sequence.stop_ids.end(), event.token) != sequence.stop_ids.end()) {
     sequence.events.back().is_stop = true;

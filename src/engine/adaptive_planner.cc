@@ -9,9 +9,12 @@
 namespace dspark {
 namespace {
 
-constexpr double kMinGain = 1.01;         // drafting must promise this much more than not drafting
-constexpr int32_t kFirstPause = 8;        // steps without drafting before the first probe
-constexpr int32_t kLongestPause = 128;    // probes then cost less than 1 % of a step
+constexpr double kMinGain = 1.01;         // drafting must bring this much more than not drafting
+constexpr int32_t kFirstPause = 8;        // steps without drafting before the next look
+constexpr int32_t kLongestPause = 256;    // looks then cost less than 1 % of the time
+constexpr int32_t kFirstLook = 12;        // drafting steps before the first judgement at a load
+constexpr int32_t kNextLook = 4;          // drafting steps after a pause
+constexpr double kForgetStep = 0.95;      // of the comparison, per drafting step
 constexpr int32_t kReachMemory = 24;      // steps after which the drafted length may shrink by one
 constexpr double kForget = 0.98;          // of acceptance counts, per round
 constexpr double kPriorWeight = 4.0;      // rounds that the assumption about a position is worth
@@ -49,59 +52,40 @@ void AdaptivePlanner::fill_live(const PlanSequence& sequence, std::span<double> 
   }
 }
 
-// Expected tokens per second of the best schedule, at most all drafts of `rows`, for one step of `shape`.
-double AdaptivePlanner::best_rate(const SurvivalRows& rows, const StepShape& shape, double row_context) {
-  const int32_t n_more = std::accumulate(rows.n_drafts.begin(), rows.n_drafts.end(), 0);
-  const auto n_sequences = static_cast<int32_t>(rows.n_drafts.size());
-  costs_.step_costs(shape, n_more, row_context, step_seconds_);
-  // The scheduler counts anchors as rows too: shift the table by them.
-  step_seconds_.insert(step_seconds_.begin(), static_cast<size_t>(n_sequences), step_seconds_.front());
-  const int32_t budget = history_budget(rows, {step_seconds_, 0}, scratch_);
-  trial_lengths_.resize(rows.n_drafts.size());
-  allot_budget(rows, budget, scratch_, trial_lengths_);
-  double tokens = n_sequences;
-  for (size_t r = 0; r < rows.n_drafts.size(); ++r) {
-    for (int32_t j = 0; j < trial_lengths_[r]; ++j) {
-      tokens += rows.values[r * static_cast<size_t>(rows.stride) + static_cast<size_t>(j)];
-    }
+int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
+  if (n_sequences <= 0 || max_block <= 0) return 0;
+  if (n_sequences != last_sequences_) {  // another load: what was seen says nothing about it
+    last_sequences_ = n_sequences;
+    drafting_seconds_ = plain_seconds_ = 0.0;
+    steps_to_judge_ = kFirstLook;
+    skips_left_ = skip_length_ = 0;
   }
-  return tokens / step_seconds_[static_cast<size_t>(n_sequences + budget)];
-}
-
-int32_t AdaptivePlanner::draft_length(const StepShape& shape, std::span<const SurvivalRecord* const> records,
-                                      int32_t max_block) {
-  if (records.empty() || max_block <= 0) return 0;
-  const int32_t length = std::clamp(reach_ + 1, 1, max_block);
   if (skips_left_ > 0) {
     --skips_left_;
-    return skips_left_ == 0 ? length : 0;  // the last one of a pause is the probe
+    return 0;
   }
-  const auto n = static_cast<int32_t>(records.size());
-  recorded_.resize(static_cast<size_t>(n) * static_cast<size_t>(length));
-  n_drafts_.assign(static_cast<size_t>(n), length);
-  for (size_t r = 0; r < records.size(); ++r) {
-    const std::span<double> row =
-        std::span(recorded_).subspan(r * static_cast<size_t>(length), static_cast<size_t>(length));
-    fill_prior(row);
-    for (int32_t j = 0; j < std::min(records[r]->n, length); ++j) {
-      row[static_cast<size_t>(j)] = records[r]->values[static_cast<size_t>(j)];
-    }
-    for (size_t j = 1; j < row.size(); ++j) row[j] = std::min(row[j], row[j - 1]);
-  }
-  const double row_context = static_cast<double>(shape.context) / n;
-  StepShape with_drafts = shape;
-  with_drafts.draft_sequences = n;
-  const double on = best_rate({recorded_, n_drafts_, length}, with_drafts, row_context);
-  StepShape without = shape;
-  without.draft_sequences = 0;
-  const double off = n / costs_.step_seconds(without);
-  if (on >= off * kMinGain) {
+  const int32_t length = std::clamp(reach_ + 1, 1, max_block);
+  if (steps_to_judge_ > 0) return length;
+  if (plain_seconds_ >= drafting_seconds_ * kMinGain) {
     skip_length_ = 0;
     return length;
   }
   skip_length_ = std::clamp(skip_length_ * 2, kFirstPause, kLongestPause);
-  skips_left_ = skip_length_;
+  skips_left_ = skip_length_ - 1;  // this step is one of them
+  drafting_seconds_ = plain_seconds_ = 0.0;
+  steps_to_judge_ = kNextLook;
   return 0;
+}
+
+void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
+  if (shape.draft_sequences == 0 || n_sequences != last_sequences_) return;
+  StepShape plain = shape;
+  plain.draft_sequences = 0;
+  plain.rows = n_sequences;
+  plain.row_context = shape.context;
+  drafting_seconds_ = drafting_seconds_ * kForgetStep + costs_.step_seconds(shape);
+  plain_seconds_ = plain_seconds_ * kForgetStep + costs_.step_seconds(plain) * n_tokens / n_sequences;
+  steps_to_judge_ = std::max(0, steps_to_judge_ - 1);
 }
 
 void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,

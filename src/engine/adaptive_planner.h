@@ -38,10 +38,10 @@ class AdaptivePlanner {
   explicit AdaptivePlanner(CostTable table);
 
   /// How many tokens to draft for each of `n_sequences`, at most `max_block`; 0: do not draft in this step.
-  /// `shape`: the step without drafts. Zero when past confidences say that drafting does not pay at this
-  /// load; then every few steps (farther and farther apart) a step drafts all the same, to see.
-  int32_t draft_length(const StepShape& shape, std::span<const SurvivalRecord* const> records,
-                       int32_t max_block);
+  /// Zero when the steps that drafted of late, at this number of sequences, were slower per token than steps
+  /// without drafts would have been; then a few steps draft all the same every now and then (farther and
+  /// farther apart), to see.
+  int32_t draft_length(int32_t n_sequences, int32_t max_block);
 
   /// The verify length of every sequence. `shape`: the step without drafts, all its anchors and prompt rows
   /// included; draft_sequences > 0 when this step drafted. lengths: same size as sequences.
@@ -54,6 +54,9 @@ class AdaptivePlanner {
   void observe_step(const StepShape& shape, double verify_s, double draft_s) {
     costs_.observe(shape, verify_s, draft_s);
   }
+  /// Whether drafting paid in a step without prompt rows: `n_tokens` committed by `n_sequences` sequences in
+  /// a step of `shape`. Steps that did not draft are ignored.
+  void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens);
 
   const CostModel& costs() const { return costs_; }
 
@@ -68,7 +71,6 @@ class AdaptivePlanner {
   void fill_prior(std::span<double> out) const;
   void fill_live(const PlanSequence& sequence, std::span<double> out) const;
   void remember(std::span<const PlanSequence> sequences);
-  double best_rate(const SurvivalRows& rows, const StepShape& shape, double row_context);
 
   CostModel costs_;
   ScheduleScratch scratch_;
@@ -76,12 +78,16 @@ class AdaptivePlanner {
   SurvivalRecord prior_;  // running mean of recent survivals
   int32_t reach_ = 0;     // longest verify length of late, falling slowly
   int32_t steps_since_reach_ = 0;
-  int32_t skips_left_ = 0;               // steps until the next probe
-  int32_t skip_length_ = 0;              // of the current pause; 0: drafting
+  // Drafting steps of late: predicted seconds, and those their tokens would have taken without drafts.
+  double drafting_seconds_ = 0.0;
+  double plain_seconds_ = 0.0;
+  int32_t steps_to_judge_ = 0;  // drafting steps until they are compared
+  int32_t last_sequences_ = 0;
+  int32_t skips_left_ = 0;               // steps without drafting before the next look
+  int32_t skip_length_ = 0;              // of the last pause
   std::vector<double> live_, recorded_;  // (sequences, stride)
   std::vector<int32_t> n_drafts_, n_asked_;
   std::vector<double> step_seconds_;
-  std::vector<int32_t> trial_lengths_;
 };
 
 }  // namespace dspark

@@ -48,6 +48,7 @@ struct StepStats {
   int32_t decode_sequences = 0;
   int32_t decode_rows = 0;  // anchors and verified drafts
   int32_t prefill_rows = 0;
+  int32_t committed_tokens = 0;
   double draft_s = 0;    // proposals
   double forward_s = 0;  // the target's pass
   double commit_s = 0;   // telling the drafter what was committed
@@ -161,8 +162,7 @@ class Engine {
   std::vector<DraftRequest> draft_requests_;
   DraftBlock draft_block_;
   std::vector<int32_t> verify_lengths_;
-  std::vector<const SurvivalRecord*> records_;  // draft(): of the sequences with an adaptive policy
-  std::vector<PlanSequence> plan_sequences_;    // plan(): the same sequences
+  std::vector<PlanSequence> plan_sequences_;  // plan(): those with an adaptive policy
   std::vector<int32_t> plan_lengths_;
   std::vector<int32_t> picks_;  // accept(): tokens of the round in hand, accepted drafts first
   ForwardBatch batch_;

@@ -131,14 +131,11 @@ StepShape Engine::shape_without_drafts() const {
 /// Drafts to ask for per sequence with an adaptive policy; 0 when there is none or drafting does not pay.
 int32_t Engine::adaptive_draft_length() {
   if (planner_ == nullptr) return 0;
-  records_.clear();
+  int32_t n = 0;
   for (const auto& sequence : running_) {
-    if (decodes(*sequence) && sequence->drafts && sequence->policy.needs_costs()) {
-      records_.push_back(&sequence->survivals);
-    }
+    n += decodes(*sequence) && sequence->drafts && sequence->policy.needs_costs() ? 1 : 0;
   }
-  if (records_.empty()) return 0;
-  return planner_->draft_length(shape_without_drafts(), records_, drafter_->max_block());
+  return planner_->draft_length(n, drafter_->max_block());
 }
 
 /// Verify lengths of the sequences with an adaptive policy, planned together; those of others stay.
@@ -401,6 +398,9 @@ void Engine::learn() {
     shape.row_context += int64_t{run.n_rows} * run.pos_begin;
   }
   planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s + step_stats_.commit_s);
+  // Only steps in which everybody drafts under the planner say whether drafting pays.
+  if (step_stats_.prefill_rows > 0 || shape.draft_sequences != step_stats_.decode_sequences) return;
+  planner_->observe_gain(shape, step_stats_.decode_sequences, step_stats_.committed_tokens);
 }
 
 }  // namespace dspark
