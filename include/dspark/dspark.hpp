@@ -28,7 +28,8 @@ struct GeneratorOptions {
   int context_length = 4096;  // most tokens of prompt plus text; more memory, not more time, when unused
   /// Who proposes tokens: "none", "ngram", "ngram:MAX", "ngram:MIN-MAX", or the path of a learned drafter.
   std::string drafter = "none";
-  /// Drafted tokens verified per step: "off", "fixed:K", "threshold:T" (up to the first confidence below T).
+  /// Drafted tokens verified per step: "off", "fixed:K", "threshold:T" (up to the first confidence below T),
+  /// "causal" or "adaptive" (what pays at the present load, by a measurement of about a second at the start).
   /// Empty: "off" without a drafter, "fixed:5" with ngram, the whole block of a learned drafter.
   std::string policy = {};
   /// "coupled": same seed, same text, with and without a drafter; "rejection" and "block" accept more when
