@@ -144,10 +144,10 @@ TEST(DraftTraps, ReducedVocabularyInGguf) {
   ASSERT_EQ(ids.size(), 160u);
   set_d2t(file.tensors, offsets_of(ids));  // what a careless converter leaves
   EXPECT_EQ(file.read().d2t, ids);
-  std::vector<int64_t> lowest(160);  // could be offsets too, but GGUF means ids
-  for (size_t i = 0; i < lowest.size(); ++i) lowest[i] = static_cast<int64_t>(i);
-  set_d2t(file.tensors, lowest);
-  EXPECT_EQ(file.read().d2t.back(), 159);
+  std::vector<int32_t> lowest(160);  // could be offsets too, but GGUF means ids
+  for (size_t i = 0; i < lowest.size(); ++i) lowest[i] = static_cast<int32_t>(i);
+  set_d2t(file.tensors, {lowest.begin(), lowest.end()});
+  EXPECT_EQ(file.read().d2t, lowest);
   std::vector<int64_t> bad(ids.begin(), ids.end());
   std::swap(bad[3], bad[4]);
   set_d2t(file.tensors, bad);
