@@ -86,6 +86,7 @@ void register_all(CLI::App& app, int& exit_code) {
   register_logits(app, exit_code);
   register_quantize(app, exit_code);
   register_data(app, exit_code);
+  register_train(app);
   // After the commands, which would inherit it.
   app.footer(
       "Every command has its own help, e.g. 'dspark run --help'.\n"
@@ -102,6 +103,7 @@ Status check_forced_isa() {
 }
 
 int parse_and_run(int argc, const char* const* argv) {
+  if (is_train_command(argc, argv)) return run_train(argc, argv);
   if (const Status status = check_forced_isa(); !status.ok()) return report_usage(status.message());
   CLI::App app;
   int exit_code = 0;

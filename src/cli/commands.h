@@ -22,4 +22,10 @@ void register_eval(CLI::App& app, int& exit_code);
 void register_calibrate(CLI::App& app, int& exit_code);
 void register_perplexity(CLI::App& app, int& exit_code);
 
+/// `dspark train` is another program (it links libtorch): this only lists it in the help.
+void register_train(CLI::App& app);
+bool is_train_command(int argc, const char* const* argv);
+/// Replaces this process by dspark-train. returns: an exit status, when that is not possible.
+int run_train(int argc, const char* const* argv);
+
 }  // namespace dspark::cli

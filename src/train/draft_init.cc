@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "formats/json_reader.h"
 #include "models/tensor_table.h"
 #include "train/backbone.h"
 
@@ -69,6 +71,26 @@ std::vector<int32_t> choose_vocabulary(const TokenCounts& counts, int32_t size) 
   return ids;
 }
 
+/// The ids of a file that `dspark data vocab` wrote.
+Result<std::vector<int32_t>> read_vocabulary(const std::string& path, int32_t vocab_size) {
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json root, read_json_file(path));
+  const auto wrong = [&](const std::string& what) { return corrupt_data(path + ": " + what); };
+  if (!root.is_object() || !root.contains("ids") || !root["ids"].is_array() || root["ids"].empty()) {
+    return wrong("ids: expected a list of token ids");
+  }
+  std::vector<int32_t> ids;
+  for (const nlohmann::json& id : root["ids"]) {
+    const bool good = id.is_number_integer() && id.get<int64_t>() < vocab_size &&
+                      id.get<int64_t>() > (ids.empty() ? -1 : ids.back());
+    if (!good) {
+      return wrong(fmt::format("ids[{}]: expected ascending ids below {}, found {}", ids.size(), vocab_size,
+                               id.dump()));
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
 int32_t unused_token(const TokenCounts& counts) {
   const auto found = std::find(counts.all.begin(), counts.all.end(), 0);
   return static_cast<int32_t>(found == counts.all.end() ? 0 : found - counts.all.begin());
@@ -112,7 +134,13 @@ Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& t
     return invalid_argument(
         fmt::format("--draft-vocab: the target has {} ids, found {}", model.vocab_size, options.draft_vocab));
   }
-  if (config.reduced_vocab()) config.d2t = choose_vocabulary(counts, config.draft_vocab_size);
+  if (!options.draft_vocab_file.empty()) {
+    DSPARK_ASSIGN_OR_RETURN(config.d2t, read_vocabulary(options.draft_vocab_file, model.vocab_size));
+    config.draft_vocab_size = static_cast<int32_t>(config.d2t.size());
+    if (!config.reduced_vocab()) config.d2t.clear();
+  } else if (config.reduced_vocab()) {
+    config.d2t = choose_vocabulary(counts, config.draft_vocab_size);
+  }
   config.block_size = options.block_size;
   config.mask_token_id = options.mask_token >= 0 ? options.mask_token : unused_token(counts);
   if (config.mask_token_id >= model.vocab_size) {

@@ -60,6 +60,7 @@ class Run {
 
   Status execute() {
     DSPARK_RETURN_IF_ERROR(open());
+    earlier_s_ = counters_.elapsed_s;
     start_ = Clock::now();
     double saved_s = 0;
     while (!finished()) {
@@ -189,22 +190,12 @@ class Run {
     return ok_status();
   }
 
-  double elapsed() const { return elapsed_before() + seconds_since(start_); }
-  double elapsed_before() const { return elapsed_at_start_; }
+  /// Of all parts of the run.
+  double elapsed() const { return earlier_s_ + seconds_since(start_); }
 
-  bool finished() {
-    if (counters_.step == 0 || elapsed_at_start_ == 0) elapsed_at_start_ = counters_at_start();
+  bool finished() const {
     if (options_.steps > 0) return counters_.step >= options_.steps;
     return elapsed() >= options_.minutes * 60;
-  }
-
-  /// Elapsed time of earlier parts of the run.
-  double counters_at_start() {
-    if (!started_) {
-      started_ = true;
-      return counters_.elapsed_s;
-    }
-    return elapsed_at_start_;
   }
 
   double learning_rate() const {
@@ -267,29 +258,20 @@ class Run {
     if (n == 0) return ok_status();
     TensorMap params = average_.empty() ? model_.trainable : average_;
     params.insert(model_.buffers.begin(), model_.buffers.end());
-    TrainRecord record;
+    std::vector<StepMetrics> parts;
     int64_t n_blocks = 0;
     for (int64_t first = 0; first < n; first += options_.sequences) {
       const auto sets = data_->held_out(first, std::min<int64_t>(options_.sequences, n - first));
-      const StepMetrics metrics = run_batch(sets, params, 0.0);
-      add_metrics(record, metrics, static_cast<double>(metrics.n_blocks));
-      n_blocks += metrics.n_blocks;
+      parts.push_back(run_batch(sets, params, 0.0));
+      n_blocks += parts.back().n_blocks;
     }
-    StepMetrics zero;
     TrainRecord mean;
     mean.step = counters_.step;
     mean.anchors = counters_.anchors;
     mean.elapsed_s = elapsed();
-    zero.loss = record.loss;
-    zero.ce = record.ce;
-    zero.soft_ce = record.soft_ce;
-    zero.l1 = record.l1;
-    zero.confidence = record.confidence;
-    zero.tau = record.tau;
-    zero.confidence_abs_error = record.confidence_abs_error;
-    zero.confidence_bias = record.confidence_bias;
-    zero.accept_rate = record.accept_rate;
-    add_metrics(mean, zero, 1.0 / static_cast<double>(std::max<int64_t>(1, n_blocks)));
+    for (const StepMetrics& part : parts) {
+      add_metrics(mean, part, static_cast<double>(part.n_blocks) / static_cast<double>(n_blocks));
+    }
     DSPARK_RETURN_IF_ERROR(eval_log_->append(log_row(mean)));
     note(fmt::format("step {}: held out: tau {:.3f}, l1 {:.4f}, loss {:.4f} ({} blocks)", counters_.step,
                      mean.tau, mean.l1, mean.loss, n_blocks));
@@ -320,8 +302,7 @@ class Run {
   TensorMap average_;
   TrainCounters counters_;
   Clock::time_point start_;
-  double elapsed_at_start_ = 0;
-  bool started_ = false;
+  double earlier_s_ = 0;  // before this part of the run
 };
 
 }  // namespace

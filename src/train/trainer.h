@@ -25,6 +25,7 @@ struct TrainOptions {
   int32_t markov_rank = 64;
   std::string head = "vanilla";  // or gated, rnn
   int32_t draft_vocab = 8192;    // most frequent ids of the caches; 0: the whole vocabulary
+  std::string draft_vocab_file;  // of `dspark data vocab`, instead of the choice above
   int32_t mask_token = -1;       // -1: the lowest id that the caches do not contain
   bool warm_start = true;        // layers from the target's last ones; false: random
 

@@ -19,7 +19,7 @@
 
 namespace dspark::test {
 
-/// Fixtures of the repository, or the full set when it is there.
+/// Fixtures of the repository, or the full set when it is there: folders <case>, cache, cache_gemma4.
 inline std::filesystem::path train_cases_dir() {
   const std::filesystem::path golden = golden_dir();
   return golden.empty() ? data_dir() / "train" : golden / "draft" / "train";

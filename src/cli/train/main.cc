@@ -38,6 +38,7 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--head", o.head, "sequential head: vanilla, gated, rnn")->capture_default_str();
   app.add_option("--draft-vocab", o.draft_vocab, "ids the drafter can propose, 0: all")
       ->capture_default_str();
+  app.add_option("--draft-vocab-file", o.draft_vocab_file, "those ids, from 'dspark data vocab'");
   app.add_option("--mask-token", o.mask_token, "id fed at undrafted slots (default: lowest unused)");
   app.add_flag("!--no-warm-start", o.warm_start, "random layers instead of the target's last ones");
 

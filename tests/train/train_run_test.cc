@@ -1,0 +1,150 @@
+// Whole runs on the smallest target: they learn, and one that was cut off goes on as if nothing had happened.
+
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+
+#include "train_cases.h"
+
+namespace dspark {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TrainRun : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::temp_directory_path() / ("dspark-train-" + std::to_string(getpid()));
+    fs::create_directories(root_);
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  TrainOptions options(const std::string& name) const {
+    TrainOptions o;
+    o.target = (test::train_cases_dir() / "target_qwen3_mini").string();
+    o.caches = {(test::train_cases_dir() / "cache").string()};
+    o.out = (root_ / name).string();
+    o.block_size = 5;
+    o.markov_rank = 8;
+    o.draft_vocab = 64;
+    o.sequences = 2;
+    o.anchors = 6;
+    o.steps = 24;
+    o.holdout = 0;
+    o.average = 0.9;
+    o.accumulate = 2;
+    return o;
+  }
+
+  fs::path root_;
+};
+
+/// log.csv without the column of the clock.
+std::vector<std::string> log_lines(const std::string& run) {
+  std::ifstream in(fs::path(run) / "log.csv");
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) {
+    const size_t first = line.find(',');
+    lines.push_back(line.substr(0, first) + line.substr(line.find(',', first + 1)));
+  }
+  return lines;
+}
+
+std::string file_bytes(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+TEST_F(TrainRun, KilledRunContinuesWithTheSameLosses) {
+  const TrainOptions whole = options("whole");
+  ASSERT_TRUE(train_drafter(whole, {}).ok());
+
+  TrainOptions cut = options("cut");
+  cut.checkpoint_steps = 7;
+  TrainCallbacks kill;
+  kill.on_step = [](const TrainRecord& record) -> bool {
+    // Nothing is written after this, as if the process had been killed.
+    if (record.step == 17) throw std::runtime_error("killed");
+    return true;
+  };
+  EXPECT_FALSE(train_drafter(cut, kill).ok());
+  EXPECT_EQ(log_lines(cut.out).size(), 18u);
+  cut.resume = true;
+  const Status status = train_drafter(cut, {});
+  ASSERT_TRUE(status.ok()) << status.to_string();
+
+  EXPECT_EQ(log_lines(whole.out).size(), 25u);
+  EXPECT_EQ(log_lines(whole.out), log_lines(cut.out));
+  EXPECT_EQ(file_bytes(fs::path(whole.out) / "draft" / "model.safetensors"),
+            file_bytes(fs::path(cut.out) / "draft" / "model.safetensors"));
+}
+
+TEST_F(TrainRun, LearnsAndExportsADrafterThatOpens) {
+  TrainOptions o = options("learn");
+  o.steps = 120;
+  o.accumulate = 1;
+  o.average = 0;
+  std::vector<TrainRecord> records;
+  TrainCallbacks callbacks;
+  callbacks.on_step = [&](const TrainRecord& record) {
+    records.push_back(record);
+    return true;
+  };
+  ASSERT_TRUE(train_drafter(o, callbacks).ok());
+  ASSERT_EQ(records.size(), 120u);
+  EXPECT_LT(records.back().loss, 0.85 * records.front().loss);
+  EXPECT_GT(records.back().tau, records.front().tau + 0.3);
+  const auto draft = open_draft_checkpoint((fs::path(o.out) / "draft").string());
+  ASSERT_TRUE(draft.ok()) << draft.status().to_string();
+  EXPECT_EQ(draft->config.draft_vocab_size, 64);
+  EXPECT_EQ(draft->config.block_size, 5);
+  EXPECT_EQ(draft->find("lm_head.weight"), nullptr);
+}
+
+TEST_F(TrainRun, RoundedProductsLearnTheSame) {
+  // bf16 products against fp32 ones.
+  TrainOptions o = options("bf16");
+  TrainOptions exact = options("fp32");
+  exact.float32 = true;
+  double losses[2] = {0, 0};
+  TrainCallbacks callbacks;
+  int run = 0;
+  callbacks.on_step = [&](const TrainRecord& record) {
+    losses[run] = record.loss;
+    return true;
+  };
+  ASSERT_TRUE(train_drafter(o, callbacks).ok());
+  run = 1;
+  ASSERT_TRUE(train_drafter(exact, callbacks).ok());
+  EXPECT_NEAR(losses[0], losses[1], 0.02 * losses[1]);
+}
+
+TEST_F(TrainRun, WrongInputIsNamed) {
+  const auto message = [&](auto change) {
+    TrainOptions o = options("wrong");
+    change(o);
+    return train_drafter(o, {}).message();
+  };
+  const auto expect_part = [](const std::string& text, const char* part) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  };
+  expect_part(message([](TrainOptions& o) { o.minutes = 1; }), "either --steps or --minutes");
+  expect_part(message([](TrainOptions& o) { o.caches.clear(); }), "--data");
+  expect_part(message([](TrainOptions& o) { o.head = "wide"; }), "--head");
+  expect_part(message([](TrainOptions& o) { o.draft_vocab = 98; }), "the target has 96 ids");
+  expect_part(message([](TrainOptions& o) { o.resume = true; }), "no state.safetensors");
+  expect_part(message([](TrainOptions& o) { o.sequences = 5; }), "4 samples can be trained on");
+  expect_part(message([](TrainOptions& o) { o.caches.push_back(o.target); }), "manifest.json");
+  ASSERT_TRUE(train_drafter(options("done"), {}).ok());
+  expect_part(train_drafter(options("done"), {}).message(), "--resume");
+}
+
+}  // namespace
+}  // namespace dspark
