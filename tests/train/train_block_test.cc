@@ -97,11 +97,13 @@ TEST_P(TrainBlocks, EqualInferenceRounds) {
   ASSERT_FALSE(rounds.tensors.empty());
   std::vector<at::Tensor> features;
   std::vector<int32_t> anchors;
+  std::vector<int32_t> tokens;
   for (const json& round : rounds.expected["forced_rounds"]) {
     features.push_back(rounds.tensors.at("r" + std::to_string(anchors.size()) + ".features_in"));
     anchors.push_back(round["n"].get<int32_t>());
+    tokens.resize(static_cast<size_t>(anchors.back()) + 1, 0);  // the blocks read the anchors' tokens only
+    tokens.back() = round["x0"].get<int32_t>();
   }
-  const auto tokens = rounds.expected["forced_tokens"].get<std::vector<int32_t>>();
   const StepBatch batch = batch_of(rounds, tokens, anchors, at::cat(features, 0));
   const at::Tensor hidden = backbone_forward(rounds.model.config, rounds.model.all(), rounds.target.embedding,
                                              batch, Precision::kFloat32);
@@ -123,11 +125,11 @@ TEST_P(TrainBlocks, HeadsFollowForcedTokens) {
   ASSERT_FALSE(rounds.tensors.empty());
   const json& first = rounds.expected["forced_rounds"][0];
   for (const std::string tag : {"tf_target", "tf_other"}) {
-    auto tokens = rounds.expected["prompts"][0].get<std::vector<int32_t>>();
-    const auto anchor = static_cast<int32_t>(tokens.size());
+    const auto anchor = first["n"].get<int32_t>();
+    std::vector<int32_t> tokens(static_cast<size_t>(anchor), 0);
     tokens.push_back(first["x0"].get<int32_t>());
     for (const json& token : rounds.expected[tag + ".tokens"]) tokens.push_back(token.get<int32_t>());
-    const StepBatch batch = batch_of(rounds, tokens, {anchor}, rounds.tensors.at("prompt.features"));
+    const StepBatch batch = batch_of(rounds, tokens, {anchor}, rounds.tensors.at("r0.features_in"));
     const at::Tensor hidden = backbone_forward(rounds.model.config, rounds.model.all(),
                                                rounds.target.embedding, batch, Precision::kFloat32);
     const HeadRows rows = heads_forward(rounds.model.config, rounds.model.all(), hidden, batch);
