@@ -25,7 +25,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int32_t kDefaultLayers = 5;
 constexpr double kLogSeconds = 30.0;
-constexpr int kExitInterrupted = 130;
 
 struct CacheFlags {
   ModelFlags model;

@@ -27,7 +27,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kLogSeconds = 30.0;
-constexpr int kExitInterrupted = 130;
 constexpr int32_t kMaxBatch = 4096;
 
 struct GenerateFlags {

@@ -20,8 +20,6 @@
 namespace dspark::cli {
 namespace {
 
-constexpr int kExitInterrupted = 130;  // what a shell reports for a program that Ctrl-C ended
-
 Result<std::string> read_all(std::FILE* file, const std::string& name) {
   std::string text;
   char buffer[1 << 16];

@@ -19,7 +19,7 @@ void print_error_line(std::string_view message) {
 
 int report_failure(const Status& error) {
   print_error_line(error.message());
-  return kExitFailure;
+  return error.code() == StatusCode::kCancelled ? kExitInterrupted : kExitFailure;
 }
 
 int report_usage(std::string_view message) {

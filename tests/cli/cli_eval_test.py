@@ -129,8 +129,8 @@ class Eval(Drafted):
         fit = json.loads((self.path / "sts.json").read_text())
         self.assertEqual(len(fit["temperatures"]), 4)
         self.assertEqual((fit["dataset"], fit["accept_rule"], fit["temperature"]), ("letters, other", "coupled", 0.0))
-        for before, after in zip(fit["ece_before"], fit["ece_after"]):
-            self.assertLessEqual(after, before + 1e-9)
+        # Only the first position is sure to gain: the fit of the others starts from changed ones before them.
+        self.assertLessEqual(fit["ece_after"][0], fit["ece_before"][0] + 1e-9)
         before, _ = self.evaluate("-d", self.drafter)
         after, _ = self.evaluate("-d", self.drafter, "--calibration", "sts.json")
         self.assertEqual(before["total"]["rounds"], fit["num_samples"])
