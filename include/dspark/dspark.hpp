@@ -30,7 +30,7 @@ struct GeneratorOptions {
   std::string drafter = "none";
   /// Drafted tokens verified per step: "off", "fixed:K", "threshold:T" (up to the first confidence below T),
   /// "causal" or "adaptive" (what pays at the present load, by a measurement of about a second at the start).
-  /// Empty: "off" without a drafter, "fixed:5" with ngram, the whole block of a learned drafter.
+  /// Empty: "off" without a drafter, "adaptive" with one.
   std::string policy = {};
   /// "coupled": same seed, same text, with and without a drafter; "rejection" and "block" accept more when
   /// sampling and keep the distribution of texts only. Greedy text never changes.

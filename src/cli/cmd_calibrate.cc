@@ -48,7 +48,9 @@ Status calibrate(CalibrateFlags flags) {
   }
   if (spec.drafter == "none") return invalid_argument("--drafter: want the path of a learned drafter");
   DSPARK_ASSIGN_OR_RETURN(EvalSetup setup, EvalSetup::open(flags.eval));
-  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, setup.make_engine(spec));
+  SpecFlags raw = spec;
+  raw.calibration = "none";
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, setup.make_engine(raw));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<TaskAnswers> tasks, setup.run(*engine, drafter_name(*engine)));
   CalibrationData data;
   for (const TaskAnswers& task : tasks) {

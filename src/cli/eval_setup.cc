@@ -128,7 +128,12 @@ Result<std::unique_ptr<Engine>> EvalSetup::make_engine(const SpecFlags& spec) {
                     "of {} tokens",
                     longest, options.context_length - longest, trained));
   }
-  return make_spec_engine(*loaded_, options, spec);
+  SpecFlags whole_block = spec;
+  if (spec.spec.empty() && !spec.drafter.empty() && spec.drafter != "none") {
+    const bool lookup = spec.drafter.substr(0, spec.drafter.find(':')) == "ngram";
+    whole_block.spec = lookup ? "fixed:7" : VerifyPolicy::fixed(kMaxDraftTokens).to_string();
+  }
+  return make_spec_engine(*loaded_, options, whole_block);
 }
 
 Result<std::vector<TaskAnswers>> EvalSetup::run(Engine& engine, const std::string& label) const {

@@ -36,13 +36,16 @@ void add_spec_flags(CLI::App& command, SpecFlags& flags) {
   command.add_option(
       "--spec", flags.spec,
       "drafts checked per step: off, fixed:K, threshold:T (up to the first confidence below T), "
-      "causal or adaptive (what pays at the present load); default: fixed:5 with ngram, with a learned "
-      "drafter its whole block");
+      "causal or adaptive (what pays at the present load); default: adaptive (eval and calibrate: the whole "
+      "block, with ngram 7)");
   command
       .add_option("--accept", flags.accept,
                   "how drafts are judged: coupled (same text as without drafts), rejection, block")
       ->capture_default_str();
-  command.add_option("--calibration", flags.calibration, "confidence temperatures from 'dspark calibrate'");
+  command.add_option(
+      "--calibration", flags.calibration,
+      "confidence temperatures from 'dspark calibrate' (default: the file beside the drafter, if any; none: "
+      "no temperatures)");
   command
       .add_option("--shortlist", flags.shortlist,
                   "the drafter's sequential head looks at this many tokens per slot (0: all)")

@@ -59,6 +59,11 @@ void PickScratch::reserve(int64_t n_columns) {
   chunk_max.reserve(n / static_cast<size_t>(kPickChunk) + 1);
   ids.reserve(n);
   logits.reserve(n);
+  // Which thread picks which row is a matter of chance, so every thread has room from the start.
+  sampler.candidates.reserve(n);
+  sampler.heads.reserve(n);
+  sampler.row.reserve(n);
+  draw.chunk_mass.reserve(n / 256 + 1);
 }
 
 int32_t pick_greedy(const PickRow& row, PickScratch& scratch) {

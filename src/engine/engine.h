@@ -35,7 +35,7 @@ struct EngineOptions {
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
   /// and the default policy is one of them.
   std::optional<CostTable> costs;
-  double cost_probe_s = 1.0;     // time for that measurement
+  double cost_probe_s = 0.5;     // time for that measurement
   std::vector<int32_t> eos_ids;  // ids that end the text unless a request ignores them
   TokenBytesFn token_bytes;      // needed for stop strings and StreamUpdate::text
 

@@ -56,8 +56,7 @@ Result<std::vector<EvalAnswer>> evaluate(Engine& engine, std::span<const EvalPro
   EvalProgress progress;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const auto n_prompt = static_cast<int32_t>(prompts[i].tokens.size());
-    Collector collector{&engine, &answers[i], &progress, options.max_tokens,
-                              n_prompt + options.max_tokens};
+    Collector collector{&engine, &answers[i], &progress, options.max_tokens, n_prompt + options.max_tokens};
     GenerateRequest request;
     request.prompt = prompts[i].tokens;
     request.sampling = options.sampling;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -100,23 +101,30 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
   context.float_activations = loaded.options.float_activations;
   context.shortlist = options.shortlist;
   DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(options.spec, context));
-  if (options.calibration.empty()) return drafter;
-  if (drafter == nullptr) {
-    return invalid_argument(options.calibration + ": there is no drafter to calibrate");
-  }
-  DSPARK_ASSIGN_OR_RETURN(const Calibration calibration, read_calibration(options.calibration));
+  if (options.calibration == "none") return drafter;
+  const std::string path =
+      options.calibration.empty() ? calibration_beside(options.spec) : options.calibration;
+  if (path.empty()) return drafter;
+  if (drafter == nullptr) return invalid_argument(path + ": there is no drafter to calibrate");
+  DSPARK_ASSIGN_OR_RETURN(const Calibration calibration, read_calibration(path));
   if (const Status set = drafter->set_calibration(calibration.temperatures); !set.ok()) {
-    return Status(set.code(), options.calibration + ": " + set.message());
+    return Status(set.code(), path + ": " + set.message());
   }
   return drafter;
 }
 
+std::string calibration_beside(const std::string& drafter) {
+  std::error_code ec;
+  const std::filesystem::path path(drafter);
+  const std::filesystem::path found = std::filesystem::is_directory(path, ec)
+                                          ? path / "calibration.json"
+                                          : path.parent_path() / (path.stem().string() + ".calibration.json");
+  const bool is_there = std::filesystem::exists(path, ec) && std::filesystem::is_regular_file(found, ec);
+  return is_there ? found.string() : "";
+}
+
 VerifyPolicy default_policy(const Drafter* drafter) {
-  // Prompt lookup is either right for long or wrong at once, and verified rows are not quite free.
-  constexpr int32_t kLookupDrafts = 5;
-  if (drafter == nullptr) return VerifyPolicy::off();
-  return VerifyPolicy::fixed(drafter->tap_layers().empty() ? std::min(kLookupDrafts, drafter->max_block())
-                                                           : std::min(kMaxDraftTokens, drafter->max_block()));
+  return drafter == nullptr ? VerifyPolicy::off() : VerifyPolicy::adaptive();
 }
 
 Result<std::unique_ptr<Engine>> make_engine(LoadedModel& loaded, EngineOptions options,

@@ -55,8 +55,10 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
 /// A drafter as the user asks for it.
 struct DrafterOptions {
   std::string spec = "none";  // a name or a path, see make_drafter (draft/factory.h)
-  std::string calibration;    // path of a calibration file (engine/calibration_file.h); empty: none
-  int32_t shortlist = 0;      // see DrafterContext
+  /// Path of a calibration file (engine/calibration_file.h); "none": no calibration; empty: the file that
+  /// lies beside the drafter, if one does (calibration_beside).
+  std::string calibration;
+  int32_t shortlist = 0;  // see DrafterContext
 };
 
 /// The drafter for an engine that make_engine will build from `loaded` with `engine`; null for "none".
@@ -65,8 +67,11 @@ struct DrafterOptions {
 Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineOptions& engine,
                                               const DrafterOptions& options);
 
-/// The policy to use when the user names none: off without a drafter, a few drafts for prompt lookup, and the
-/// whole block of a learned drafter (fixed:B).
+/// Where a drafter's calibration is looked for: "calibration.json" in its folder, or "NAME.calibration.json"
+/// beside a file "NAME.gguf". returns: that path if the file exists, else "".
+std::string calibration_beside(const std::string& drafter);
+
+/// The policy to use when the user names none: off without a drafter, else adaptive.
 VerifyPolicy default_policy(const Drafter* drafter);
 
 /// An engine over `loaded`. Fills options.eos_ids and the token-bytes function from it where they are empty.

@@ -137,13 +137,18 @@ void listed_baseline(const RowKeys& keys, const int32_t* ids, const float* logit
 }
 
 #if defined(__x86_64__)
+#if defined(__clang__)  // which has no word for the width here
+#define DSPARK_AVX512 __attribute__((target("avx512f,avx512dq")))
+#else
+#define DSPARK_AVX512 __attribute__((target("avx512f,avx512dq,prefer-vector-width=512")))
+#endif
 __attribute__((target("avx2"))) void listed_avx2(const RowKeys& keys, const int32_t* ids, const float* logits,
                                                  uint32_t* words, float* bounds) {
   listed_words_and_bounds(keys, ids, logits, words, bounds);
 }
 
-__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) void listed_avx512(
-    const RowKeys& keys, const int32_t* ids, const float* logits, uint32_t* words, float* bounds) {
+DSPARK_AVX512 void listed_avx512(const RowKeys& keys, const int32_t* ids, const float* logits,
+                                 uint32_t* words, float* bounds) {
   listed_words_and_bounds(keys, ids, logits, words, bounds);
 }
 
@@ -152,8 +157,8 @@ __attribute__((target("avx2"))) void block_avx2(const RowKeys& keys, uint32_t be
   block_words_and_bounds(keys, begin, logits, words, bounds);
 }
 
-__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) void block_avx512(
-    const RowKeys& keys, uint32_t begin, const float* logits, uint32_t* words, float* bounds) {
+DSPARK_AVX512 void block_avx512(const RowKeys& keys, uint32_t begin, const float* logits, uint32_t* words,
+                                float* bounds) {
   block_words_and_bounds(keys, begin, logits, words, bounds);
 }
 #endif

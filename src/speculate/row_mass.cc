@@ -83,7 +83,11 @@ __attribute__((target("avx2"))) double weights_avx2(const float* logits, float m
   return block_weights(logits, max_logit, scale, out);
 }
 
+#if defined(__clang__)  // which has no word for the width here
+#define DSPARK_AVX512 __attribute__((target("avx512f,avx512dq")))
+#else
 #define DSPARK_AVX512 __attribute__((target("avx512f,avx512dq,prefer-vector-width=512")))
+#endif
 DSPARK_AVX512 double block_avx512(const float* logits, float max_logit, float scale) {
   return block_mass(logits, max_logit, scale);
 }

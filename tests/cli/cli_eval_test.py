@@ -47,7 +47,7 @@ class Eval(Drafted):
         report, text = self.evaluate("-d", self.drafter)
         self.assertEqual([task["task"] for task in report["tasks"]], ["letters", "other"])
         self.assertEqual([task["all"]["answers"] for task in report["tasks"]], [4, 2])
-        self.assertEqual((report["policy"], report["accept_rule"], report["kind"]), ("fixed:4", "coupled", "dspark"))
+        self.assertEqual((report["policy"], report["accept_rule"], report["kind"]), ("fixed:64", "coupled", "dspark"))
         for task in report["tasks"]:
             self.check_counters(task["all"], 4)
             calibration = task["all"]["calibration"]
@@ -193,7 +193,7 @@ class RunWithDrafter(Drafted):
                 answer = self.run_json(*sampling, "-d", self.drafter, *more)
                 self.assertEqual(answer["tokens"], plain, more)
                 self.assertEqual(answer["speculation"]["drafter"], "dspark")
-        self.assertEqual(self.run_json("-d", self.drafter)["speculation"]["policy"], "fixed:4")
+        self.assertEqual(self.run_json("-d", self.drafter)["speculation"]["policy"], "adaptive")
 
     def test_greedy_text_whatever_the_rule(self):
         plain = self.run_json("--temp", "0")["tokens"]

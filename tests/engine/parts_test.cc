@@ -4,9 +4,9 @@
 
 #include <random>
 
-#include "kernels/kv_pages.h"
 #include "engine/stop_matcher.h"
 #include "kernels/kv_cache.h"
+#include "kernels/kv_pages.h"
 
 namespace dspark {
 namespace {
