@@ -40,6 +40,15 @@ Json timings_json(const Session& session, const GenerateStats& stats) {
           {"threads", session.loaded().pool->n_threads()}};
 }
 
+// Where the time of all steps so far went; what is left of step_s is the loop itself.
+Json engine_json(const EngineStats& stats) {
+  return {{"steps", stats.steps},
+          {"draft_s", stats.draft_s},
+          {"forward_s", stats.forward_s},
+          {"commit_s", stats.commit_s},
+          {"step_s", stats.step_s}};
+}
+
 Json speculation_json(const Session& session, const SpeculationStats& spec) {
   Json object = {{"drafter", drafter_name(session.engine())},
                  {"policy", session.policy().to_string()},
@@ -67,7 +76,8 @@ std::string result_json(const Session& session, const GenerateResult& result) {
                        {"finish_reason", finish_reason_name(result.finish_reason)},
                        {"seed", session.seed()},
                        {"timings", timings_json(session, result.stats)},
-                       {"speculation", speculation_json(session, result.stats.speculation)}};
+                       {"speculation", speculation_json(session, result.stats.speculation)},
+                       {"engine", engine_json(session.engine().stats())}};
   return object.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
