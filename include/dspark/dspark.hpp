@@ -29,13 +29,15 @@ struct GeneratorOptions {
   /// Who proposes tokens: "none", "ngram", "ngram:MAX", "ngram:MIN-MAX", or the path of a learned drafter.
   std::string drafter = "none";
   /// Drafted tokens verified per step: "off", "fixed:K", "threshold:T" (up to the first confidence below T),
-  /// "causal" or "adaptive" (what pays at the present load, by a measurement of about a second at the start).
+  /// "causal" or "adaptive" (what pays at the present load, by a measurement of half a second at the start).
   /// Empty: "off" without a drafter, "adaptive" with one.
   std::string policy = {};
   /// "coupled": same seed, same text, with and without a drafter; "rejection" and "block" accept more when
   /// sampling and keep the distribution of texts only. Greedy text never changes.
   std::string accept_rule = "coupled";
-  std::string calibration = {};  // path of a file that 'dspark calibrate' wrote, for thresholds; empty: none
+  /// Path of a file that 'dspark calibrate' wrote; "none": no calibration; empty: the one that lies beside the
+  /// drafter ("NAME.calibration.json" for "NAME.gguf"), if any.
+  std::string calibration = {};
 };
 
 /// How to write one text. Defaults are neutral: the model's own distribution.
