@@ -35,8 +35,8 @@ struct GeneratorOptions {
   /// "coupled": same seed, same text, with and without a drafter; "rejection" and "block" accept more when
   /// sampling and keep the distribution of texts only. Greedy text never changes.
   std::string accept_rule = "coupled";
-  /// Path of a file that 'dspark calibrate' wrote; "none": no calibration; empty: the one that lies beside the
-  /// drafter ("NAME.calibration.json" for "NAME.gguf"), if any.
+  /// Path of a file that 'dspark calibrate' wrote; "none": no calibration; empty: the one that lies beside
+  /// the drafter ("NAME.calibration.json" for "NAME.gguf"), if any.
   std::string calibration = {};
 };
 
