@@ -53,6 +53,9 @@ struct StepStats {
   double forward_s = 0;  // the target's pass
   double commit_s = 0;   // telling the drafter what was committed
   double step_s = 0;
+  int32_t drafted_tokens = 0;  // usable drafts of all sequences
+  StepShape shape;             // what the passes worked on
+  double predicted_s = 0;      // by the cost model, before it saw this step; 0 without one
 };
 
 /// Sums since the engine was made.

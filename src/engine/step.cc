@@ -107,6 +107,7 @@ void Engine::draft() {
       if (token < 0 || token >= vocab_size) break;
       ++sequence->step.n_drafted;
     }
+    step_stats_.drafted_tokens += sequence->step.n_drafted;
   }
 }
 
@@ -389,14 +390,15 @@ void Engine::learn() {
   stats_.forward_s += step_stats_.forward_s;
   stats_.commit_s += step_stats_.commit_s;
   stats_.step_s += step_stats_.step_s;
-  if (planner_ == nullptr) return;
-  StepShape shape;
+  StepShape& shape = step_stats_.shape;
   shape.rows = static_cast<int32_t>(batch_.n_rows());
   shape.draft_sequences = static_cast<int32_t>(draft_requests_.size());
   for (const KvRun& run : batch_.runs) {
     shape.context += run.pos_begin;
     shape.row_context += int64_t{run.n_rows} * run.pos_begin;
   }
+  if (planner_ == nullptr) return;
+  step_stats_.predicted_s = planner_->costs().step_seconds(shape);
   planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s + step_stats_.commit_s);
   // Only steps in which everybody drafts under the planner say whether drafting pays.
   if (step_stats_.prefill_rows > 0 || shape.draft_sequences != step_stats_.decode_sequences) return;
