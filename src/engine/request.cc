@@ -1,6 +1,7 @@
 #include "engine/request.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace dspark {
 namespace {
@@ -30,7 +31,25 @@ Status check_stop_strings(const std::vector<std::string>& stops) {
   return ok_status();
 }
 
+Status check_seconds(const char* field, double seconds) {
+  if (seconds >= 0.0 && std::isfinite(seconds)) return ok_status();
+  return invalid_argument(std::string(field) + ": want seconds from 0 on, found " + std::to_string(seconds));
+}
+
 }  // namespace
+
+Status QueueParams::validate() const {
+  if (priority < -kMaxPriority || priority > kMaxPriority) {
+    return invalid_argument("priority: want " + std::to_string(-kMaxPriority) + " to " +
+                            std::to_string(kMaxPriority) + ", found " + std::to_string(priority));
+  }
+  if (client.size() > kMaxClientBytes) {
+    return invalid_argument("client: want at most " + std::to_string(kMaxClientBytes) + " bytes, found " +
+                            std::to_string(client.size()));
+  }
+  DSPARK_RETURN_IF_ERROR(check_seconds("queue_timeout_s", queue_timeout_s));
+  return check_seconds("deadline_s", deadline_s);
+}
 
 Status GenerateRequest::validate(int32_t vocab_size, int32_t context_length) const {
   if (prompt.empty()) return invalid_argument("prompt: want at least one token, found none");
@@ -53,6 +72,19 @@ Status GenerateRequest::validate(int32_t vocab_size, int32_t context_length) con
       return invalid_argument("speculation: " + status.message());
     }
   }
+  if (max_drafts && *max_drafts < 0) {
+    return invalid_argument("max_drafts: want 0 or more, found " + std::to_string(*max_drafts));
+  }
+  const int32_t most_logprobs = std::min(kMaxLogprobs, vocab_size);
+  if (n_logprobs < -1 || n_logprobs > most_logprobs) {
+    return invalid_argument("n_logprobs: want -1 (none) to " + std::to_string(most_logprobs) + ", found " +
+                            std::to_string(n_logprobs));
+  }
+  if (constraint != nullptr && constraint->vocab_size() != vocab_size) {
+    return invalid_argument("constraint: made for " + std::to_string(constraint->vocab_size()) +
+                            " tokens, the model has " + std::to_string(vocab_size));
+  }
+  DSPARK_RETURN_IF_ERROR(queue.validate());
   return ok_status();
 }
 
@@ -68,6 +100,12 @@ const char* finish_reason_name(FinishReason reason) {
       return "cancelled";
     case FinishReason::kError:
       return "error";
+    case FinishReason::kQueueTimeout:
+      return "queue_timeout";
+    case FinishReason::kDeadline:
+      return "deadline";
+    case FinishReason::kConstraint:
+      return "constraint";
   }
   return "none";
 }
