@@ -20,6 +20,7 @@
 #include "kernels/kv_pages.h"
 #include "models/model.h"
 #include "speculate/logits_processor.h"
+#include "speculate/scheduler_stats.h"
 
 namespace dspark {
 
@@ -69,6 +70,7 @@ struct EngineStats {
   double commit_s = 0;
   double step_s = 0;
   SpeculationStats speculation;
+  SchedulerStats scheduler;
 };
 
 /// thread: submit(), cancel() and has_work() from any thread; everything else from the one engine thread.
