@@ -1,0 +1,263 @@
+#include "load/load_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <string>
+#include <thread>
+
+namespace dspark {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// The state of one run. Callbacks write to it from inside Engine::step().
+class LoadRun {
+ public:
+  LoadRun(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan, CostModel* predictor)
+      : engine_(engine), workload_(workload), plan_(plan), predictor_(predictor) {}
+
+  Result<LoadResult> run(const std::atomic<bool>* cancel) {
+    start_ = Clock::now();
+    const EngineStats before = engine_.stats();
+    Status status = begin();
+    while (status.ok() && !done()) {
+      if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+        status = cancelled("stopped");
+      } else if (plan_.max_s > 0.0 && now() > plan_.max_s) {
+        result_.cut = true;
+        break;
+      } else {
+        status = advance();
+      }
+    }
+    end();
+    DSPARK_RETURN_IF_ERROR(status);
+    result_.engine = engine_.stats();
+    subtract(result_.engine, before);
+    return std::move(result_);
+  }
+
+ private:
+  double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+  static void subtract(EngineStats& stats, const EngineStats& before) {
+    stats.steps -= before.steps;
+    stats.prompt_tokens -= before.prompt_tokens;
+    stats.output_tokens -= before.output_tokens;
+    stats.requests_finished -= before.requests_finished;
+    stats.draft_s -= before.draft_s;
+    stats.forward_s -= before.forward_s;
+    stats.commit_s -= before.commit_s;
+    stats.step_s -= before.step_s;
+  }
+
+  Status begin() {
+    if (plan_.kind == LoadPlan::Kind::kOpen) {
+      in_window_ = true;
+      return ok_status();
+    }
+    if (plan_.kind == LoadPlan::Kind::kPhases) {
+      in_window_ = true;
+      return enter_phases();
+    }
+    // The first wave: all clients at once, then out of step.
+    n_waiting_for_first_ = plan_.clients;
+    for (int32_t client = 0; client < plan_.clients; ++client) {
+      const auto n = static_cast<int64_t>(workload_.size());
+      const int64_t index = n - 1 - client % n;
+      const int32_t most = workload_[static_cast<size_t>(index)].max_tokens;
+      const int32_t tokens =
+          plan_.warmup_tokens + static_cast<int32_t>(int64_t{most} * client / plan_.clients);
+      DSPARK_RETURN_IF_ERROR(submit(index, false, tokens));
+    }
+    return ok_status();
+  }
+
+  bool done() const {
+    switch (plan_.kind) {
+      case LoadPlan::Kind::kClosed:
+        return n_measured_ended_ >= plan_.n_measured;
+      case LoadPlan::Kind::kOpen:
+        return n_measured_ended_ >= static_cast<int64_t>(plan_.arrivals.size());
+      case LoadPlan::Kind::kPhases:
+        return now() > plan_.phase_s * static_cast<double>(plan_.phases.size());
+    }
+    return true;
+  }
+
+  Status advance() {
+    if (plan_.kind == LoadPlan::Kind::kOpen) {
+      while (next_ < static_cast<int64_t>(plan_.arrivals.size()) &&
+             plan_.arrivals[static_cast<size_t>(next_)] <= now()) {
+        const int64_t index = next_++;
+        DSPARK_RETURN_IF_ERROR(submit(index, true, 0));
+      }
+      if (!engine_.has_work()) {
+        const double wait_s = plan_.arrivals[static_cast<size_t>(next_)] - now();
+        std::this_thread::sleep_for(std::chrono::duration<double>(std::clamp(wait_s, 0.0, 0.05)));
+        return ok_status();
+      }
+    } else {
+      if (plan_.kind == LoadPlan::Kind::kPhases) DSPARK_RETURN_IF_ERROR(enter_phases());
+      for (; n_answered_ > 0; --n_answered_) {
+        if (plan_.kind == LoadPlan::Kind::kPhases && in_flight_ >= wanted_clients_) continue;
+        DSPARK_RETURN_IF_ERROR(submit_next());
+      }
+    }
+    return step();
+  }
+
+  /// Clients that belong to the present phase join; leaving happens when an answer ends.
+  Status enter_phases() {
+    const auto phase = std::min(static_cast<size_t>(now() / plan_.phase_s), plan_.phases.size() - 1);
+    while (result_.phase_begin_s.size() <= phase) result_.phase_begin_s.push_back(now());
+    wanted_clients_ = plan_.phases[phase];
+    while (in_flight_ < wanted_clients_) {
+      n_answered_ = std::max(0, n_answered_ - 1);
+      DSPARK_RETURN_IF_ERROR(submit_next());
+    }
+    return ok_status();
+  }
+
+  Status submit_next() {
+    const int64_t i = next_++;
+    const bool measured = plan_.kind == LoadPlan::Kind::kPhases || i < plan_.n_measured;
+    return submit(i % static_cast<int64_t>(workload_.size()), measured, 0);
+  }
+
+  /// `tokens` > 0: instead of the workload's length.
+  Status submit(int64_t index, bool measured, int32_t tokens) {
+    const LoadRequest& wanted = workload_[static_cast<size_t>(index)];
+    GenerateRequest request;
+    request.prompt = wanted.prompt;
+    request.max_tokens = tokens > 0 ? std::min(tokens, wanted.max_tokens) : wanted.max_tokens;
+    const bool shortened = request.max_tokens != wanted.max_tokens;
+    request.sampling = plan_.sampling;
+    request.sampling.seed = wanted.seed;
+    request.ignore_eos = plan_.ignore_eos;
+    const size_t at = result_.requests.size();
+    RequestRecord record;
+    record.index = index;
+    record.measured = measured;
+    record.submitted_s =
+        plan_.kind == LoadPlan::Kind::kOpen ? plan_.arrivals[static_cast<size_t>(index)] : now();
+    record.tokens.reserve(static_cast<size_t>(request.max_tokens));
+    result_.requests.push_back(std::move(record));
+    const auto id = engine_.submit(std::move(request), [this, at, shortened](const StreamUpdate& update) {
+      take(at, shortened, update);
+    });
+    if (!id.ok()) {
+      return Status(id.status().code(),
+                    "request " + std::to_string(index + 1) + ": " + id.status().message());
+    }
+    ids_.push_back(*id);
+    ++in_flight_;
+    return ok_status();
+  }
+
+  void take(size_t at, bool shortened, const StreamUpdate& update) {
+    RequestRecord& record = result_.requests[at];
+    if (!update.tokens.empty()) {
+      const double time_s = now();
+      take_gap(record, time_s, update.tokens.size());
+      for (const TokenEvent& event : update.tokens) record.tokens.push_back(event.token);
+      record.last_token_s = time_s;
+    }
+    if (update.round != nullptr) {
+      const RoundRecord& round = update.round->counts;
+      step_.verified += round.verified;
+      step_.accepted += round.accepted;
+      if (in_window_) result_.speculation.add(round);
+    }
+    if (update.finish_reason == FinishReason::kNone) return;
+    --in_flight_;
+    failed_ |= update.finish_reason == FinishReason::kError;
+    if (ending_) return;
+    record.whole = !shortened && update.finish_reason != FinishReason::kError;
+    ++n_answered_;
+    if (record.measured) ++n_measured_ended_;
+  }
+
+  void take_gap(RequestRecord& record, double time_s, size_t n_tokens) {
+    if (record.first_token_s < 0.0) {
+      record.first_token_s = time_s;
+      if (!record.measured && n_waiting_for_first_ > 0) --n_waiting_for_first_;
+      return;
+    }
+    const double gap_s = time_s - record.last_token_s;
+    record.longest_gap_s = std::max(record.longest_gap_s, gap_s);
+    if (!in_window_) return;
+    result_.gap_s.push_back(gap_s);
+    result_.inter_token_s.insert(result_.inter_token_s.end(), n_tokens,
+                                 gap_s / static_cast<double>(n_tokens));
+  }
+
+  Status step() {
+    step_ = {};
+    step_.clients = in_flight_;
+    engine_.step();
+    const StepStats& stats = engine_.last_step();
+    if (stats.step_s > 0.0) {
+      record_step(stats);
+      // The window opens when everybody is being answered and the first measured request is about to come.
+      if (!in_window_ && n_waiting_for_first_ == 0 && n_answered_ > 0) {
+        in_window_ = true;
+        result_.begin_s = now();
+      }
+    }
+    return failed_ ? out_of_memory("forward pass: no memory for its buffers") : ok_status();
+  }
+
+  void record_step(const StepStats& stats) {
+    step_.end_s = now();
+    step_.step_s = stats.step_s;
+    step_.draft_s = stats.draft_s;
+    step_.forward_s = stats.forward_s;
+    step_.commit_s = stats.commit_s;
+    step_.predicted_s = stats.predicted_s;
+    step_.decode_sequences = stats.decode_sequences;
+    step_.prefill_rows = stats.prefill_rows;
+    step_.drafted = stats.drafted_tokens;
+    step_.committed = stats.committed_tokens;
+    if (engine_.costs() == nullptr && predictor_ != nullptr) {
+      step_.predicted_s = predictor_->step_seconds(stats.shape);
+      predictor_->observe(stats.shape, stats.forward_s, stats.draft_s + stats.commit_s);
+    }
+    result_.steps.push_back(step_);
+  }
+
+  void end() {
+    result_.end_s = now();
+    ending_ = true;
+    for (const RequestId id : ids_) engine_.cancel(id);
+    while (engine_.has_work()) engine_.step();
+  }
+
+  Engine& engine_;
+  std::span<const LoadRequest> workload_;
+  const LoadPlan& plan_;
+  CostModel* predictor_;
+  Clock::time_point start_;
+  LoadResult result_;
+  LoadStep step_;  // the one that is running
+  std::vector<RequestId> ids_;
+  int64_t next_ = 0;  // request of the workload
+  int64_t n_measured_ended_ = 0;
+  int32_t in_flight_ = 0;
+  int32_t n_answered_ = 0;  // clients that may ask again
+  int32_t wanted_clients_ = 0;
+  int32_t n_waiting_for_first_ = 0;
+  bool in_window_ = false;
+  bool ending_ = false;
+  bool failed_ = false;
+};
+
+}  // namespace
+
+Result<LoadResult> run_load(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan,
+                            CostModel* predictor, const std::atomic<bool>* cancel) {
+  return LoadRun(engine, workload, plan, predictor).run(cancel);
+}
+
+}  // namespace dspark

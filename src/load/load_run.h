@@ -1,0 +1,80 @@
+#pragma once
+// Puts an engine under load, in process and in one thread, and writes down what happened.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/engine.h"
+#include "load/workload.h"
+
+namespace dspark {
+
+/// One way to load an engine.
+struct LoadPlan {
+  /// Closed: `clients` clients, each asks again as soon as it was answered. A first wave of answers of
+  /// different lengths warms up and brings the clients out of step; then `n_measured` requests are measured,
+  /// and more requests follow to keep all clients busy until the last of those is answered. Open: request i
+  /// comes at arrivals[i], whatever the engine does; all are measured. Phases: as closed, but the number of
+  /// clients changes: phases[i] for phase_s seconds each. Clients that are too many leave after their answer.
+  enum class Kind : uint8_t { kClosed, kOpen, kPhases };
+  Kind kind = Kind::kClosed;
+  int32_t clients = 1;
+  int64_t n_measured = 0;
+  int32_t warmup_tokens = 32;  // least tokens of an answer of the first wave
+  std::vector<double> arrivals;
+  std::vector<int32_t> phases;
+  double phase_s = 0.0;
+
+  SamplingParams sampling;  // the seed is each request's own
+  bool ignore_eos = false;
+  double max_s = 0.0;  // the run is cut after so many seconds; 0: never
+};
+
+/// What became of one request. Seconds since the start of the run.
+struct RequestRecord {
+  int64_t index = 0;  // into the workload
+  bool measured = false;
+  bool whole = false;  // ended by itself and not shortened: its text may be compared in full
+  double submitted_s = 0.0;
+  double first_token_s = -1.0;  // negative: none came
+  double last_token_s = 0.0;
+  double longest_gap_s = 0.0;  // between updates with tokens, the wait for the first one aside
+  std::vector<int32_t> tokens;
+};
+
+/// One step that computed something.
+struct LoadStep {
+  double end_s = 0.0;  // since the start of the run
+  double step_s = 0.0, draft_s = 0.0, forward_s = 0.0, commit_s = 0.0;
+  double predicted_s = 0.0;  // 0: nobody predicted
+  int32_t clients = 0;       // requests in flight
+  int32_t decode_sequences = 0, prefill_rows = 0;
+  int32_t drafted = 0, verified = 0, accepted = 0, committed = 0;
+};
+
+/// One token's share of the time between two updates, in the measured window.
+struct LoadResult {
+  std::vector<RequestRecord> requests;  // in the order of submission
+  std::vector<LoadStep> steps;
+  std::vector<double> inter_token_s;  // of every token behind a first one: its update's gap / its tokens
+  std::vector<double> gap_s;          // between updates of one request
+  double begin_s = 0.0, end_s = 0.0;  // the measured window
+  std::vector<double> phase_begin_s;  // kPhases
+  SpeculationStats speculation;       // of rounds in the window
+  bool cut = false;                   // by max_s
+  // Engine counters over the whole run.
+  EngineStats engine;
+};
+
+/// Runs `plan` on an idle engine. `predictor` predicts steps for engines without a cost model of their own
+/// and learns from them; may be null. Afterwards the engine is idle again. requires: workload not empty;
+/// kOpen: no more arrivals than requests. errors: those of Engine::submit, cancelled (`cancel` became true),
+/// out_of_memory.
+Result<LoadResult> run_load(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan,
+                            CostModel* predictor = nullptr, const std::atomic<bool>* cancel = nullptr);
+
+}  // namespace dspark
