@@ -35,27 +35,28 @@ Status check_flags(const EvalFlags& flags) {
   return check_spec(flags.spec).status();
 }
 
-Result<EvalTask> read_task(const std::string& path, const EvalFlags& flags, const LoadedModel& loaded) {
+}  // namespace
+
+Result<EvalTask> read_eval_task(const std::string& path, const LoadedModel& loaded, int32_t limit, bool raw,
+                                uint64_t seed) {
   DSPARK_ASSIGN_OR_RETURN(std::vector<PromptRecord> records, read_prompts({&path, 1}));
   if (records.empty()) return invalid_argument(path + ": has no prompts");
-  if (flags.limit > 0 && records.size() > static_cast<size_t>(flags.limit)) {
-    records.resize(static_cast<size_t>(flags.limit));
+  if (limit > 0 && records.size() > static_cast<size_t>(limit)) {
+    records.resize(static_cast<size_t>(limit));
   }
   EvalTask task;
   task.name = std::filesystem::path(path).stem().string();
   for (size_t i = 0; i < records.size(); ++i) {
-    Result<std::vector<int32_t>> tokens = encode_prompt(loaded, records[i].prompt, flags.raw);
+    Result<std::vector<int32_t>> tokens = encode_prompt(loaded, records[i].prompt, raw);
     if (!tokens.ok()) {
       return Status(tokens.status().code(), path + ": " + records[i].id + ": " + tokens.status().message());
     }
     if (tokens->empty()) return invalid_argument(path + ": " + records[i].id + ": the prompt has no tokens");
     // As the reference does: the seed of a sample is the seed plus its index in the data set.
-    task.prompts.push_back({*std::move(tokens), flags.seed + i});
+    task.prompts.push_back({*std::move(tokens), seed + i});
   }
   return task;
 }
-
-}  // namespace
 
 void add_eval_flags(CLI::App& command, EvalFlags& flags) {
   command.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -97,7 +98,8 @@ Result<EvalSetup> EvalSetup::open(const EvalFlags& flags) {
   }
   setup.loaded_ = std::make_unique<LoadedModel>(std::move(loaded));
   for (const std::string& path : flags.files) {
-    DSPARK_ASSIGN_OR_RETURN(EvalTask task, read_task(path, flags, *setup.loaded_));
+    DSPARK_ASSIGN_OR_RETURN(EvalTask task,
+                            read_eval_task(path, *setup.loaded_, flags.limit, flags.raw, flags.seed));
     const auto same = std::count_if(setup.tasks_.begin(), setup.tasks_.end(),
                                     [&](const EvalTask& other) { return other.name == task.name; });
     if (same > 0) return invalid_argument(path + ": there is another task '" + task.name + "'");

@@ -37,6 +37,12 @@ struct EvalTask {
   std::vector<EvalPrompt> prompts;
 };
 
+/// Reads the first `limit` prompts of a file (0: all) and encodes them, through the model's chat template
+/// unless `raw`. The first prompt gets `seed`, the next one 1 more. requires: a tokenizer.
+/// errors: the file, a prompt that gives no tokens; named with the file.
+Result<EvalTask> read_eval_task(const std::string& path, const LoadedModel& loaded, int32_t limit, bool raw,
+                                uint64_t seed);
+
 /// Answers of one task, in the order of its prompts.
 struct TaskAnswers {
   std::string name;

@@ -38,7 +38,8 @@ struct Scale {
     return kLeft + (value - chart.x_min) / span * (kWidth - kLeft - kRight);
   }
   double y(double value) const {
-    return kHeight - kBottom - std::clamp(value, 0.0, 1.0) * (kHeight - kTop - kBottom);
+    return kHeight - kBottom -
+           std::clamp(value / std::max(chart.y_max, 1e-12), 0.0, 1.0) * (kHeight - kTop - kBottom);
   }
 };
 
@@ -54,8 +55,7 @@ std::string tick_label(double value) {
 
 std::string axes(const Chart& chart, const Scale& at) {
   std::string svg;
-  for (int i = 0; i <= 5; ++i) {
-    const double value = i / 5.0;
+  for (double value = 0.0; value <= chart.y_max * (1 + 1e-9); value += std::max(chart.y_step, 1e-9)) {
     svg += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#e2e2e2\"/>\n",
                        kLeft, at.y(value), kWidth - kRight, at.y(value));
     svg += text_at(kLeft - 8, at.y(value) + 4, "end", tick_label(value));
@@ -66,10 +66,10 @@ std::string axes(const Chart& chart, const Scale& at) {
     svg += text_at(at.x(x), at.y(0) + 18, "middle", tick_label(x));
   }
   svg += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}H{:.1f}\" fill=\"none\" stroke=\"#888\"/>\n", kLeft,
-                     at.y(1), at.y(0), kWidth - kRight);
+                     at.y(chart.y_max), at.y(0), kWidth - kRight);
   svg += text_at(kLeft, kTop - 16, "start", chart.title, " font-size=\"15\" font-weight=\"600\"");
   svg += text_at((kLeft + kWidth - kRight) / 2, kHeight - 14, "middle", chart.x_label);
-  const double middle = (at.y(0) + at.y(1)) / 2;
+  const double middle = (at.y(0) + at.y(chart.y_max)) / 2;
   const std::string turned = fmt::format(" transform=\"rotate(-90 16 {:.1f})\"", middle);
   return svg + text_at(16, middle, "middle", chart.y_label, turned.c_str());
 }
@@ -80,7 +80,7 @@ std::string bars(const Chart& chart, const Scale& at) {
   std::string svg;
   for (const ChartBar& bar : chart.bars) {
     if (!(bar.value > 0.0)) continue;
-    const double top = at.y(0.2 * bar.value / highest);
+    const double top = at.y(0.2 * chart.y_max * bar.value / highest);
     svg += fmt::format(
         "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"#d8dde6\"/>\n",
         at.x(bar.x), top, std::max(1.0, at.x(bar.x + bar.width) - at.x(bar.x) - 1), at.y(0) - top);
@@ -91,8 +91,13 @@ std::string bars(const Chart& chart, const Scale& at) {
 std::string line(const ChartLine& data, const std::string& color, const Scale& at) {
   const std::string dash = data.dashed ? " stroke-dasharray=\"6 4\"" : "";
   std::string points, markers;
-  for (const auto& [x, y] : data.points) {
+  for (size_t i = 0; i < data.points.size(); ++i) {
+    const auto& [x, y] = data.points[i];
     points += fmt::format("{:.1f},{:.1f} ", at.x(x), at.y(y));
+    if (i < data.labels.size()) {
+      markers += text_at(at.x(x) + 5, at.y(y) - 5, "start", data.labels[i], " font-size=\"9\"");
+    }
+    if (!data.markers) continue;
     markers +=
         fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.6\" fill=\"{}\"/>\n", at.x(x), at.y(y), color);
   }
@@ -102,6 +107,32 @@ std::string line(const ChartLine& data, const std::string& color, const Scale& a
 }
 
 }  // namespace
+
+double tick_step(double span, int most) {
+  double step = std::pow(10.0, std::floor(std::log10(span / most)));
+  for (double factor : {1.0, 2.0, 5.0, 10.0}) {
+    if (span / (step * factor) <= most) return step * factor;
+  }
+  return step * 10.0;
+}
+
+void fit_axes(Chart& chart, bool x_too) {
+  double highest = 0.0, farthest = 0.0;
+  for (const ChartLine& data : chart.lines) {
+    for (const auto& [x, y] : data.points) {
+      highest = std::max(highest, y);
+      farthest = std::max(farthest, x);
+    }
+  }
+  if (highest > 0.0) {
+    chart.y_step = tick_step(highest * 1.02, 8);
+    chart.y_max = std::ceil(highest * 1.02 / chart.y_step) * chart.y_step;
+  }
+  if (!x_too || !(farthest > 0.0)) return;
+  chart.x_min = 0.0;
+  chart.x_step = tick_step(farthest * 1.02, 10);
+  chart.x_max = std::ceil(farthest * 1.02 / chart.x_step) * chart.x_step;
+}
 
 std::string chart_svg(const Chart& chart) {
   const Scale at{chart};
