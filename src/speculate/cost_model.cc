@@ -42,6 +42,11 @@ Status CostTable::validate() const {
   if (verify.empty()) return invalid_argument("cost table, verify: want at least one size");
   DSPARK_RETURN_IF_ERROR(check_points(verify, "verify"));
   DSPARK_RETURN_IF_ERROR(check_points(draft, "draft"));
+  DSPARK_RETURN_IF_ERROR(check_points(draft_short, "draft_short"));
+  if (draft_length < 0) {
+    return invalid_argument("cost table, draft_length: want 0 or more, found " +
+                            std::to_string(draft_length));
+  }
   for (const auto& [name, seconds] :
        {std::pair{"context_s", context_s}, {"row_context_s", row_context_s}, {"overhead_s", overhead_s}}) {
     if (std::isfinite(seconds) && seconds >= 0.0) continue;
@@ -64,6 +69,7 @@ void CostModel::RunningMedian::add(double value) {
 CostModel::CostModel(CostTable table) : table_(std::move(table)), by_size_(table_.verify.size()) {
   make_monotone(table_.verify);
   make_monotone(table_.draft);
+  make_monotone(table_.draft_short);
 }
 
 double CostModel::raw_verify_seconds(const StepShape& shape) const {
@@ -82,23 +88,44 @@ double CostModel::verify_seconds(const StepShape& shape) const {
   return raw_verify_seconds(shape) * all_.median() * by_size_[bucket(shape.rows)].median();
 }
 
-double CostModel::draft_seconds(int32_t n_sequences) const {
-  return interpolate(table_.draft, n_sequences) * draft_.median();
+double CostModel::raw_draft_seconds(int32_t n_sequences, int32_t length) const {
+  const double full = interpolate(table_.draft, n_sequences);
+  if (length <= 0 || table_.draft_short.empty() || table_.draft_length <= 1) return full;
+  // Measured apart, a short pass may come out dearer than a long one; that is noise.
+  const double one = std::min(full, interpolate(table_.draft_short, n_sequences));
+  return one + (full - one) * static_cast<double>(length - 1) / static_cast<double>(table_.draft_length - 1);
+}
+
+double CostModel::draft_seconds(int32_t n_sequences, int32_t length) const {
+  return raw_draft_seconds(n_sequences, length) * draft_.median();
 }
 
 double CostModel::step_seconds(const StepShape& shape) const {
-  return verify_seconds(shape) + draft_seconds(shape.draft_sequences) + table_.overhead_s;
+  return verify_seconds(shape) + draft_seconds(shape.draft_sequences, shape.draft_length) + table_.overhead_s;
 }
 
+// The same as step_seconds for every size, but the places in the lists are kept from size to size.
 void CostModel::step_costs(const StepShape& shape, int32_t n_more, double row_context,
                            std::vector<double>& out) const {
   out.clear();
+  const std::span<const CostPoint> points = table_.verify;
+  const double fixed = draft_seconds(shape.draft_sequences, shape.draft_length) + table_.overhead_s;
+  const double context = table_.context_s * static_cast<double>(shape.context);
   double largest = 0.0;
+  size_t at = 0;  // the first point with at least as many rows, or the last
   for (int32_t b = 0; b <= n_more; ++b) {
-    StepShape step = shape;
-    step.rows += b;
-    step.row_context += static_cast<int64_t>(row_context * static_cast<double>(b));
-    largest = std::max(largest, step_seconds(step));  // corrections by size must not make a dip either
+    const int32_t rows = shape.rows + b;
+    while (at + 1 < points.size() && points[at].n < rows) ++at;
+    double seconds = 0.0;
+    if (rows > 0) {
+      const size_t left = at > 0 ? at - 1 : 0;
+      const double row_seconds = interpolate(points.subspan(left, std::min<size_t>(2, points.size())), rows);
+      const double looked_at =
+          static_cast<double>(shape.row_context) + std::floor(row_context * static_cast<double>(b));
+      seconds =
+          (row_seconds + context + table_.row_context_s * looked_at) * all_.median() * by_size_[at].median();
+    }
+    largest = std::max(largest, seconds + fixed);  // corrections by size must not make a dip either
     out.push_back(largest);
   }
 }
@@ -110,7 +137,7 @@ void CostModel::observe(const StepShape& shape, double verify_s, double draft_s)
     by_size_[bucket(shape.rows)].add(ratio / all_.median());
   }
   if (shape.draft_sequences > 0 && draft_s > 0.0 && !table_.draft.empty()) {
-    draft_.add(draft_s / interpolate(table_.draft, shape.draft_sequences));
+    draft_.add(draft_s / raw_draft_seconds(shape.draft_sequences, shape.draft_length));
   }
 }
 

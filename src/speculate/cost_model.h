@@ -24,6 +24,9 @@ struct CostTable {
   double context_s = 0.0;         // more for every position of context of a sequence (reading its cache)
   double row_context_s = 0.0;     // more for every row times position of context (scoring it)
   double overhead_s = 0.0;        // of a step beside its passes
+  /// Drafts per sequence behind `draft`; 0: not known, and then the length does not matter.
+  int32_t draft_length = 0;
+  std::vector<CostPoint> draft_short;  // drafter pass by sequences with one draft each; may be empty
 
   /// errors: invalid_argument: not ascending from n = 1, or not positive and finite; names the list.
   Status validate() const;
@@ -35,6 +38,8 @@ struct StepShape {
   int32_t draft_sequences = 0;  // sequences drafted for, 0: no drafter pass
   int64_t context = 0;          // sum over sequences of their cached positions
   int64_t row_context = 0;      // sum over sequences of rows * cached positions
+  int32_t draft_length = 0;     // drafts asked for per sequence; 0: as many as the table was measured with
+  int32_t prompt_rows = 0;      // of `rows`
 };
 
 /// Predicts steps from a table and corrects itself by what steps really took. Corrections are medians of
@@ -48,7 +53,9 @@ class CostModel {
   /// Seconds of the target pass: between measured sizes linear, never falling with n; beyond the largest
   /// along its last slope.
   double verify_seconds(const StepShape& shape) const;
-  double draft_seconds(int32_t n_sequences) const;
+  /// Seconds of the drafter's pass; linear in the length between 1 and that of the table. length 0: the
+  /// table's.
+  double draft_seconds(int32_t n_sequences, int32_t length = 0) const;
   double step_seconds(const StepShape& shape) const;
   /// Seconds of a whole step with b rows more than `shape`, for b = 0..n_more; never falling. Every added row
   /// looks at `row_context` positions. `out` keeps its capacity.
@@ -57,6 +64,8 @@ class CostModel {
   void observe(const StepShape& shape, double verify_s, double draft_s);
   /// Median of measured / predicted over the recent steps, before the correction by it; 1 without any.
   double correction() const { return all_.median(); }
+  /// The same of the drafter's pass.
+  double draft_correction() const { return draft_.median(); }
 
  private:
   /// Median of the last kWindow values; 1 while there are fewer than kLeast.
@@ -74,6 +83,7 @@ class CostModel {
   };
 
   double raw_verify_seconds(const StepShape& shape) const;
+  double raw_draft_seconds(int32_t n_sequences, int32_t length) const;
   size_t bucket(int32_t rows) const;
 
   CostTable table_;

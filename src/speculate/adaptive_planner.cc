@@ -1,0 +1,270 @@
+#include "speculate/adaptive_planner.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "speculate/confidence.h"
+
+namespace dspark {
+namespace {
+
+constexpr double kForget = 0.98;          // of acceptance counts, per round
+constexpr double kPriorWeight = 4.0;      // rounds that the assumption about a position is worth
+constexpr double kFirstAcceptance = 0.6;  // assumed before anything was seen
+constexpr double kPriorStep = 0.1;        // weight of the newest step in the running mean of survivals
+constexpr double kKnownTries = 8.0;       // rounds after which acceptance says something about other loads
+constexpr double kMostRemembered = 25.0;  // rounds that a memory from an earlier run is worth at most
+constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen load is trusted
+constexpr int64_t kRefresh = 32;          // drafting steps between those that do not save on length
+
+}  // namespace
+
+void AdaptivePlanner::Reach::add(int32_t length, double verified) {
+  longest[n++ % kReachMemory] = static_cast<int8_t>(length);
+  mean_verified += kPriorStep * (verified - mean_verified);
+}
+
+int32_t AdaptivePlanner::Reach::most() const {
+  const auto known = static_cast<std::ptrdiff_t>(std::min(n, kReachMemory));
+  return known == 0 ? kMaxDraftTokens : *std::max_element(longest.begin(), longest.begin() + known);
+}
+
+AdaptivePlanner::AdaptivePlanner(CostTable table, const PlannerMemory& memory)
+    : costs_(std::move(table)), acceptance_(memory.acceptance) {
+  for (AcceptanceCount& seen : acceptance_) {
+    if (seen.tries <= kMostRemembered) continue;
+    seen.hits *= kMostRemembered / seen.tries;
+    seen.tries = kMostRemembered;
+  }
+}
+
+// A position that was rarely seen is assumed to be like the one before it.
+double AdaptivePlanner::acceptance_at(size_t draft_idx, double before) const {
+  const AcceptanceCount& seen = acceptance_[draft_idx];
+  return (seen.hits + kPriorWeight * before) / (seen.tries + kPriorWeight);
+}
+
+bool AdaptivePlanner::knows_acceptance() const {
+  return acceptance_[0].tries >= kKnownTries;
+}
+
+/// A step of that many sequences without drafts and prompts.
+StepShape AdaptivePlanner::plain_shape(int32_t n_sequences) const {
+  StepShape shape;
+  shape.rows = n_sequences;
+  shape.context = static_cast<int64_t>(context_per_sequence_ * n_sequences);
+  shape.row_context = shape.context;
+  return shape;
+}
+
+AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t max_block) const {
+  StepShape shape = plain_shape(n_sequences);
+  const double plain_s = costs_.step_seconds(shape);
+  Prospect best{0, -1.0};
+  double conditional = kFirstAcceptance, product = 1.0, tokens = 1.0;
+  shape.draft_sequences = n_sequences;
+  for (int32_t length = 1; length <= std::min(max_block, kMaxDraftTokens); ++length) {
+    conditional = acceptance_at(static_cast<size_t>(length) - 1, conditional);
+    product *= conditional;
+    tokens += product;
+    shape.draft_length = length;
+    shape.rows += n_sequences;
+    shape.row_context += shape.context;
+    const double gain = tokens * plain_s / costs_.step_seconds(shape) - 1.0;
+    if (gain > best.gain) best = {length, gain};
+  }
+  return best;
+}
+
+int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block) const {
+  const Reach& reach = reach_[static_cast<size_t>(load_)];
+  int32_t reached = reach.most();
+  if (reach.n == 0 && knows_acceptance()) reached = prospect(n_sequences, max_block).length;
+  const int32_t length = std::clamp(reached + 1, 1, std::min(max_block, kMaxDraftTokens));
+  if (!knows_acceptance() || stats_.drafting_steps % kRefresh == 0) return length;
+  // What the last draft brings in expectation must be worth its own cost.
+  const double plain_s = costs_.step_seconds(plain_shape(n_sequences));
+  double conditional = kFirstAcceptance, product = 1.0;
+  for (int32_t j = 1; j <= length; ++j) {
+    conditional = acceptance_at(static_cast<size_t>(j) - 1, conditional);
+    product *= conditional;
+    if (j == 1) continue;
+    const double dearer_s = costs_.draft_seconds(n_sequences, j) - costs_.draft_seconds(n_sequences, j - 1);
+    if (product * plain_s < dearer_s) return j - 1;
+  }
+  return length;
+}
+
+/// What a drafting step loses when nothing is accepted, in steps without drafts.
+double AdaptivePlanner::drafting_risk(int32_t n_sequences, int32_t length) const {
+  StepShape shape = plain_shape(n_sequences);
+  const double plain_s = costs_.step_seconds(shape);
+  const double verified = std::min(reach_[static_cast<size_t>(load_)].mean_verified, double(length));
+  const auto more_rows = static_cast<int32_t>(verified * n_sequences + 0.5);
+  shape.draft_sequences = n_sequences;
+  shape.draft_length = length;
+  shape.rows += more_rows;
+  shape.row_context += static_cast<int64_t>(context_per_sequence_ * more_rows);
+  return costs_.step_seconds(shape) / plain_s - 1.0;
+}
+
+int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
+  if (n_sequences <= 0 || max_block <= 0) return 0;
+  load_ = DraftGate::load_of(n_sequences);
+  if (gate_.is_new(load_)) {
+    double credit = DraftGate::kStartCredit;
+    if (knows_acceptance()) {
+      const double gain = prospect(n_sequences, max_block).gain;
+      credit = gain > kGoodProspect ? DraftGate::kTrustedCredit : gain > 0.0 ? credit : 0.0;
+    }
+    gate_.start(load_, credit);
+  }
+  const int32_t length = wanted_length(n_sequences, max_block);
+  const bool drafts = gate_.open(load_, drafting_risk(n_sequences, length));
+  ++stats_.planned_steps;
+  ++(drafts ? stats_.drafting_steps : stats_.paused_steps);
+  stats_.last_draft_length = drafts ? length : 0;
+  stats_.last_budget = 0;
+  return stats_.last_draft_length;
+}
+
+void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
+  if (shape.draft_sequences == 0 || n_sequences <= 0) return;
+  StepShape plain = shape;
+  plain.draft_sequences = 0;
+  plain.row_context = shape.context;
+  plain.rows = n_sequences;
+  const double plain_s = costs_.step_seconds(plain);
+  plain.rows += shape.prompt_rows;
+  const double same_tokens_s =
+      costs_.step_seconds(plain) + plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
+  gate_.settle(load_, (same_tokens_s - costs_.step_seconds(shape)) / plain_s);
+}
+
+void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, double draft_s) {
+  const double overhead_s = costs_.table().overhead_s;
+  stats_.last_predicted_s = costs_.step_seconds(shape) - overhead_s;
+  stats_.last_measured_s = verify_s + (shape.draft_sequences > 0 ? draft_s : 0.0);
+  stats_.predicted_s += stats_.last_predicted_s;
+  stats_.measured_s += stats_.last_measured_s;
+  costs_.observe(shape, verify_s, draft_s);
+  stats_.verify_correction = costs_.correction();
+  stats_.draft_correction = costs_.draft_correction();
+  if (shape.rows > 0) {
+    context_per_sequence_ = static_cast<double>(shape.row_context) / static_cast<double>(shape.rows);
+  }
+}
+
+void AdaptivePlanner::fill_prior(std::span<double> out) const {
+  double conditional = kFirstAcceptance, survival = 1.0;
+  for (size_t j = 0; j < out.size(); ++j) {
+    conditional = acceptance_at(j, conditional);
+    survival *= conditional;
+    out[j] = j < static_cast<size_t>(prior_.n) ? prior_.values[j] : survival;
+    if (j > 0) out[j] = std::min(out[j], out[j - 1]);
+  }
+}
+
+void AdaptivePlanner::fill_live(const PlanSequence& sequence, std::span<double> out) const {
+  const auto n = static_cast<size_t>(sequence.n_drafts);
+  if (!sequence.confidence.empty()) return survival(sequence.confidence, out.first(n));
+  double conditional = kFirstAcceptance, product = 1.0;
+  for (size_t j = 0; j < n; ++j) {
+    conditional = acceptance_at(j, conditional);
+    product *= conditional;
+    out[j] = product;
+  }
+}
+
+/// The record of two steps ago, of the last step while there is no older one, the prior behind its end.
+void AdaptivePlanner::fill_recorded(const SurvivalRecord& record, std::span<double> out) const {
+  const bool has_older = record.n_older > 0;
+  const auto n = static_cast<size_t>(has_older ? record.n_older : record.n);
+  const auto& values = has_older ? record.older : record.values;
+  for (size_t j = 0; j < out.size(); ++j) {
+    out[j] = j < n ? values[j] : prior_row_[j];
+    if (j > 0) out[j] = std::min(out[j], out[j - 1]);
+  }
+}
+
+/// Sizes of the plan; returns the drafts asked for in all, 0 when no sequence has any.
+int32_t AdaptivePlanner::measure(std::span<const PlanSequence> sequences) {
+  int32_t stride = 1, n_more = 0, n_asked_total = 0;
+  n_drafts_.clear();
+  n_asked_.clear();
+  for (const PlanSequence& sequence : sequences) {
+    stride = std::max({stride, sequence.n_drafts, sequence.n_asked});
+    n_asked_.push_back(std::max(sequence.n_asked, sequence.n_drafts));
+    n_asked_total += n_asked_.back();
+    n_more += sequence.n_drafts;
+    n_drafts_.push_back(sequence.n_drafts);
+  }
+  const auto width = static_cast<size_t>(stride);
+  live_.resize(sequences.size() * width);
+  recorded_.resize(sequences.size() * width);
+  prior_row_.resize(width);
+  return n_more == 0 ? 0 : n_asked_total;
+}
+
+void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,
+                                     std::span<const PlanSequence> sequences, std::span<int32_t> lengths) {
+  const int32_t n_asked = measure(sequences);
+  if (n_asked == 0) {
+    std::ranges::fill(lengths, 0);
+    return;
+  }
+  const size_t width = prior_row_.size();
+  const bool any_schedule =
+      std::ranges::all_of(sequences, [](const PlanSequence& sequence) { return sequence.any_schedule; });
+  fill_prior(prior_row_);
+  for (size_t r = 0; r < sequences.size(); ++r) {
+    fill_live(sequences[r], std::span(live_).subspan(r * width, width));
+    if (!any_schedule) fill_recorded(*sequences[r].record, std::span(recorded_).subspan(r * width, width));
+  }
+  const auto n = static_cast<double>(sequences.size());
+  costs_.step_costs(shape, n_asked, static_cast<double>(shape.context) / n, step_seconds_);
+  step_seconds_.insert(step_seconds_.begin(), sequences.size(), step_seconds_.front());
+  const auto stride = static_cast<int32_t>(width);
+  const SurvivalRows live{live_, n_drafts_, stride};
+  if (kind == VerifyPolicy::Kind::kCausal) {
+    schedule_causal(live, {step_seconds_, 0}, scratch_, lengths);
+  } else {
+    // A budget from live confidences anticipates; where that matters, the records decide about it.
+    const SurvivalRows basis = any_schedule ? live : SurvivalRows{recorded_, n_asked_, stride};
+    allot_budget(live, history_budget(basis, {step_seconds_, 0}, scratch_), scratch_, lengths);
+  }
+  remember(sequences);
+  stats_.last_budget = std::accumulate(lengths.begin(), lengths.end(), 0);
+  stats_.budget_tokens += stats_.last_budget;
+  reach_[static_cast<size_t>(load_)].add(*std::ranges::max_element(lengths), stats_.last_budget / n);
+}
+
+// This step's survivals become the sequences' records and move the running mean.
+void AdaptivePlanner::remember(std::span<const PlanSequence> sequences) {
+  const size_t width = prior_row_.size();
+  for (size_t r = 0; r < sequences.size(); ++r) {
+    if (sequences[r].n_drafts == 0) continue;
+    SurvivalRecord& record = *sequences[r].record;
+    std::copy_n(record.values.begin(), record.n, record.older.begin());
+    record.n_older = record.n;
+    record.n = sequences[r].n_drafts;
+    for (int32_t j = 0; j < record.n; ++j) {
+      const auto at = static_cast<size_t>(j);
+      record.values[at] = live_[r * width + at];
+      double& mean = prior_.values[at];
+      mean = j < prior_.n ? mean + kPriorStep * (record.values[at] - mean) : record.values[at];
+    }
+    prior_.n = std::max(prior_.n, record.n);
+  }
+}
+
+void AdaptivePlanner::observe_round(int32_t n_verified, int32_t n_accepted) {
+  for (int32_t j = 0; j < n_verified && j <= n_accepted; ++j) {
+    AcceptanceCount& seen = acceptance_[static_cast<size_t>(j)];
+    seen.tries = seen.tries * kForget + 1.0;
+    seen.hits = seen.hits * kForget + (j < n_accepted ? 1.0 : 0.0);
+  }
+}
+
+}  // namespace dspark

@@ -1,0 +1,125 @@
+#pragma once
+// Verify lengths for a whole batch from confidences, history and what steps cost: the policies "causal" and
+// "adaptive" (DSpark, sections 4.6 and 5.2). Decides also how much to draft, and when not to draft at all.
+// docs/scheduling.md tells what each decision looks at.
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "speculate/batch_scheduler.h"
+#include "speculate/cost_model.h"
+#include "speculate/draft_gate.h"
+#include "speculate/scheduler.h"
+#include "speculate/scheduler_stats.h"
+
+namespace dspark {
+
+/// Survival probabilities of a sequence's drafts in the last two steps that drafted for it; entries behind
+/// `n` are not known. Budgets that must not anticipate come from the older one, so that a step can be laid
+/// out while the one before it still runs.
+struct SurvivalRecord {
+  std::array<double, kMaxDraftTokens> values{};  // of the newest step
+  int32_t n = 0;
+  std::array<double, kMaxDraftTokens> older{};
+  int32_t n_older = 0;
+};
+
+/// One decoding sequence, as a plan sees it.
+struct PlanSequence {
+  int32_t n_drafts = 0;               // usable drafts
+  int32_t n_asked = 0;                // drafts asked for; a drafter that stops early anticipates its drafts
+  std::span<const float> confidence;  // of them; empty: the drafter says nothing
+  /// The accept rule keeps the target's distribution under any schedule (greedy, coupled). If one sequence's
+  /// does not, the whole batch is planned from records, which were made before its drafts were.
+  bool any_schedule = true;
+  SurvivalRecord* record = nullptr;  // read, then rewritten with this step's
+};
+
+/// Conditional acceptance by draft position, forgetting slowly.
+struct AcceptanceCount {
+  double tries = 0.0;
+  double hits = 0.0;
+};
+
+/// What a planner learned, to start the next one with (engine/cost_file.h keeps it on disk).
+struct PlannerMemory {
+  std::array<AcceptanceCount, kMaxDraftTokens> acceptance{};
+};
+
+/// thread: the engine thread. No allocation in steady state.
+class AdaptivePlanner {
+ public:
+  /// requires: table.validate().ok().
+  explicit AdaptivePlanner(CostTable table, const PlannerMemory& memory = {});
+
+  /// How many tokens to draft for each of `n_sequences`, at most `max_block`; 0: do not draft in this step.
+  /// As many as were worth verifying of late at such a load, and one more; less where a draft's own cost is
+  /// more than it brings. Zero while drafting does not pay at this load (DraftGate).
+  int32_t draft_length(int32_t n_sequences, int32_t max_block);
+
+  /// The verify length of every sequence. `shape`: the step without drafts, all its anchors and prompt rows
+  /// included; draft_sequences > 0 when this step drafted. lengths: same size as sequences.
+  void verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,
+                      std::span<const PlanSequence> sequences, std::span<int32_t> lengths);
+
+  /// One round's outcome: what a drafter without confidences is judged by.
+  void observe_round(int32_t n_verified, int32_t n_accepted);
+  /// What the step's passes really took.
+  void observe_step(const StepShape& shape, double verify_s, double draft_s);
+  /// Whether drafting paid: `n_tokens` committed in the rounds of `n_sequences` sequences in a step of
+  /// `shape`. Steps that did not draft are ignored.
+  void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens);
+
+  const CostModel& costs() const { return costs_; }
+  const DraftGate& gate() const { return gate_; }
+  PlannerMemory memory() const { return {acceptance_}; }
+  /// All but the drift of calibration, which is the caller's.
+  const SchedulerStats& stats() const { return stats_; }
+
+ private:
+  static constexpr size_t kReachMemory = 24;  // drafting steps that the drafted length looks back on
+
+  /// Longest verify lengths of the last drafting steps at one load.
+  struct Reach {
+    std::array<int8_t, kReachMemory> longest{};
+    size_t n = 0;
+    double mean_verified = 1.0;  // per sequence, running
+
+    void add(int32_t length, double verified);
+    int32_t most() const;
+  };
+
+  double acceptance_at(size_t draft_idx, double before) const;
+  StepShape plain_shape(int32_t n_sequences) const;
+  /// The length that pays most by the acceptance seen so far, and its gain over not drafting as a share.
+  struct Prospect {
+    int32_t length = 0;
+    double gain = 0.0;
+  };
+  bool knows_acceptance() const;
+  Prospect prospect(int32_t n_sequences, int32_t max_block) const;
+  double drafting_risk(int32_t n_sequences, int32_t length) const;
+  int32_t wanted_length(int32_t n_sequences, int32_t max_block) const;
+  void fill_prior(std::span<double> out) const;
+  void fill_live(const PlanSequence& sequence, std::span<double> out) const;
+  void fill_recorded(const SurvivalRecord& record, std::span<double> out) const;
+  int32_t measure(std::span<const PlanSequence> sequences);
+  void remember(std::span<const PlanSequence> sequences);
+
+  CostModel costs_;
+  ScheduleScratch scratch_;
+  std::array<AcceptanceCount, kMaxDraftTokens> acceptance_{};
+  SurvivalRecord prior_;  // running mean of recent survivals
+  DraftGate gate_;
+  std::array<Reach, DraftGate::kLoads> reach_{};
+  SchedulerStats stats_;
+  int32_t load_ = 0;                                 // of the last draft_length()
+  double context_per_sequence_ = 0;                  // of the last step
+  std::vector<double> live_, recorded_, prior_row_;  // (sequences, stride), (sequences, stride), (stride)
+  std::vector<int32_t> n_drafts_, n_asked_;
+  std::vector<double> step_seconds_;
+};
+
+}  // namespace dspark
