@@ -62,7 +62,7 @@ void run_chunk(const MatmulKernels& table, const MatmulJob& job, const Activatio
   const auto kind = static_cast<size_t>(w.kind);
   const bool int8 = uses_int8_activations(w.kind);
   for (int64_t row = first_row; row < last_row; row += kRowTile) {
-    const int64_t m = std::min<int64_t>(kRowTile, x.n_rows - row);
+    const int64_t m = std::min<int64_t>(kRowTile, last_row - row);
     const ActBlock* acts = int8 ? x.blocks.as<ActBlock>() + row * x.n_blocks : nullptr;
     for (int64_t p = first_panel; p < last_panel; ++p) {
       const int64_t column = p * kPanelRows;
@@ -104,6 +104,42 @@ void Activations::assign(ThreadPool& pool, const float* rows, int64_t row_count,
   }
 }
 
+void Activations::assign_groups(ThreadPool& pool, const float* rows, std::span<const int32_t> group_rows,
+                                int64_t columns, int64_t row_stride, bool quantize) {
+  x = rows;
+  n_rows = 0;
+  for (int32_t n : group_rows) n_rows += n;
+  n_in = columns;
+  stride = row_stride;
+  quantized = quantize;
+  n_blocks = (columns + kActBlock - 1) / kActBlock;
+  if (!quantize) return;
+  reserve(blocks, static_cast<size_t>(n_rows * n_blocks) * sizeof(ActBlock));
+  const QuantizeRowFn quantize_row = kernels().quantize_row;
+  // Tiles start anew with each group.
+  const auto one_group = [&](int64_t begin, int64_t n) {
+    for (int64_t row = 0; row < n; ++row) {
+      const int64_t first = begin + row / kRowTile * kRowTile;
+      const int64_t m = std::min<int64_t>(kRowTile, begin + n - first);
+      quantize_row(x + (begin + row) * stride, n_in,
+                   blocks.as<ActBlock>() + first * n_blocks + begin + row - first, m);
+    }
+  };
+  if (n_rows * n_in < kInlineElements) {
+    int64_t begin = 0;
+    for (int32_t n : group_rows) {
+      one_group(begin, n);
+      begin += n;
+    }
+    return;
+  }
+  pool.parallel_for(static_cast<int64_t>(group_rows.size()), [&](int64_t group, int) {
+    int64_t begin = 0;
+    for (int64_t g = 0; g < group; ++g) begin += group_rows[static_cast<size_t>(g)];
+    one_group(begin, group_rows[static_cast<size_t>(group)]);
+  });
+}
+
 void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations& x) {
   if (x.n_rows == 0) return;
   constexpr size_t kMaxJobs = 8;
@@ -132,6 +168,28 @@ void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations
 
 void matmul_panels(const MatmulJob& job, const Activations& x, int64_t first_panel, int64_t end_panel) {
   run_chunk(kernels(), job, x, first_panel, end_panel, 0, x.n_rows, first_panel);
+}
+
+void matmul_groups(ThreadPool& pool, std::span<GroupJob> jobs, const Activations& x) {
+  if (jobs.empty()) return;
+  int64_t n_tasks = 0;
+  for (GroupJob& job : jobs) {
+    DSPARK_DCHECK(job.w->n_in == x.n_in);
+    job.chunk =
+        std::clamp<int64_t>(static_cast<int64_t>(kTaskBytes / job.w->panel_bytes), 1, job.w->n_panels);
+    job.first_task = n_tasks;
+    n_tasks += (job.w->n_panels + job.chunk - 1) / job.chunk;
+  }
+  const MatmulKernels& table = kernels();
+  pool.parallel_for(n_tasks, [&](int64_t task, int) {
+    const auto behind = std::upper_bound(jobs.begin(), jobs.end(), task,
+                                         [](int64_t t, const GroupJob& job) { return t < job.first_task; });
+    const GroupJob& job = *(behind - 1);
+    const int64_t first_panel = (task - job.first_task) * job.chunk;
+    const MatmulJob part{job.w, job.y, job.y_stride, nullptr};
+    run_chunk(table, part, x, first_panel, std::min(job.w->n_panels, first_panel + job.chunk), job.row_begin,
+              job.row_begin + job.n_rows);
+  });
 }
 
 }  // namespace dspark

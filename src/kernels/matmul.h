@@ -77,6 +77,9 @@ class Activations {
   /// Takes rows x[r * stride .. + n_in). The floats must stay valid and unchanged until the last matmul.
   /// With `quantize`, each block of kActBlock gets a scale max|x|/127 and round-to-nearest-even int8 values.
   void assign(ThreadPool& pool, const float* x, int64_t n_rows, int64_t n_in, int64_t stride, bool quantize);
+  /// The same for matmul_groups: `group_rows` cuts the rows into groups (their sizes, in order).
+  void assign_groups(ThreadPool& pool, const float* x, std::span<const int32_t> group_rows, int64_t n_in,
+                     int64_t stride, bool quantize);
 
   const float* x = nullptr;
   int64_t n_rows = 0;
@@ -102,5 +105,20 @@ void matmul(ThreadPool& pool, std::span<const MatmulJob> jobs, const Activations
 /// the cache: columns [first_panel * kPanelRows, end_panel * kPanelRows) of all rows, the first of them at
 /// job.y[0]. The same bits as matmul. requires: as matmul; 0 <= first_panel < end_panel <= w->n_panels.
 void matmul_panels(const MatmulJob& job, const Activations& x, int64_t first_panel, int64_t end_panel);
+
+/// One group of rows times a matrix of its own: experts of a mixture, heads with their own projections.
+struct GroupJob {
+  const PackedMatrix* w = nullptr;
+  int64_t row_begin = 0;  // a group of the assigned rows, exactly
+  int64_t n_rows = 0;
+  float* y = nullptr;  // row r of the input goes to y + r * y_stride
+  int64_t y_stride = 0;
+  int64_t chunk = 0;       // filled by matmul_groups: panels of one task
+  int64_t first_task = 0;  // filled by matmul_groups
+};
+
+/// All jobs in one parallel phase; any number of jobs may read the same group. Bits as of matmul.
+/// requires: x was given to assign_groups with these groups; x.quantized if a job's kind uses int8.
+void matmul_groups(ThreadPool& pool, std::span<GroupJob> jobs, const Activations& x);
 
 }  // namespace dspark

@@ -41,9 +41,28 @@ Status check_layer(const ModelConfig& config, int32_t layer_idx, const std::stri
   return ok_status();
 }
 
+Status check_moe(const MoeConfig& moe, const std::string& path) {
+  if (moe.n_experts == 0) return ok_status();
+  if (moe.n_used > moe.n_experts) {
+    return invalid_argument(
+        fmt::format("{}: {} experts of one row, but there are only {}", path, moe.n_used, moe.n_experts));
+  }
+  constexpr int32_t kMaxGroups = 256;
+  if (moe.n_groups > kMaxGroups || moe.n_experts % moe.n_groups != 0 || moe.n_groups_used > moe.n_groups) {
+    return invalid_argument(fmt::format("{}: {} of {} groups (at most {}) cannot be formed of {} experts",
+                                        path, moe.n_groups_used, moe.n_groups, kMaxGroups, moe.n_experts));
+  }
+  if (moe.n_experts / moe.n_groups * moe.n_groups_used < moe.n_used) {
+    return invalid_argument(fmt::format("{}: {} experts of one row do not fit into {} groups of {}", path,
+                                        moe.n_used, moe.n_groups_used, moe.n_experts / moe.n_groups));
+  }
+  return ok_status();
+}
+
 // What must hold whatever the format. The readers have checked that each number by itself is in range.
 Status check_config(const ModelConfig& config, const std::string& path) {
   for (int32_t i = 0; i < config.n_layers; ++i) DSPARK_RETURN_IF_ERROR(check_layer(config, i, path));
+  DSPARK_RETURN_IF_ERROR(check_moe(config.moe, path));
   if (!(config.norm_eps > 0.0f && config.norm_eps < 1.0f)) {
     return invalid_argument(
         fmt::format("{}: RMS norm epsilon is {}, expected between 0 and 1", path, config.norm_eps));

@@ -11,6 +11,35 @@
 
 namespace dspark {
 
+/// How a router turns its logits into scores: over all experts (softmax) or each by itself.
+enum class ExpertGating : uint8_t { kSoftmax, kSigmoid, kSqrtSoftplus };
+
+/// A mixture of experts. All its layers are alike.
+struct MoeConfig {
+  int32_t n_experts = 0;   // 0: the model has none
+  int32_t n_used = 0;      // experts of one row
+  int32_t expert_dim = 0;  // MLP width of one expert
+  int32_t shared_dim = 0;  // MLP width of the expert that every row uses; 0: none
+  ExpertGating gating = ExpertGating::kSoftmax;
+  bool renormalise = false;   // weights of the chosen experts are divided by their sum
+  float weight_scale = 1.0f;  // multiplies the weights after that
+  bool choice_bias = false;   // a bias joins the scores for choosing, not for weighting (DeepSeek)
+  int32_t n_groups = 1;       // experts form groups; only the best n_groups_used are looked at (DeepSeek V3)
+  int32_t n_groups_used = 1;
+  float clamp = 0.0f;       // gate <= clamp, |up| <= clamp before the activation (DeepSeek V4); 0: none
+  bool beside_mlp = false;  // dense MLP and experts in parallel, norms of their own (Gemma 4)
+};
+
+/// Multi-head latent attention (DeepSeek V3): keys and values of all heads follow from one latent vector.
+/// A head of q and k is [nope | rope]; the cache holds [latent | rotated part of the key] per position.
+struct MlaConfig {
+  int32_t kv_rank = 0;  // width of the latent; 0: the model has ordinary heads
+  int32_t q_rank = 0;   // width of the query's latent; 0: q is one product
+  int32_t nope_dim = 0;
+  int32_t rope_dim = 0;
+  int32_t v_dim = 0;
+};
+
 /// One decoder layer's choices. read_model_config fills every field.
 struct LayerConfig {
   int32_t window = 0;      // sliding window: query t sees keys t-window+1 .. t; 0: full attention
@@ -20,12 +49,13 @@ struct LayerConfig {
   int32_t ffn_dim = 0;     // 0 in a reader: ModelConfig's
   int32_t kv_layer = -1;   // layer whose K and V this one attends to; -1 in a reader: its own
   bool k_eq_v = false;     // no v projection: V starts from the k projection (Gemma 4)
+  bool moe = false;        // experts instead of the MLP (Gemma 4: beside it)
 };
 
-/// Everything the generic decoder (llama, qwen2, qwen3, gemma3, gemma4) needs. See docs/models.md for sources
-/// per family.
+/// Everything the generic decoder (llama, qwen2, qwen3, qwen3moe, gemma3, gemma4) needs. See docs/models.md
+/// for sources per family.
 struct ModelConfig {
-  std::string arch;  // "llama", "qwen2", "qwen3", "gemma3", "gemma4"
+  std::string arch;  // "llama", "qwen2", "qwen3", "qwen3moe", "gemma3", "gemma4"
   std::string name;  // general.name of a GGUF, folder name of a Hugging Face model; may be empty
   int32_t n_layers = 0;
   int32_t dim = 0;  // width of the residual stream
@@ -53,6 +83,8 @@ struct ModelConfig {
   float attention_scale = 0.0f;    // multiplies q . k
   float attention_softcap = 0.0f;  // 0: none
   float final_softcap = 0.0f;      // 0: none
+  MoeConfig moe;
+  MlaConfig mla;
   std::vector<LayerConfig> layers;
   std::vector<RopeTable> ropes;
   std::vector<int32_t> eos_ids;  // ids that end generation, from the file

@@ -20,7 +20,8 @@ constexpr double kDefaultFreqBase = 10000.0;
 constexpr float kNoRotation = 1e20f;  // a divisor of this size (files write 1e30) says "do not rotate"
 
 bool is_supported(const std::string& arch) {
-  return arch == "llama" || arch == "qwen2" || arch == "qwen3" || arch == "gemma3" || arch == "gemma4";
+  return arch == "llama" || arch == "qwen2" || arch == "qwen3" || arch == "qwen3moe" || arch == "gemma3" ||
+         arch == "gemma4";
 }
 
 void read_sizes(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
@@ -233,6 +234,25 @@ Status read_gemma4(const Checkpoint& checkpoint, MetaReader& meta, const RopePar
   return apply_rope_divisors(checkpoint, config.ropes[0]);
 }
 
+// Experts stand in the layers that have a router.
+void read_moe(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& config) {
+  if (meta.count("expert_count", ConfigLimits::kExperts, 0) == 0) return;
+  MoeConfig& moe = config.moe;
+  if (config.arch != "qwen3moe" && config.arch != "gemma4") {
+    return meta.fail(unsupported(fmt::format("{}: {} (a mixture of experts of architecture {})",
+                                             checkpoint.path(), meta.key_name("expert_count"), config.arch)));
+  }
+  moe.n_experts = meta.size("expert_count", ConfigLimits::kExperts);
+  moe.n_used = meta.size("expert_used_count", ConfigLimits::kExperts);
+  moe.expert_dim = meta.size("expert_feed_forward_length", ConfigLimits::kDim);
+  moe.renormalise = true;  // both families; files do not say it
+  moe.beside_mlp = config.arch == "gemma4";
+  for (int32_t i = 0; i < config.n_layers; ++i) {
+    config.layers[static_cast<size_t>(i)].moe =
+        checkpoint.find(fmt::format("blk.{}.ffn_gate_inp.weight", i)) != nullptr;
+  }
+}
+
 std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
   std::vector<int32_t> ids;
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
@@ -252,18 +272,16 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   if (!arch) return invalid_argument(checkpoint.path() + ": key 'general.architecture' is missing");
   config.arch = *arch;
   if (!is_supported(config.arch)) {
-    return unsupported(fmt::format("{}: architecture '{}' (supported: llama, qwen2, qwen3, gemma3, gemma4)",
-                                   checkpoint.path(), config.arch));
+    return unsupported(
+        fmt::format("{}: architecture '{}' (supported: llama, qwen2, qwen3, qwen3moe, gemma3, "
+                    "gemma4)",
+                    checkpoint.path(), config.arch));
   }
   config.name = checkpoint.meta_string("general.name").value_or("");
   MetaReader meta(checkpoint, config.arch);
   read_sizes(checkpoint, meta, config);
   if (config.arch != "gemma4") read_layer_sizes(checkpoint, meta, config);
   const RopeParams rope = read_rope(checkpoint, meta, config.context_length);
-  if (meta.has("expert_count") && checkpoint.meta_int(meta.key_name("expert_count")).value_or(1) != 0) {
-    meta.fail(unsupported(
-        fmt::format("{}: {} (mixture of experts)", checkpoint.path(), meta.key_name("expert_count"))));
-  }
   if (!meta.status().ok()) return meta.status();
   DSPARK_RETURN_IF_ERROR(check_rope_params(rope, checkpoint.path()));
 
@@ -275,7 +293,8 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
         meta.number("attention.scale", 1.0 / std::sqrt(static_cast<double>(config.head_dim))));
     config.ropes.push_back(make_rope_table(rope, config.head_dim));
   }
-  config.qk_norm = config.arch == "qwen3" || config.arch == "gemma3" || config.arch == "gemma4";
+  read_moe(checkpoint, meta, config);
+  config.qk_norm = config.arch.starts_with("qwen3") || config.arch == "gemma3" || config.arch == "gemma4";
   config.qk_interleaved = config.arch == "llama";
   // Optional biases are told by the first layer; the loader then asks for them in every layer.
   const auto present = [&](const char* name) { return checkpoint.find(name) != nullptr; };

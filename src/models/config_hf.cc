@@ -34,6 +34,7 @@ constexpr FamilyDefaults kFamilies[] = {
     {"llama", "llama", std::nullopt, 10000.0, false, {}, {}},
     {"qwen2", "qwen2", std::nullopt, 10000.0, false, {}, {}},
     {"qwen3", "qwen3", 128, 10000.0, false, {}, {}},
+    {"qwen3_moe", "qwen3moe", 128, 10000.0, false, {}, {}},
     {"gemma3_text", "gemma3", 256, 1000000.0, true, 262208, 4096},
     {"gemma3", "gemma3", 256, 1000000.0, true, 262208, 4096},
     {"gemma4_text", "gemma4", 256, 1000000.0, true, 262144, 512},
@@ -356,9 +357,6 @@ void read_gemma4(JsonReader& in, const FamilyDefaults& family, const Checkpoint&
   config.layer_scalar = true;
   config.attention_scale = 1.0f;
   config.final_softcap = static_cast<float>(in.number("final_logit_softcapping", 0.0));
-  if (in.flag("enable_moe_block", false)) {
-    in.fail(unsupported(in.where() + ": 'enable_moe_block' (mixture of experts)"));
-  }
   if (in.has("use_bidirectional_attention")) {  // "vision": among image tokens only
     const json& kind = in.object().at("use_bidirectional_attention");
     if (kind != false && kind != "vision") {
@@ -381,6 +379,42 @@ void read_gemma4(JsonReader& in, const FamilyDefaults& family, const Checkpoint&
   }
   config.embedding_scale = gemma4_embedding_scale(config.dim, dtype);
   config.per_layer_scale = gemma4_embedding_scale(config.per_layer_dim, dtype);
+}
+
+// Which layers have experts. Qwen3: each decoder_sparse_step-th, less those of mlp_only_layers.
+void mark_moe_layers(JsonReader& in, ModelConfig& config) {
+  if (config.arch == "gemma4") {
+    for (LayerConfig& layer : config.layers) layer.moe = true;
+    return;
+  }
+  const int32_t step = in.size("decoder_sparse_step", ConfigLimits::kLayers, 1);
+  for (int32_t i = 0; i < config.n_layers; ++i) {
+    config.layers[static_cast<size_t>(i)].moe = (i + 1) % step == 0;
+  }
+  if (!in.has("mlp_only_layers")) return;
+  const json& dense = in.object().at("mlp_only_layers");
+  if (!dense.is_array()) return in.fail(invalid_argument(in.where() + ": 'mlp_only_layers' is not a list"));
+  for (const json& id : dense) {
+    if (!id.is_number_integer() || id < 0 || id >= config.n_layers) {
+      return in.fail(invalid_argument(fmt::format("{}: 'mlp_only_layers' holds {}, expected layers of {}",
+                                                  in.where(), id.dump().substr(0, 60), config.n_layers)));
+    }
+    config.layers[id.get<size_t>()].moe = false;
+  }
+}
+
+void read_moe(JsonReader& in, ModelConfig& config) {
+  MoeConfig& moe = config.moe;
+  const bool gemma = config.arch == "gemma4";
+  if (gemma ? !in.flag("enable_moe_block", false) : config.arch != "qwen3moe") return;
+  const char* count = in.has("num_experts") ? "num_experts" : "num_local_experts";
+  if (!gemma && in.has(count) && in.count(count, ConfigLimits::kExperts, 0) == 0) return;  // all layers dense
+  moe.n_experts = in.size(count, ConfigLimits::kExperts);
+  moe.n_used = in.size(gemma ? "top_k_experts" : "num_experts_per_tok", ConfigLimits::kExperts);
+  moe.expert_dim = in.size("moe_intermediate_size", ConfigLimits::kDim);
+  moe.renormalise = gemma || in.flag("norm_topk_prob", false);
+  moe.beside_mlp = gemma;
+  mark_moe_layers(in, config);
 }
 
 std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
@@ -418,10 +452,11 @@ Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint) {
   const std::string model_type = top.text("model_type", "");
   const FamilyDefaults* family = find_family(model_type);
   if (family == nullptr) {
-    return unsupported(fmt::format(
-        "{}: model_type '{}' (supported: llama, qwen2, qwen3, gemma3, gemma3_text, gemma4, gemma4_text, "
-        "gemma4_unified, gemma4_unified_text)",
-        where, model_type));
+    return unsupported(
+        fmt::format("{}: model_type '{}' (supported: llama, qwen2, qwen3, qwen3_moe, gemma3, gemma3_text, "
+                    "gemma4, gemma4_text, "
+                    "gemma4_unified, gemma4_unified_text)",
+                    where, model_type));
   }
   // Multimodal Gemma keeps the language model's settings in a nested object.
   const bool nested = root.contains("text_config") && root.at("text_config").is_object();
@@ -441,13 +476,14 @@ Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint) {
         fmt::format("{}: 'head_dim' is {}, expected an even number", where, config.head_dim));
   }
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
-  config.qk_norm = config.arch == "qwen3" || is_gemma(config);
+  config.qk_norm = config.arch.starts_with("qwen3") || is_gemma(config);
   const bool tied_default = nested ? top.flag("tie_word_embeddings", family->tied_head) : family->tied_head;
   config.tied_head = in.flag("tie_word_embeddings", tied_default);
   read_biases(in, config);
   if (config.arch == "gemma3") read_gemma3(in, config);
   if (config.arch == "gemma4") read_gemma4(in, *family, checkpoint, config);
   read_layers(in, *family, config);
+  read_moe(in, config);
   if (!in.status().ok()) return in.status();
   if (!top.status().ok()) return top.status();
   config.eos_ids = read_eos(checkpoint, config.vocab_size);

@@ -32,6 +32,7 @@ struct ConfigLimits {
   static constexpr int32_t kHeads = 4096;
   static constexpr int32_t kHeadDim = 4096;
   static constexpr int32_t kDim = 1 << 20;
+  static constexpr int32_t kExperts = 1 << 14;
   static constexpr int32_t kVocab = 1 << 24;
   static constexpr int32_t kContext = 1 << 30;
 };

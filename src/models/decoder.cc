@@ -70,14 +70,6 @@ SharedWeights Decoder::shared_weights() const {
   return {weights_.embedding, weights_.head_tensor, &weights_.head, weights_.final_norm};
 }
 
-bool Decoder::FloatBuffer::grow(int64_t n_floats) {
-  const size_t bytes = static_cast<size_t>(n_floats) * sizeof(float);
-  if (bytes <= buffer_.size()) return true;
-  buffer_ = AlignedBuffer();  // first give back, then ask: never both at once
-  buffer_ = AlignedBuffer(bytes);
-  return buffer_.data() != nullptr;
-}
-
 bool Decoder::grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows) {
   const int64_t per_layer_dim = static_cast<int64_t>(config_.n_layers) * config_.per_layer_dim;
   const auto n_captured = static_cast<int64_t>(capture_layers_.size()) * n_capture_rows;
@@ -86,9 +78,18 @@ bool Decoder::grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_captu
          attended_.grow(n_rows * max_q_dim_) && gate_.grow(n_rows * max_ffn_dim_) &&
          up_.grow(n_rows * max_ffn_dim_) && per_layer_.grow(n_rows * per_layer_dim) &&
          per_layer_rows_.grow(n_rows * per_layer_dim) &&
-         per_layer_gate_.grow(n_rows * config_.per_layer_dim) &&
+         per_layer_gate_.grow(n_rows * config_.per_layer_dim) && grow_expert_buffers(n_rows) &&
          final_norm_.grow(n_logit_rows * config_.dim) && logits_.grow(n_logit_rows * config_.vocab_size) &&
          captured_.grow(n_captured * config_.dim);
+}
+
+bool Decoder::grow_expert_buffers(int64_t n_rows) {
+  if (config_.moe.n_experts == 0) return true;
+  if (config_.moe.beside_mlp) {
+    const int64_t size = n_rows * config_.dim;
+    if (!router_in_.grow(size) || !expert_in_.grow(size) || !expert_out_.grow(size)) return false;
+  }
+  return moe_.grow(config_.moe, config_.dim, n_rows);
 }
 
 Status Decoder::reserve(int64_t n_rows, int64_t n_logit_rows) {
@@ -262,8 +263,28 @@ void Decoder::project_qkv(int32_t layer_idx, int64_t n_rows) {
 
 void Decoder::mlp_block(int32_t layer_idx, int64_t n_rows) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
-  const int64_t ffn_dim = config_.layer(layer_idx).ffn_dim;
   norm(branch_.data(), residual_.data(), w.ffn_norm, n_rows);
+  if (!config_.layer(layer_idx).moe) {
+    dense_mlp(layer_idx, n_rows);
+  } else if (config_.moe.beside_mlp) {
+    dense_mlp(layer_idx, n_rows);
+    experts_beside_mlp(layer_idx, n_rows);
+  } else {
+    MoeArgs args;
+    args.router_in = branch_.data();
+    args.x = branch_.data();
+    args.out = branch_.data();
+    args.n_rows = n_rows;
+    args.activation = config_.activation;
+    moe_.run(pool_, config_.moe, w.moe, args);
+  }
+  add_branch(w.ffn_post_norm, n_rows);
+}
+
+// branch_ -> branch_.
+void Decoder::dense_mlp(int32_t layer_idx, int64_t n_rows) {
+  const LayerWeights& w = weights_.layers[static_cast<size_t>(layer_idx)];
+  const int64_t ffn_dim = config_.layer(layer_idx).ffn_dim;
   const MatmulJob in[] = {
       {&w.gate, gate_.data(), ffn_dim, bias_or_null(w.gate_bias)},
       {&w.up, up_.data(), ffn_dim, bias_or_null(w.up_bias)},
@@ -272,7 +293,24 @@ void Decoder::mlp_block(int32_t layer_idx, int64_t n_rows) {
   gated_activation(pool_, gate_.data(), gate_.data(), up_.data(), n_rows, ffn_dim, config_.activation);
   const MatmulJob out = {&w.down, branch_.data(), config_.dim, bias_or_null(w.down_bias)};
   multiply(gate_.data(), ffn_dim, n_rows, {&out, 1});
-  add_branch(w.ffn_post_norm, n_rows);
+}
+
+// Gemma 4: router and experts read the residual stream, each through a norm of its own; the normed results of
+// the MLP (in branch_) and of the experts add up.
+void Decoder::experts_beside_mlp(int32_t layer_idx, int64_t n_rows) {
+  const MoeWeights& w = weights_.layers[static_cast<size_t>(layer_idx)].moe;
+  norm(branch_.data(), branch_.data(), w.dense_norm, n_rows);
+  norm(router_in_.data(), residual_.data(), w.router_norm, n_rows);
+  norm(expert_in_.data(), residual_.data(), w.in_norm, n_rows);
+  MoeArgs args;
+  args.router_in = router_in_.data();
+  args.x = expert_in_.data();
+  args.out = expert_out_.data();
+  args.n_rows = n_rows;
+  args.activation = config_.activation;
+  moe_.run(pool_, config_.moe, w, args);
+  norm(expert_out_.data(), expert_out_.data(), w.out_norm, n_rows);
+  add_rows(pool_, branch_.data(), expert_out_.data(), n_rows, config_.dim);
 }
 
 void Decoder::add_per_layer_input(int32_t layer_idx, int64_t n_rows) {

@@ -1,13 +1,15 @@
 #pragma once
-// The generic decoder: llama, qwen2, qwen3, gemma3 and gemma4 differ by data (ModelConfig), not by code.
+// The generic decoder: llama, qwen2, qwen3, qwen3moe, gemma3 and gemma4 differ by data (ModelConfig), not by
+// code.
 
 #include <memory>
 #include <vector>
 
-#include "base/aligned_buffer.h"
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "models/float_buffer.h"
 #include "models/model.h"
+#include "models/moe.h"
 #include "models/weights.h"
 
 namespace dspark {
@@ -29,21 +31,11 @@ class Decoder final : public TargetModel {
   size_t weight_bytes() const override { return weights_.packed_bytes; }
 
  private:
-  /// Floats that grow to the largest size asked for and stay.
-  class FloatBuffer {
-   public:
-    /// false when the memory could not be had; the old contents are lost whenever it grows.
-    bool grow(int64_t n_floats);
-    float* data() { return buffer_.as<float>(); }
-
-   private:
-    AlignedBuffer buffer_;
-  };
-
   Decoder(std::shared_ptr<const Checkpoint> checkpoint, ModelConfig config, ModelWeights weights,
           ThreadPool& pool);
 
   bool grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows);
+  bool grow_expert_buffers(int64_t n_rows);
   void embed(const ForwardBatch& batch);
   void decode_rows(const TensorView& table, const ForwardBatch& batch, float scale, float* out) const;
   void make_per_layer_inputs(const ForwardBatch& batch);
@@ -54,6 +46,8 @@ class Decoder final : public TargetModel {
   int64_t drop_unasked_rows(const ForwardBatch& batch);
   void project_qkv(int32_t layer_idx, int64_t n_rows);
   void mlp_block(int32_t layer_idx, int64_t n_rows);
+  void dense_mlp(int32_t layer_idx, int64_t n_rows);
+  void experts_beside_mlp(int32_t layer_idx, int64_t n_rows);
   void add_per_layer_input(int32_t layer_idx, int64_t n_rows);
   void scale_stream(const std::vector<float>& scalar, int64_t n_rows);
   void add_branch(const std::vector<float>& post_norm, int64_t n_rows);
@@ -78,6 +72,8 @@ class Decoder final : public TargetModel {
   // Scratch of one forward, rows dense. `residual_` is the stream; `branch_` holds what goes into and comes
   // out of the attention and the MLP.
   FloatBuffer residual_, branch_, q_, k_, v_, attended_, gate_, up_;
+  FloatBuffer router_in_, expert_in_, expert_out_;
+  MoeBlock moe_;
   FloatBuffer per_layer_, per_layer_rows_, per_layer_gate_;
   FloatBuffer final_norm_, logits_, captured_;
   Activations activations_;

@@ -18,7 +18,8 @@ constexpr Present kValue = [](const M&, const L& l) { return !l.k_eq_v; };
 constexpr Present kQkvBias = [](const M& m, const L&) { return m.qkv_bias; };
 constexpr Present kValueBias = [](const M& m, const L& l) { return m.qkv_bias && !l.k_eq_v; };
 constexpr Present kOBias = [](const M& m, const L&) { return m.o_bias; };
-constexpr Present kMlpBias = [](const M& m, const L&) { return m.mlp_bias; };
+constexpr Present kMlp = [](const M& m, const L& l) { return !l.moe || m.moe.beside_mlp; };
+constexpr Present kMlpBias = [](const M& m, const L& l) { return m.mlp_bias && kMlp(m, l); };
 constexpr Present kPerLayer = [](const M& m, const L&) { return m.per_layer_dim > 0; };
 constexpr Present kScalar = [](const M& m, const L&) { return m.layer_scalar; };
 
@@ -66,11 +67,14 @@ const std::array kLayerTensors = {
          kSandwich),
     norm(&W::ffn_norm, Extent::kModel, "ffn_norm.weight", "post_attention_layernorm.weight", kPlainOnly),
     norm(&W::ffn_norm, Extent::kModel, "ffn_norm.weight", "pre_feedforward_layernorm.weight", kSandwich),
-    matrix(&W::gate, Extent::kFeedForward, Extent::kModel, "ffn_gate.weight", "mlp.gate_proj.weight"),
-    matrix(&W::up, Extent::kFeedForward, Extent::kModel, "ffn_up.weight", "mlp.up_proj.weight"),
+    matrix(&W::gate, Extent::kFeedForward, Extent::kModel, "ffn_gate.weight", "mlp.gate_proj.weight",
+           RowOrder::kPlain, kMlp),
+    matrix(&W::up, Extent::kFeedForward, Extent::kModel, "ffn_up.weight", "mlp.up_proj.weight",
+           RowOrder::kPlain, kMlp),
     bias(&W::gate_bias, Extent::kFeedForward, "ffn_gate.bias", "mlp.gate_proj.bias", kMlpBias),
     bias(&W::up_bias, Extent::kFeedForward, "ffn_up.bias", "mlp.up_proj.bias", kMlpBias),
-    matrix(&W::down, Extent::kModel, Extent::kFeedForward, "ffn_down.weight", "mlp.down_proj.weight"),
+    matrix(&W::down, Extent::kModel, Extent::kFeedForward, "ffn_down.weight", "mlp.down_proj.weight",
+           RowOrder::kPlain, kMlp),
     bias(&W::down_bias, Extent::kModel, "ffn_down.bias", "mlp.down_proj.bias", kMlpBias),
     norm(&W::ffn_post_norm, Extent::kModel, "post_ffw_norm.weight", "post_feedforward_layernorm.weight",
          kSandwich),
@@ -150,8 +154,11 @@ TensorNames::TensorNames(const Checkpoint& checkpoint)
 }
 
 std::string TensorNames::layer(const LayerTensor& tensor, int32_t layer_idx) const {
-  if (gguf_) return fmt::format("blk.{}.{}", layer_idx, tensor.gguf);
-  return fmt::format("{}layers.{}.{}", prefix_, layer_idx, tensor.hf);
+  return layer_prefix(layer_idx) + (gguf_ ? tensor.gguf : tensor.hf);
+}
+
+std::string TensorNames::layer_prefix(int32_t layer_idx) const {
+  return gguf_ ? fmt::format("blk.{}.", layer_idx) : fmt::format("{}layers.{}.", prefix_, layer_idx);
 }
 
 std::string TensorNames::embedding() const {

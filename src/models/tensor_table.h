@@ -42,6 +42,8 @@ class TensorNames {
  public:
   explicit TensorNames(const Checkpoint& checkpoint);
   std::string layer(const LayerTensor& tensor, int32_t layer_idx) const;
+  /// What stands before the names of a layer's tensors: "blk.3.", "model.layers.3.".
+  std::string layer_prefix(int32_t layer_idx) const;
   std::string embedding() const;
   std::string final_norm() const;
   std::string head() const;

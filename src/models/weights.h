@@ -9,6 +9,7 @@
 #include "formats/checkpoint.h"
 #include "kernels/matmul.h"
 #include "models/config.h"
+#include "models/moe.h"
 
 namespace dspark {
 
@@ -32,6 +33,7 @@ struct LayerWeights {
   std::vector<float> per_layer_post_norm;  // (dim)
   PackedMatrix per_layer_gate;             // [per_layer_dim, dim]
   PackedMatrix per_layer_out;              // [dim, per_layer_dim]
+  MoeWeights moe;                          // of layers with experts
   std::vector<float> q_bias;
   std::vector<float> k_bias;
   std::vector<float> v_bias;

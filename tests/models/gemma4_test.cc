@@ -227,7 +227,7 @@ constexpr StatusCode kBad = StatusCode::kInvalidArgument;
 constexpr StatusCode kUnsupported = StatusCode::kUnsupported;
 
 const Refusal kRefusals[] = {
-    setting("Experts", "enable_moe_block", true, kUnsupported, {"enable_moe_block", "mixture of experts"}),
+    setting("Experts", "enable_moe_block", true, kBad, {"num_local_experts", "missing"}),
     setting("Bidirectional", "use_bidirectional_attention", "all", kUnsupported,
             {"use_bidirectional_attention", "all"}),
     setting("PerLayerUnknownKey", "per_layer_config", {{"1", {{"num_attention_heads", 2}}}}, kUnsupported,
@@ -332,7 +332,7 @@ TEST(Gemma4Gguf, RefusalsNameTheKey) {
   expect(model, {"rope_freqs.weight", "missing"});
   model = gguf_keys();
   model.set("gemma4.expert_count", 8u);
-  expect(model, {"gemma4.expert_count", "mixture of experts"});
+  expect(model, {"gemma4.expert_used_count", "missing"});
   model = gguf_keys();
   model.set("gemma4.attention.shared_kv_layers", 1u);
   expect(model, {"gemma4.attention.shared_kv_layers", "full"});

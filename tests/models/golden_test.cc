@@ -83,6 +83,25 @@ TEST_P(GoldenModel, GreedyTextMatchesWhileTheMarginIsClear) {
   }
 }
 
+// Mixtures: a rounded router chooses other experts now and then, and then a row is far off. Where the best
+// token is clearly the best, nearly all rows agree on it.
+void expect_same_choices(const ExpectedSequence& expected, const Outputs& got, size_t vocab) {
+  constexpr float kClearLead = 1.0f;
+  size_t n_clear = 0, n_same = 0;
+  for (size_t at = 0; at < got.logits.size(); at += vocab) {
+    const float* want = expected.logits.data() + at;
+    const int32_t best = test::argmax(want, vocab);
+    float second = -INFINITY;
+    for (size_t v = 0; v < vocab; ++v) {
+      if (static_cast<int32_t>(v) != best) second = std::max(second, want[v]);
+    }
+    if (want[best] - second < kClearLead) continue;
+    ++n_clear;
+    if (test::argmax(got.logits.data() + at, vocab) == best) ++n_same;
+  }
+  EXPECT_GE(static_cast<double>(n_same), 0.9 * static_cast<double>(n_clear)) << "of " << n_clear << " rows";
+}
+
 // The serving path keeps stored bf16 weights and a bf16 cache: near the reference, not on it.
 TEST_P(GoldenModel, ServingPathStaysNearTheReference) {
   load(false);
@@ -91,6 +110,10 @@ TEST_P(GoldenModel, ServingPathStaysNearTheReference) {
     const Outputs got = session.forward(0, expected.input_ids);
     ASSERT_EQ(got.logits.size(), expected.logits.size());
     const size_t n = got.logits.size();
+    if (model_->config().moe.n_experts > 0) {
+      expect_same_choices(expected, got, static_cast<size_t>(model_->config().vocab_size));
+      continue;
+    }
     double total = 0.0;
     for (size_t i = 0; i < n; ++i) total += std::fabs(got.logits[i] - expected.logits[i]);
     EXPECT_LE(total / static_cast<double>(n), kServingMeanTolerance);

@@ -15,9 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_covered(const std::string& name) {
-  for (const char* prefix :
-       {"llama", "qwen2", "qwen3_qknorm", "qwen3_untied", "gemma3", "gemma4_dense", "gemma4_k_eq_v",
-        "gemma4_ple", "gemma4_kv_shared", "gemma4_e2b_like", "gemma4_nested", "gemma4_unified_text"}) {
+  for (const char* prefix : {"llama", "qwen2", "qwen3_qknorm", "qwen3_untied", "qwen3_moe", "gemma3",
+                             "gemma4_moe", "gemma4_dense", "gemma4_k_eq_v", "gemma4_ple", "gemma4_kv_shared",
+                             "gemma4_e2b_like", "gemma4_nested", "gemma4_unified_text"}) {
     if (name.starts_with(prefix)) return true;
   }
   return false;
@@ -42,13 +42,17 @@ void sort_by_name(std::vector<GoldenCase>& cases) {
 
 std::vector<GoldenCase> fixture_cases() {
   std::vector<GoldenCase> cases;
-  for (const fs::directory_entry& entry : fs::directory_iterator(data_dir() / "models")) {
-    if (!entry.is_directory()) continue;
-    const fs::path folder = entry.path();
-    const std::string name = "fixture_" + folder.filename().string();
-    const fs::path expected = folder / "expected.safetensors";
-    if (fs::exists(folder / "config.json")) cases.push_back({name, folder, expected});
-    if (fs::exists(folder / "model.gguf")) cases.push_back({name + "_gguf", folder / "model.gguf", expected});
+  for (const char* topic : {"models", "moe_models", "v4_models"}) {
+    if (!fs::exists(data_dir() / topic)) continue;
+    for (const fs::directory_entry& entry : fs::directory_iterator(data_dir() / topic)) {
+      if (!entry.is_directory()) continue;
+      const fs::path folder = entry.path();
+      const std::string name = "fixture_" + folder.filename().string();
+      const fs::path expected = folder / "expected.safetensors";
+      if (fs::exists(folder / "config.json")) cases.push_back({name, folder, expected});
+      if (fs::exists(folder / "model.gguf"))
+        cases.push_back({name + "_gguf", folder / "model.gguf", expected});
+    }
   }
   sort_by_name(cases);
   return cases;

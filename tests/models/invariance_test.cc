@@ -23,6 +23,7 @@ struct InvarianceCase {
   DType quantised = DType::kF32;
   bool float_activations = false;
   KvDType cache = KvDType::kBF16;
+  bool experts = false;  // a tiny qwen3moe instead of the llama
 };
 void PrintTo(const InvarianceCase& invariance, std::ostream* out) {
   *out << invariance.name;
@@ -43,13 +44,19 @@ std::vector<InvarianceCase> invariance_cases() {
                      false,
                      dtype == DType::kQ4_0 ? KvDType::kQ8_0 : KvDType::kBF16});
   }
+  for (DType dtype : {DType::kQ4_0, DType::kQ4_K, DType::kBF16}) {
+    cases.push_back({std::string("qwen3moe_") + dtype_name(dtype), {}, dtype, false, KvDType::kBF16, true});
+  }
   return cases;
 }
 
 class Invariance : public testing::TestWithParam<InvarianceCase> {
  protected:
   std::unique_ptr<TargetModel> load(ThreadPool& pool) {
-    if (GetParam().model.empty()) path_ = test::TinyGguf::llama(GetParam().quantised, 256).write(folder_);
+    if (GetParam().model.empty()) {
+      const auto make = GetParam().experts ? test::TinyGguf::qwen3moe : test::TinyGguf::llama;
+      path_ = make(GetParam().quantised, 256).write(folder_);
+    }
     const auto& path = GetParam().model.empty() ? path_ : GetParam().model;
     std::unique_ptr<TargetModel> model = test::open_model(path, pool, GetParam().float_activations);
     if (model != nullptr) model->set_capture_layers({0, model->config().n_layers});

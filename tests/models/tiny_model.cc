@@ -209,6 +209,28 @@ TinyGguf TinyGguf::llama(DType matrices, int32_t dim) {
   return model;
 }
 
+TinyGguf TinyGguf::qwen3moe(DType matrices, int32_t dim) {
+  TinyGguf model = llama(matrices, dim);
+  for (auto& [key, value] : model.meta) {
+    if (key.starts_with("llama.")) key = "qwen3moe." + key.substr(6);
+  }
+  model.set("general.architecture", std::string("qwen3moe"));
+  model.set("qwen3moe.expert_count", 8u);
+  model.set("qwen3moe.expert_used_count", 3u);
+  model.set("qwen3moe.expert_feed_forward_length", static_cast<uint32_t>(dim));
+  for (const char* name : {"ffn_gate", "ffn_up", "ffn_down"}) {
+    model.remove(std::string("blk.1.") + name + ".weight");
+    model.tensors.push_back({std::string("blk.1.") + name + "_exps.weight", {8, dim, dim}, matrices});
+  }
+  model.tensors.push_back({"blk.1.ffn_gate_inp.weight", {8, dim}, DType::kF32});
+  for (int layer = 0; layer < 2; ++layer) {
+    for (const char* name : {"attn_q_norm", "attn_k_norm"}) {
+      model.tensors.push_back({"blk." + std::to_string(layer) + "." + name + ".weight", {dim / 4}});
+    }
+  }
+  return model;
+}
+
 fs::path TinyGguf::write(const TemporaryFolder& folder) const {
   std::string out = "GGUF";
   put<uint32_t>(out, 3);

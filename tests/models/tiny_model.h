@@ -55,6 +55,8 @@ struct TinyGguf {
 
   /// The same llama; `matrices` is the type of all matrices, `dim` a multiple of its block.
   static TinyGguf llama(DType matrices = DType::kF32, int32_t dim = 32);
+  /// qwen3moe of the same sizes; layer 0 is dense, layer 1 has 8 experts of width `dim`, 3 of them per row.
+  static TinyGguf qwen3moe(DType matrices = DType::kF32, int32_t dim = 32);
   std::filesystem::path write(const TemporaryFolder& folder) const;
   /// Replaces or adds a key.
   void set(const std::string& key, TinyMeta value);
