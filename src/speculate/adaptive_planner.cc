@@ -16,6 +16,7 @@ constexpr double kPriorStep = 0.1;        // weight of the newest step in the ru
 constexpr double kKnownTries = 8.0;       // rounds after which acceptance says something about other loads
 constexpr double kMostRemembered = 25.0;  // rounds that a memory from an earlier run is worth at most
 constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen load is trusted
+constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
 constexpr int64_t kRefresh = 32;          // drafting steps between those that do not save on length
 
 }  // namespace
@@ -232,7 +233,12 @@ void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& s
   } else {
     // A budget from live confidences anticipates; where that matters, the records decide about it.
     const SurvivalRows basis = any_schedule ? live : SurvivalRows{recorded_, n_asked_, stride};
-    allot_budget(live, history_budget(basis, {step_seconds_, 0}, scratch_), scratch_, lengths);
+    const int32_t budget = history_budget(basis, {step_seconds_, 0}, scratch_);
+    allot_budget(live, budget, scratch_, lengths);
+    // Drafts that are never verified never show that they became better.
+    if (budget == 0 && ++steps_unverified_ % kSampleSteps == 0) {
+      for (size_t r = 0; r < sequences.size(); ++r) lengths[r] = std::min(1, n_drafts_[r]);
+    }
   }
   remember(sequences);
   stats_.last_budget = std::accumulate(lengths.begin(), lengths.end(), 0);

@@ -115,6 +115,7 @@ class AdaptivePlanner {
   DraftGate gate_;
   std::array<Reach, DraftGate::kLoads> reach_{};
   SchedulerStats stats_;
+  int32_t steps_unverified_ = 0;
   int32_t load_ = 0;                                 // of the last draft_length()
   double context_per_sequence_ = 0;                  // of the last step
   std::vector<double> live_, recorded_, prior_row_;  // (sequences, stride), (sequences, stride), (stride)
