@@ -101,9 +101,20 @@ BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool c
 void BlockDrafter::release(int32_t slot) {
   if (slot < 0 || slot >= static_cast<int32_t>(slots_.size())) return;
   Slot& state = slots_[static_cast<size_t>(slot)];
-  pages_.shrink(state.pages, 0);
+  pages_.drop(state.pages, 0);
   state.n_rows = 0;
   state.is_lost = false;
+}
+
+Status BlockDrafter::use_pages(int32_t n_pages) {
+  return pages_.share(n_pages, static_cast<int32_t>(slots_.size()), draft_.config.block_size, cache_);
+}
+
+void BlockDrafter::attach(const AttachEvent& event) {
+  if (event.slot < 0 || event.slot >= static_cast<int32_t>(slots_.size())) return;
+  Slot& slot = slots_[static_cast<size_t>(event.slot)];
+  slot.is_lost = !pages_.cover(slot.pages, event.pages, std::ssize(event.tokens));
+  slot.n_rows = slot.is_lost ? 0 : static_cast<int32_t>(event.tokens.size());
 }
 
 Status BlockDrafter::set_calibration(std::span<const double> temperatures) {
@@ -171,7 +182,8 @@ void BlockDrafter::plan_round(std::span<const DraftRequest> requests, const Draf
     const int32_t n_drafts = std::min({request.max_tokens, c.n_drafts(), out.stride});
     if (slot.is_lost || slot.n_rows != request.position || slot.n_rows == 0 || n_drafts < 1) continue;
     if (request.position >= context_length_ || request.anchor < 0 || request.anchor >= c.vocab_size) continue;
-    if (!pages_.grow(slot.pages, int64_t{request.position} + c.block_size)) continue;
+    const int64_t n_after = int64_t{request.position} + c.block_size;
+    if (!pages_.reach_ahead(slot.pages, request.slot, request.pages, n_after)) continue;
     const auto row_begin = static_cast<int32_t>(positions_.size());
     round_.push_back({&request, i, static_cast<int64_t>(asked_rows_.size()), n_drafts});
     runs_.push_back({row_begin, c.block_size, request.position, slot.pages});
@@ -184,7 +196,7 @@ void BlockDrafter::plan_round(std::span<const DraftRequest> requests, const Draf
 /// Rows of a block never outlive their pass.
 void BlockDrafter::crop_blocks() {
   for (const HeadRequest& head : round_) {
-    pages_.shrink(slots_[static_cast<size_t>(head.request->slot)].pages, head.request->position);
+    pages_.drop(slots_[static_cast<size_t>(head.request->slot)].pages, head.request->position);
   }
 }
 

@@ -16,10 +16,10 @@
 #include "draft/draft_weights.h"
 #include "draft/drafter.h"
 #include "draft/float_buffer.h"
+#include "draft/row_pages.h"
 #include "draft/sequential_head.h"
 #include "kernels/attention.h"
 #include "kernels/kv_cache.h"
-#include "kernels/kv_pages.h"
 #include "kernels/matmul.h"
 
 namespace dspark {
@@ -51,6 +51,10 @@ class BlockDrafter final : public Drafter {
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override;
   void commit(std::span<const CommitEvent> events) override;
   void release(int32_t slot) override;
+  PrefixReuse prefix_reuse() const override { return PrefixReuse::kFromPages; }
+  Status use_pages(int32_t n_pages) override;
+  int32_t n_rows_in_pages(int32_t slot) const override { return context_rows(slot); }
+  void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures) override;
   bool set_trace(DraftTrace* trace) override;
   size_t memory_bytes() const override { return weights_.packed_bytes + cache_.data.size(); }
@@ -61,7 +65,7 @@ class BlockDrafter final : public Drafter {
   const KvPool& cache() const { return cache_; }
   std::span<const int32_t> pages(int32_t slot) const { return slots_[static_cast<size_t>(slot)].pages; }
   int32_t context_rows(int32_t slot) const { return slots_[static_cast<size_t>(slot)].n_rows; }
-  const PageAllocator& allocator() const { return pages_; }
+  const PageAllocator& allocator() const { return pages_.allocator(); }
 
  private:
   struct Slot {
@@ -97,7 +101,7 @@ class BlockDrafter final : public Drafter {
   DraftCheckpoint draft_;
   BlockWeights weights_;
   KvPool cache_;
-  PageAllocator pages_;
+  RowPages pages_;
   ThreadPool& pool_;
   int32_t context_length_;
   std::vector<Slot> slots_;

@@ -51,7 +51,7 @@ bool BlockDrafter::make_room(Slot& slot, const CommitEvent& event) {
   const int64_t n_after = int64_t{event.feature_position} + event.n_features;
   if (event.feature_position < 0 || event.feature_position > slot.n_rows || n_after > context_length_)
     return false;
-  return pages_.grow(slot.pages, n_after);
+  return pages_.cover(slot.pages, event.pages, n_after);
 }
 
 /// Rows [first, first + n) of an event join the pass: the streams of all taps side by side.

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "speculate/accept.h"
+#include "speculate/acceptance_estimator.h"
 #include "speculate/sampling_params.h"
 
 namespace dspark {
@@ -28,7 +29,17 @@ struct DraftRequest {
   /// kCoupled: drafts are picked with the target's own noise. kRejection, kBlock: drafts are sampled with
   /// noise of their own, and the distributions they were sampled from are kept in the block.
   AcceptRule rule = AcceptRule::kCoupled;
+  /// After Drafter::use_pages: the sequence's page table, with pages for positions 0 .. position at least.
+  std::span<const int32_t> pages = {};
 };
+
+/// Who proposed a draft.
+enum class ProposalSource : uint8_t {
+  kModel,   // a learned drafter
+  kLookup,  // what followed the same tokens earlier in the sequence: certain, not sampled
+};
+/// "model", "lookup".
+const char* proposal_source_name(ProposalSource source);
 
 /// Proposals for a batch of sequences, reused from step to step. Row i belongs to request i.
 struct DraftBlock {
@@ -40,6 +51,12 @@ struct DraftBlock {
   /// (n_requests, stride) what the confidence head said before calibration, in logits; only with
   /// has_confidence.
   std::vector<float> confidence_logits;
+  /// Without has_confidence: what is known about a draft, for an estimate of its confidence, and of which
+  /// kind; never anything that depends on the draft itself where the draft is drawn at random.
+  DraftEvidence evidence_kind = DraftEvidence::kNone;
+  std::vector<float> evidence;  // (n_requests, stride)
+  std::vector<ProposalSource> sources;  // (n_requests, stride) of each draft
+  int32_t model_sequences = 0;          // sequences that a learned drafter's pass computed; 0: there was none
 
   // Distributions, for requests that sample under kRejection or kBlock and drafters that sample. Without
   // them a draft counts as certain (a one-hot distribution).
@@ -62,8 +79,13 @@ struct DraftBlock {
   }
   /// The floats of draft `draft_idx`'s distribution, (draft_vocab). requires: keep_probs was called.
   std::span<float> probs_row(size_t request_idx, int32_t draft_idx);
-  /// What draft `draft_idx` of a request was sampled from; one-hot on the draft when nothing was kept.
+  /// What draft `draft_idx` of a request was sampled from; one-hot on the draft when nothing was kept, and
+  /// for what was looked up.
   DraftDistribution distribution(size_t request_idx, int32_t draft_idx) const;
+  /// Index of a draft in tokens, confidence, confidence_logits and sources.
+  size_t at(size_t request_idx, int32_t draft_idx) const {
+    return request_idx * static_cast<size_t>(stride) + static_cast<size_t>(draft_idx);
+  }
 };
 
 /// What became certain for one sequence. Tokens run ahead of features by one: the newest token has not been
@@ -79,6 +101,22 @@ struct CommitEvent {
   const float* features = nullptr;
   int64_t tap_stride = 0;
   int32_t dim = 0;
+  /// After Drafter::use_pages: the sequence's page table, with pages for all feature rows.
+  std::span<const int32_t> pages = {};
+};
+
+/// A sequence that starts behind a prefix which the target has in its cache: there are no features of it.
+struct AttachEvent {
+  int32_t slot = 0;
+  std::span<const int32_t> tokens;  // of the prefix; whole pages (kKvPageSize)
+  std::span<const int32_t> pages;   // (tokens / kKvPageSize) whose rows the drafter has, or empty
+};
+
+/// What a drafter needs to join such a sequence.
+enum class PrefixReuse : uint8_t {
+  kNever,       // every feature: for its sequences the target computes the whole prompt
+  kFromTokens,  // the tokens
+  kFromPages,   // its own rows, which it keeps in pages numbered like the target's
 };
 
 /// Proposes blocks of tokens for the target to verify. Whatever it proposes, the text stays the target's.
@@ -100,6 +138,24 @@ class Drafter {
   virtual void commit(std::span<const CommitEvent> events) = 0;
   /// The sequence ended; its slot may come back as a new one.
   virtual void release(int32_t slot) = 0;
+
+  // Shared prefixes. The engine remembers full pages of committed tokens and lets later sequences begin
+  // behind them; wrappers forward these calls to what they wrap.
+
+  /// How sequences behind a shared prefix are joined. Without features a drafter needs tokens only.
+  virtual PrefixReuse prefix_reuse() const {
+    return tap_layers().empty() ? PrefixReuse::kFromTokens : PrefixReuse::kNever;
+  }
+  /// From now on rows live in pages 0 .. n_pages - 1 as every event and request lists them, plus pages of the
+  /// drafter's own for rows behind them. A page that several tables list is not written. Called before the
+  /// first commit, for kFromPages only. errors: out_of_memory; the drafter is then as it was.
+  virtual Status use_pages(int32_t n_pages);
+  /// Tokens behind a page that its rows depend on, 0 or 1.
+  virtual int32_t page_lookahead() const { return 0; }
+  /// kFromPages: rows 0 .. n - 1 of a slot are complete in its pages.
+  virtual int32_t n_rows_in_pages(int32_t /*slot*/) const { return 0; }
+  /// The first event of a slot, instead of commits for the prefix. As it stands here: a commit of its tokens.
+  virtual void attach(const AttachEvent& event);
 
   /// Sequential temperature scaling: confidence k is sigmoid(logit / temperatures[k]), 1 beyond the end of
   /// the list; empty: none. errors: unsupported (no confidence head), invalid_argument (not finite and > 0).

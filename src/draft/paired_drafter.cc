@@ -112,10 +112,22 @@ PairedDrafter::PairedDrafter(DraftCheckpoint draft, PairedWeights weights, KvPoo
 void PairedDrafter::release(int32_t slot) {
   if (!is_slot(slot)) return;
   Slot& state = slots_[static_cast<size_t>(slot)];
-  pages_.shrink(state.pages, 0);
+  pages_.drop(state.pages, 0);
   state.n_rows = 0;
   state.has_waiting = false;
   state.is_lost = false;
+}
+
+Status PairedDrafter::use_pages(int32_t n_pages) {
+  return pages_.share(n_pages, static_cast<int32_t>(slots_.size()), draft_.config.n_drafts(), cache_);
+}
+
+void PairedDrafter::attach(const AttachEvent& event) {
+  if (!is_slot(event.slot)) return;
+  Slot& slot = slots_[static_cast<size_t>(event.slot)];
+  slot.is_lost = !pages_.cover(slot.pages, event.pages, std::ssize(event.tokens));
+  slot.n_rows = slot.is_lost ? 0 : static_cast<int32_t>(event.tokens.size());
+  slot.has_waiting = false;
 }
 
 bool PairedDrafter::set_trace(DraftTrace* trace) {
@@ -200,7 +212,8 @@ void PairedDrafter::plan_round(std::span<const DraftRequest> requests, DraftBloc
     const int32_t n_drafts = std::min({request.max_tokens, c.n_drafts(), out.stride});
     if (slot.is_lost || slot.has_waiting || slot.n_rows == 0 || slot.n_rows != request.position) continue;
     if (n_drafts < 1 || request.position >= context_length_) continue;
-    if (!pages_.grow(slot.pages, int64_t{request.position} + n_drafts - 1)) continue;
+    const int64_t n_after = int64_t{request.position} + n_drafts - 1;
+    if (!pages_.reach_ahead(slot.pages, request.slot, request.pages, n_after)) continue;
     active_.push_back(static_cast<int32_t>(round_.size()));
     round_.push_back({&request, i, n_drafts, n_all});
     n_all += static_cast<size_t>(n_drafts);
@@ -209,6 +222,7 @@ void PairedDrafter::plan_round(std::span<const DraftRequest> requests, DraftBloc
     keeps = true;
   }
   if (keeps) out.keep_probs(c.draft_vocab_size, c.d2t);
+  out.evidence_kind = DraftEvidence::kPeakLogit;
 }
 
 bool PairedDrafter::grow_step_buffers() {
@@ -232,7 +246,8 @@ void PairedDrafter::pick_drafts(int32_t step, DraftBlock& out) {
   const auto pick_one = [&](int64_t i, int thread) {
     const Round& round = round_[static_cast<size_t>(active_[static_cast<size_t>(i)])];
     const float* logits = logits_.data() + static_cast<size_t>(i) * n_columns;
-    const PickRow row = {{logits, n_columns}, {}, draft_.config.d2t};
+    PickRow row = {{logits, n_columns}, {}, draft_.config.d2t};
+    out.evidence[out.at(round.out_row, step)] = peak_logit(row, picks_[static_cast<size_t>(thread)]);
     std::span<float> probs;
     if (out.has_probs[round.out_row] != 0) probs = out.probs_row(round.out_row, step);
     int32_t token = pick_draft(row, *round.request, step, probs, picks_[static_cast<size_t>(thread)]);
@@ -288,7 +303,7 @@ void PairedDrafter::advance(int32_t step, const DraftBlock& out) {
 /// Rows of drafted tokens never outlive their proposal.
 void PairedDrafter::crop_rollouts() {
   for (const Round& round : round_) {
-    pages_.shrink(slots_[static_cast<size_t>(round.request->slot)].pages, round.request->position);
+    pages_.drop(slots_[static_cast<size_t>(round.request->slot)].pages, round.request->position);
   }
 }
 

@@ -76,7 +76,7 @@ bool PairedDrafter::accept_event(Slot& slot, const CommitEvent& event) {
   for (int32_t token : event.tokens) {
     if (token < 0 || token >= draft_.config.vocab_size) return false;
   }
-  return pages_.grow(slot.pages, n_after);
+  return pages_.cover(slot.pages, event.pages, n_after);
 }
 
 /// Rows [first, first + n) of an event join the pass: the streams of all taps side by side.

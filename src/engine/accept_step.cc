@@ -12,7 +12,7 @@ void Engine::accept() {
     if (sequence->finished() || sequence->step.n_rows == 0) continue;
     ++sequence->stats.steps;
     if (sequence->prefilling()) sequence->step.n_kept = sequence->step.n_rows;
-    if (sequence->step.n_logits > 0) accept_sequence(*sequence);
+    if (sequence->step.n_logits > 0 && sequence->embedding == nullptr) accept_sequence(*sequence);
   }
 }
 
@@ -20,12 +20,17 @@ void Engine::accept() {
 /// ends.
 void Engine::accept_sequence(Sequence& sequence) {
   const SequenceStep& step = sequence.step;
-  const bool is_round = !sequence.prefilling();
+  const bool is_round = sequence.stats.output_tokens > 0;
   const int32_t first_position = sequence.n_tokens();
   const AcceptResult run = judge(sequence, verified_drafts(sequence));
   for (int32_t i = 0; i <= run.accepted && !sequence.finished(); ++i) {
     TokenEvent event;
     event.token = picks_[static_cast<size_t>(i)];
+    if (event.token < 0) {  // an empty text may be all that a constraint allows
+      const bool complete = sequence.constraint->finished();
+      finish(sequence, complete ? FinishReason::kStop : FinishReason::kConstraint);
+      break;
+    }
     event.position = first_position + i;
     if (i < run.accepted) {
       event.origin = TokenOrigin::kAccepted;
@@ -34,6 +39,10 @@ void Engine::accept_sequence(Sequence& sequence) {
       event.origin = run.is_bonus ? TokenOrigin::kBonus : TokenOrigin::kCorrection;
     }
     keep_token(sequence, event);
+    if (sequence.request.n_logprobs >= 0) add_logprobs(sequence, i);
+    if (i != step.constraint_end) continue;
+    finish(sequence, FinishReason::kStop);
+    sequence.finish_reason = FinishReason::kStop;  // whatever limit was reached at the same time
   }
   if (is_round) end_round(sequence, run);
 }
@@ -64,9 +73,13 @@ AcceptResult Engine::judge_by_equality(Sequence& sequence, std::span<const int32
   const SamplingParams& sampling = sequence.request.sampling;
   const int32_t first_position = sequence.n_tokens();
   return accept_run(drafts, [&](int32_t i) {
-    const int32_t pick =
-        choose_token(logits_row(sequence, i), sampling, &sequence.counts, first_position + i, sampler_);
-    if (sampling.has_penalties()) sequence.counts.push(pick);
+    const std::span<const float> row = masked_row(sequence, logits_row(sequence, i));
+    int32_t pick = -1;
+    if (!row.empty()) {
+      pick = choose_token(row, sampling, &sequence.counts, first_position + i, sampler_);
+      pick = allowed_pick(sequence, pick);
+    }
+    if (pick >= 0 && sampling.has_penalties()) sequence.counts.push(pick);
     picks_.push_back(pick);
     return pick;
   });
@@ -79,22 +92,33 @@ AcceptResult Engine::judge_by_probability(Sequence& sequence, std::span<const in
   const bool counts = sampling.has_penalties();
   size_t n_counted = 0;
   probabilities_.resize(static_cast<size_t>(model_.config().vocab_size));
+  const int32_t n_rows = sequence.step.n_logits;
+  int32_t n_ahead = 0;  // drafts that the constraint's state has taken
   const auto target_row = [&](int32_t i) -> std::span<const float> {
+    if (i >= n_rows) return probabilities_;  // behind a forbidden draft; nobody looks at it
     for (; counts && n_counted < static_cast<size_t>(i); ++n_counted) sequence.counts.push(drafts[n_counted]);
-    target_probabilities(logits_row(sequence, i), sampling, &sequence.counts, sampler_, probabilities_);
+    std::span<const float> row = logits_row(sequence, i);
+    if (sequence.constraint != nullptr) {
+      for (; n_ahead < i; ++n_ahead) sequence.constraint->advance(drafts[static_cast<size_t>(n_ahead)]);
+      const std::span<const float> masked = masked_row(sequence, row);
+      if (!masked.empty()) row = masked;  // else there is no draft and what is drawn does not count
+    }
+    target_probabilities(row, sampling, &sequence.counts, sampler_, probabilities_);
     return probabilities_;
   };
   const auto draft_row = [&](int32_t i) {
     return draft_block_.distribution(static_cast<size_t>(sequence.step.draft_idx), i);
   };
   const RoundNoise noise{sampling.seed, static_cast<uint64_t>(sequence.n_tokens() - 1)};
-  const AcceptResult run = sequence.rule == AcceptRule::kBlock
-                               ? accept_block(drafts, target_row, draft_row, noise, draws_)
-                               : accept_rejection(drafts, target_row, draft_row, noise, draws_);
+  AcceptResult run = sequence.rule == AcceptRule::kBlock
+                         ? accept_block(drafts, target_row, draft_row, noise, draws_)
+                         : accept_rejection(drafts, target_row, draft_row, noise, draws_);
   const auto n_accepted = static_cast<size_t>(run.accepted);
   while (n_counted > n_accepted) sequence.counts.pop(drafts[--n_counted]);
-  if (counts) sequence.counts.push(run.last_pick);
   picks_.assign(drafts.begin(), drafts.begin() + run.accepted);
+  if (n_ahead > run.accepted) sequence.constraint->rollback(n_ahead - run.accepted);
+  run.last_pick = allowed_pick(sequence, run.last_pick);
+  if (counts && run.last_pick >= 0) sequence.counts.push(run.last_pick);
   picks_.push_back(run.last_pick);
   return run;
 }
@@ -106,12 +130,14 @@ void Engine::end_round(Sequence& sequence, const AcceptResult& run) {
   const auto n_new = static_cast<int32_t>(sequence.events.size());
   const bool stopped_inside = n_new <= run.accepted;
   const int32_t accepted = stopped_inside ? n_new : run.accepted;
-  step.n_kept = accepted + 1;
+  if (!sequence.prefilling()) step.n_kept = accepted + 1;  // else a preempted text was computed again
   step.has_round = true;
   step.anchor_position = sequence.n_tokens() - n_new - 1;
   step.round = {step.n_drafted, step.n_verify, stopped_inside ? n_new : step.n_verify, accepted, n_new};
   sequence.stats.speculation.add(step.round);
-  if (planner_ != nullptr) planner_->observe_round(step.round.proposal_length, step.round.accepted);
+  ++step_stats_.rounds;
+  step_stats_.round_tokens += n_new;
+  learn_acceptance(sequence);
 }
 
 /// Commits one token and decides whether the text ends with it.

@@ -1,4 +1,4 @@
-// Everything around the step: making an engine, the queue, the checks. The step itself is step.cc.
+// Making an engine and checking it. Requests come in through submit.cc, the step is step.cc.
 
 #include "engine/engine.h"
 
@@ -26,6 +26,7 @@ Status EngineOptions::validate() const {
   DSPARK_RETURN_IF_ERROR(want_at_least("kv_tokens", kv_tokens, 1));
   DSPARK_RETURN_IF_ERROR(want_at_least("prefill_rows", prefill_rows, 1));
   DSPARK_RETURN_IF_ERROR(want_at_least("max_batch_rows", max_batch_rows, int64_t{max_sequences} + 1));
+  DSPARK_RETURN_IF_ERROR(want_at_least("max_waiting", max_waiting, 0));
   if (kv_tokens > int64_t{kKvPageSize} * (std::numeric_limits<int32_t>::max() - 1)) {
     return invalid_argument("kv_tokens: " + std::to_string(kv_tokens) + " are more than page numbers reach");
   }
@@ -66,6 +67,7 @@ Result<std::unique_ptr<Engine>> Engine::create(TargetModel& model, EngineOptions
   std::unique_ptr<Engine> engine(new Engine(model, std::move(options), std::move(drafter), std::move(pool)));
   DSPARK_RETURN_IF_ERROR(engine->reserve());
   DSPARK_RETURN_IF_ERROR(engine->make_planner());
+  engine->make_page_cache();
   return engine;
 }
 
@@ -74,7 +76,7 @@ Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafte
       options_(std::move(options)),
       drafter_(std::move(drafter)),
       pool_(std::move(pool)),
-      pages_(pool_.n_pages) {
+      pages_({.n_pages = pool_.n_pages, .shares = false}) {
   for (int32_t slot = options_.max_sequences; slot-- > 0;) free_slots_.push_back(slot);
   picks_.reserve(kMaxDraftTokens + 1);
 }
@@ -90,6 +92,20 @@ Status Engine::reserve() {
   const int64_t decode_rows =
       std::min(most_rows, int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
   return model_.reserve(std::min(most_rows, decode_rows + options_.prefill_rows), decode_rows);
+}
+
+/// After the measurements of make_planner, in which the drafter still has pages of its own.
+void Engine::make_page_cache() {
+  if (!options_.prefix_cache) return;
+  PageCacheOptions cache{.n_pages = pool_.n_pages};
+  if (drafter_ != nullptr) {
+    drafter_reuse_ = drafter_->prefix_reuse();
+    if (drafter_reuse_ == PrefixReuse::kFromPages && !drafter_->use_pages(pool_.n_pages).ok()) {
+      drafter_reuse_ = PrefixReuse::kNever;  // no memory: its sequences compute their prompts
+    }
+    if (drafter_reuse_ == PrefixReuse::kFromPages) cache.lookahead = drafter_->page_lookahead();
+  }
+  pages_ = PageCache(cache);
 }
 
 /// Measures what passes cost unless the options say it or nobody asks.
@@ -109,75 +125,22 @@ Status Engine::make_planner() {
   return ok_status();
 }
 
-Result<RequestId> Engine::submit(GenerateRequest request, StreamCallback on_update) {
-  DSPARK_RETURN_IF_ERROR(request.validate(model_.config().vocab_size, options_.context_length));
-  if (!request.stop_strings.empty() && !options_.token_bytes) {
-    return invalid_argument("stop_strings: this engine has no tokenizer to compare them with");
-  }
-  auto sequence = std::make_unique<Sequence>();
-  const auto n_prompt = static_cast<int32_t>(request.prompt.size());
-  // The last token of a text is never processed, so it needs no place in the cache.
-  const int64_t cache_limit = int64_t{pages_.n_pages()} * kKvPageSize + 1;
-  int64_t limit = std::min<int64_t>(options_.context_length, cache_limit);
-  if (n_prompt >= limit) {
-    return resource_exhausted("prompt: " + std::to_string(n_prompt) + " tokens do not fit a cache of " +
-                              std::to_string(cache_limit - 1) + " tokens");
-  }
-  if (request.max_tokens > 0) limit = std::min<int64_t>(limit, int64_t{n_prompt} + request.max_tokens);
-  sequence->n_prompt = n_prompt;
-  sequence->token_limit = static_cast<int32_t>(limit);
-  sequence->reserved_pages = PageAllocator::pages_for(limit - 1);
-  sequence->policy = request.speculation.value_or(options_.policy);
-  if (drafter_ != nullptr && sequence->policy.needs_costs() && planner_ == nullptr) {
-    return invalid_argument("speculation: " + sequence->policy.to_string() +
-                            " needs measured costs, which this engine was made without");
-  }
-  if (!request.sampling.greedy()) sequence->rule = request.accept_rule.value_or(options_.accept_rule);
-  sequence->drafts = drafter_ != nullptr && sequence->policy.draft_tokens() > 0;
-  sequence->stop_ids = request.stop_token_ids;
-  if (!request.ignore_eos) {
-    sequence->stop_ids.insert(sequence->stop_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
-  }
-  sequence->text = StopMatcher(request.stop_strings);
-  sequence->stats.prompt_tokens = n_prompt;
-  sequence->request = std::move(request);
-  sequence->on_update = std::move(on_update);
-  sequence->submitted_at = Clock::now();
-  const std::lock_guard lock(inbox_mutex_);
-  const RequestId id = next_id_++;
-  sequence->id = id;
-  submitted_.push_back(std::move(sequence));
-  n_open_.fetch_add(1, std::memory_order_relaxed);
-  return id;
-}
-
-void Engine::cancel(RequestId id) {
-  const std::lock_guard lock(inbox_mutex_);
-  cancelled_.push_back(id);
-}
-
-bool Engine::has_work() const {
-  return n_open_.load(std::memory_order_relaxed) > 0;
-}
-
-void Engine::take_inbox() {
-  const std::lock_guard lock(inbox_mutex_);
-  for (auto& sequence : submitted_) waiting_.push_back(std::move(sequence));
-  submitted_.clear();
-  for (const RequestId id : cancelled_) {
-    for (const auto* queue : {&waiting_, &running_}) {
-      for (const auto& sequence : *queue) sequence->cancel_requested |= sequence->id == id;
-    }
-  }
-  cancelled_.clear();
+EngineLoad Engine::load() const {
+  EngineLoad load;
+  load.n_running = static_cast<int32_t>(running_.size());
+  for (const auto& sequence : running_) load.n_prefilling += sequence->prefilling() ? 1 : 0;
+  load.n_waiting = static_cast<int32_t>(waiting_.size());
+  for (const auto& sequence : waiting_) load.n_preempted += sequence->has_run ? 1 : 0;
+  load.n_pages = pages_.n_pages();
+  load.n_pages_idle = pages_.n_idle();
+  load.n_pages_used = pages_.n_pages() - pages_.n_available();
+  return load;
 }
 
 Status Engine::check_integrity() const {
   std::vector<std::span<const int32_t>> tables;
-  int64_t reserved = 0;
   for (const auto& sequence : running_) {
     tables.emplace_back(sequence->pages);
-    reserved += sequence->reserved_pages;
     if (static_cast<int32_t>(sequence->pages.size()) != PageAllocator::pages_for(sequence->n_cached)) {
       return internal_error("engine: request " + std::to_string(sequence->id) + " holds " +
                             std::to_string(sequence->pages.size()) + " pages for " +
@@ -185,9 +148,14 @@ Status Engine::check_integrity() const {
     }
   }
   DSPARK_RETURN_IF_ERROR(pages_.check_integrity(tables));
-  if (reserved != reserved_pages_ || reserved > pages_.n_pages()) {
-    return internal_error("engine: " + std::to_string(reserved_pages_) + " pages reserved, requests sum to " +
-                          std::to_string(reserved));
+  const auto senior = [](const auto& a, const auto& b) { return a->rank < b->rank; };
+  if (!std::is_sorted(running_.begin(), running_.end(), senior) ||
+      !std::is_sorted(waiting_.rbegin(), waiting_.rend(), senior)) {
+    return internal_error("engine: requests are not in the order of their ranks");
+  }
+  for (const auto& sequence : waiting_) {
+    if (sequence->slot < 0 && sequence->pages.empty() && sequence->n_cached == 0) continue;
+    return internal_error("engine: request " + std::to_string(sequence->id) + " waits and holds pages");
   }
   if (running_.size() + free_slots_.size() != static_cast<size_t>(options_.max_sequences)) {
     return internal_error("engine: " + std::to_string(running_.size()) + " running requests and " +

@@ -1,9 +1,11 @@
 #pragma once
 // The engine: several sequences in one ragged batch, stepped by draft -> plan -> verify -> accept.
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -13,12 +15,15 @@
 
 #include "base/status.h"
 #include "draft/drafter.h"
-#include "engine/adaptive_planner.h"
+#include "engine/fair_queue.h"
+#include "engine/page_cache.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "kernels/kv_cache.h"
-#include "kernels/kv_pages.h"
 #include "models/model.h"
+#include "speculate/acceptance_estimator.h"
+#include "speculate/adaptive_planner.h"
+#include "speculate/calibration_drift.h"
 #include "speculate/logits_processor.h"
 #include "speculate/scheduler_stats.h"
 
@@ -31,6 +36,8 @@ struct EngineOptions {
   KvDType kv_dtype = KvDType::kBF16;
   int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
+  bool prefix_cache = true;       // requests that begin alike share their pages, see engine/page_cache.h
+  int64_t max_waiting = 0;        // most requests that wait for their first start; 0: any number
   VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
@@ -39,6 +46,8 @@ struct EngineOptions {
   double cost_probe_s = 0.5;     // time for that measurement
   std::vector<int32_t> eos_ids;  // ids that end the text unless a request ignores them
   TokenBytesFn token_bytes;      // needed for stop strings and StreamUpdate::text
+  /// The time that deadlines are compared with; empty: the steady clock. For tests.
+  std::function<std::chrono::steady_clock::time_point()> clock = {};
 
   /// errors: invalid_argument naming the option.
   Status validate() const;
@@ -57,12 +66,18 @@ struct StepStats {
   int32_t drafted_tokens = 0;  // usable drafts of all sequences
   StepShape shape;             // what the passes worked on
   double predicted_s = 0;      // by the cost model, before it saw this step; 0 without one
+  int32_t rounds = 0;          // verifications, one per decoding sequence
+  int32_t round_tokens = 0;    // tokens they committed
 };
 
 /// Sums since the engine was made.
 struct EngineStats {
   int64_t steps = 0;
-  int64_t prompt_tokens = 0;  // prompt rows computed
+  int64_t prompt_tokens = 0;      // rows computed of prompts, and of texts after a preemption
+  int64_t cached_tokens = 0;      // tokens at starts whose rows were in the cache already
+  int64_t recomputed_tokens = 0;  // tokens at starts after a preemption whose rows were not
+  int64_t preemptions = 0;
+  int64_t evicted_pages = 0;  // remembered pages that were given to somebody else
   int64_t output_tokens = 0;  // tokens committed
   int64_t requests_finished = 0;
   double draft_s = 0;
@@ -73,10 +88,22 @@ struct EngineStats {
   SchedulerStats scheduler;
 };
 
-/// thread: submit(), cancel() and has_work() from any thread; everything else from the one engine thread.
-/// The text of a request is a function of its prompt, its sampling parameters and the model alone: not of the
-/// drafter, the policy, the other requests, or how the prompt was cut into steps. Under kRejection and kBlock
-/// that holds for its distribution; the text itself depends on drafter and policy too.
+/// How full the engine is.
+struct EngineLoad {
+  int32_t n_running = 0;
+  int32_t n_prefilling = 0;  // of these, sequences whose prompt is not done
+  int32_t n_waiting = 0;     // preempted ones included
+  int32_t n_preempted = 0;   // of these
+  int32_t n_pages = 0;
+  int32_t n_pages_used = 0;
+  int32_t n_pages_idle = 0;  // remembered, in nobody's use
+};
+
+/// thread: submit(), submit_embedding(), cancel(), has_work() and n_waiting() from any thread; everything
+/// else from the one engine thread. The text of a request is a function of its prompt, its sampling
+/// parameters and the model alone: not of the drafter, the policy, the other requests, or how the prompt was
+/// cut into steps. Under kRejection and kBlock that holds for its distribution; the text itself depends on
+/// drafter and policy too.
 class Engine {
  public:
   /// requires: `model` outlives the engine and is used by it alone. drafter: may be null.
@@ -88,12 +115,17 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   /// Queues a request. `on_update` gets at least one update, the last with a finish reason.
-  /// errors: invalid_argument, resource_exhausted (the prompt does not fit the context or the cache).
+  /// errors: invalid_argument, resource_exhausted (the prompt does not fit the context or the cache, or
+  /// max_waiting requests wait already).
   Result<RequestId> submit(GenerateRequest request, StreamCallback on_update);
+  /// Queues a text to be turned into a vector. errors: those of submit.
+  Result<RequestId> submit_embedding(EmbedRequest request, EmbedCallback on_result);
   /// Ends a request at the next step; unknown or finished ids are ignored.
   void cancel(RequestId id);
   /// Requests waiting or running, or cancellations to be delivered.
   bool has_work() const;
+  /// Requests that wait for their first start.
+  int64_t n_waiting() const { return n_waiting_.load(std::memory_order_relaxed); }
 
   /// One step of every running sequence; callbacks are called inside. A no-op without work.
   void step();
@@ -106,16 +138,21 @@ class Engine {
   /// The cost model behind adaptive policies; null without one.
   const CostModel* costs() const { return planner_ != nullptr ? &planner_->costs() : nullptr; }
   int32_t context_length() const { return options_.context_length; }
+  EngineLoad load() const;
   /// Pages, queue and sequences agree with each other. For tests: costs time in proportion to the cache.
   Status check_integrity() const;
 
  private:
   using Clock = std::chrono::steady_clock;
+  using SequenceList = std::vector<std::unique_ptr<Sequence>>;
 
   Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafter> drafter, KvPool pool);
 
   Status reserve();
   Status make_planner();
+  void make_page_cache();
+  Status fill_sequence(Sequence& sequence, GenerateRequest request);
+  Result<RequestId> enqueue(std::unique_ptr<Sequence> sequence, const QueueParams& queue);
 
   // The step, in this order; each reads what the ones before it left in `running_` and the step buffers.
   void admit();
@@ -128,14 +165,40 @@ class Engine {
   void emit();
   void learn();
 
+  void learn_costs();
+  AcceptanceEstimator& estimator(const Sequence& sequence);
+  void estimate_confidences();
+  void learn_acceptance(const Sequence& sequence);
   StepShape shape_without_drafts() const;
   int32_t adaptive_draft_length();
   void plan_adaptive();
+
+  // admit() (admission.cc, preemption.cc)
+  Clock::time_point now() const { return options_.clock ? options_.clock() : Clock::now(); }
   void take_inbox();
-  bool try_start(Sequence& sequence);
+  void insert_by_rank(SequenceList& list, std::unique_ptr<Sequence> sequence);
+  void end_waiting();
+  void start_waiting();
+  bool has_room_for(const Sequence& sequence) const;
+  bool needs_draft_rows(const Sequence& sequence) const;
+  int32_t most_shared_pages(const Sequence& sequence) const;
+  void start(Sequence& sequence);
+  void secure_pages();
+  bool preempt_most_junior();
+  void trim_drafts_to_pages();
+
   bool decodes(const Sequence& sequence) const;
   std::span<const float> confidences(const Sequence& sequence) const;
+  void share_prompt_rows(int32_t budget);
+  void append_prompt_rows(Sequence& sequence);
   void append_rows(Sequence& sequence, std::span<const int32_t> tokens, int32_t n_logits);
+
+  // Constraints and log-probabilities (constraint_step.cc)
+  int32_t n_drafts_allowed(Sequence& sequence, std::span<const int32_t> drafts);
+  std::span<const float> masked_row(Sequence& sequence, std::span<const float> row);
+  int32_t allowed_pick(Sequence& sequence, int32_t pick);
+  void add_logprobs(Sequence& sequence, int32_t i);
+
   void accept_sequence(Sequence& sequence);
   std::span<const int32_t> verified_drafts(const Sequence& sequence) const;
   std::span<const float> logits_row(const Sequence& sequence, int32_t i) const;
@@ -145,8 +208,14 @@ class Engine {
   void end_round(Sequence& sequence, const AcceptResult& run);
   void keep_token(Sequence& sequence, const TokenEvent& event);
   void finish(Sequence& sequence, FinishReason reason);
+
+  // commit() and emit() (commit_step.cc)
+  void pool_embedding(Sequence& sequence);
   void tell_drafter();
+  void publish_pages(Sequence& sequence);
   void close(Sequence& sequence);
+  void count_end(const Sequence& sequence);
+  void deliver_embedding(Sequence& sequence);
   RoundView round_of(const Sequence& sequence) const;
   void deliver(Sequence& sequence);
 
@@ -154,14 +223,20 @@ class Engine {
   EngineOptions options_;
   std::unique_ptr<Drafter> drafter_;
   std::unique_ptr<AdaptivePlanner> planner_;  // null: no policy here weighs costs
+  CalibrationDrift drift_;
+  /// Stands in for a confidence head; apart for greedy, coupled and the other rules, whose drafts are accepted
+  /// differently.
+  std::array<AcceptanceEstimator, 3> estimators_;
   KvPool pool_;
-  PageAllocator pages_;
-  int64_t reserved_pages_ = 0;  // worst case of all running sequences; never more than there are
+  PageCache pages_;
+  PrefixReuse drafter_reuse_ = PrefixReuse::kNever;  // kFromPages only after Drafter::use_pages
 
-  std::vector<std::unique_ptr<Sequence>> waiting_;  // in order of submission
-  std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
-  std::vector<std::unique_ptr<Sequence>> ended_;    // cancelled before they started
+  FairQueue queue_;
+  SequenceList waiting_;  // by rank, the next one last; new ones and preempted ones
+  SequenceList running_;  // by rank, the most senior one first
+  SequenceList ended_;    // ended while they waited
   std::vector<int32_t> free_slots_;
+  Clock::time_point next_expiry_ = Clock::time_point::max();  // no waiting request expires earlier
 
   // Step buffers, reused.
   std::vector<DraftRequest> draft_requests_;
@@ -169,7 +244,10 @@ class Engine {
   std::vector<int32_t> verify_lengths_;
   std::vector<PlanSequence> plan_sequences_;  // plan(): those with an adaptive policy
   std::vector<int32_t> plan_lengths_;
-  std::vector<int32_t> picks_;  // accept(): tokens of the round in hand, accepted drafts first
+  std::vector<Sequence*> prefills_;  // batch(): sequences in prefill
+  /// accept(): tokens of the round in hand, accepted drafts first; -1: the constraint allows none.
+  std::vector<int32_t> picks_;
+  std::vector<float> masked_;  // (vocabulary) the row in hand under its constraint
   ForwardBatch batch_;
   ForwardResult result_;
   std::vector<CommitEvent> commit_events_;
@@ -185,7 +263,8 @@ class Engine {
   std::vector<std::unique_ptr<Sequence>> submitted_;
   std::vector<RequestId> cancelled_;
   RequestId next_id_ = 1;
-  std::atomic<int64_t> n_open_{0};  // requests whose last update was not delivered yet
+  std::atomic<int64_t> n_open_{0};     // requests whose last update was not delivered yet
+  std::atomic<int64_t> n_waiting_{0};  // requests that have not started yet
 };
 
 }  // namespace dspark

@@ -16,6 +16,7 @@
 #include "speculate/scheduler.h"
 #include "speculate/stats.h"
 #include "speculate/token_constraint.h"
+#include "speculate/token_logprobs.h"
 
 namespace dspark {
 
@@ -98,12 +99,6 @@ struct TokenEvent {
   int16_t draft_idx = -1;  // kAccepted: 0-based position in the drafted block; else -1
   bool is_stop = false;    // a stop token: committed, but not part of the text
   float logprob = 0.0f;    // natural logarithm, with n_logprobs >= 0; else 0
-};
-
-/// One of a token's alternatives.
-struct TokenLogprob {
-  int32_t token = 0;
-  float logprob = 0.0f;
 };
 
 /// Times and counters of one request.

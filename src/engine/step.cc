@@ -1,4 +1,5 @@
-// The step loop: admit, draft, plan, batch, forward, commit, emit, learn. Its part accept is accept_step.cc.
+// The step loop: admit, draft, plan, batch, forward, accept, commit, emit, learn. Here are the middle and the
+// end; admit is in admission.cc, accept in accept_step.cc, commit and emit in commit_step.cc.
 
 #include <algorithm>
 #include <utility>
@@ -26,48 +27,6 @@ void Engine::step() {
   learn();
 }
 
-/// Takes new requests and cancellations in; starts waiting requests, first come first served, while slots
-/// and pages allow.
-void Engine::admit() {
-  step_start_ = Clock::now();
-  step_stats_ = {};
-  take_inbox();
-  for (auto& sequence : waiting_) {
-    if (sequence->cancel_requested) {
-      finish(*sequence, FinishReason::kCancelled);
-      ended_.push_back(std::move(sequence));
-    }
-  }
-  std::erase(waiting_, nullptr);
-  for (auto& sequence : running_) {
-    sequence->step = {};
-    sequence->events.clear();
-    if (sequence->cancel_requested) finish(*sequence, FinishReason::kCancelled);
-  }
-  size_t n_started = 0;
-  while (n_started < waiting_.size() && try_start(*waiting_[n_started])) {
-    running_.push_back(std::move(waiting_[n_started++]));
-  }
-  waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(n_started));
-}
-
-/// Gives a sequence its slot and sets its worst case of pages aside, so that it never has to wait for a page
-/// again. returns: false when it must wait.
-bool Engine::try_start(Sequence& sequence) {
-  if (free_slots_.empty() || reserved_pages_ + sequence.reserved_pages > pages_.n_pages()) return false;
-  sequence.slot = free_slots_.back();
-  free_slots_.pop_back();
-  reserved_pages_ += sequence.reserved_pages;
-  sequence.pages.reserve(static_cast<size_t>(sequence.reserved_pages));
-  sequence.tokens.reserve(static_cast<size_t>(sequence.token_limit));
-  sequence.tokens = sequence.request.prompt;
-  sequence.events.reserve(kMaxDraftTokens + 1);
-  if (sequence.request.sampling.has_penalties()) sequence.counts.reset(sequence.tokens);
-  sequence.admitted_at = step_start_;
-  sequence.stats.queue_s = seconds(sequence.admitted_at - sequence.submitted_at);
-  return true;
-}
-
 bool Engine::decodes(const Sequence& sequence) const {
   return !sequence.finished() && !sequence.prefilling();
 }
@@ -82,11 +41,12 @@ void Engine::draft() {
     if (!decodes(*sequence) || !sequence->drafts) continue;
     const int32_t most = sequence->policy.needs_costs() ? adaptive_length : sequence->policy.draft_tokens();
     const int32_t limit =
-        std::min({most, drafter_->max_block(), sequence->token_limit - sequence->n_tokens() - 1});
+        std::min({most, drafter_->max_block(), sequence->request.max_drafts.value_or(kMaxDraftTokens),
+                  sequence->token_limit - sequence->n_tokens() - 1});
     if (limit <= 0) continue;
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
-                               &sequence->request.sampling, sequence->rule});
+                               &sequence->request.sampling, sequence->rule, sequence->pages});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
@@ -107,8 +67,14 @@ void Engine::draft() {
       if (token < 0 || token >= vocab_size) break;
       ++sequence->step.n_drafted;
     }
+    sequence->step.n_allowed = sequence->step.n_drafted;
+    if (sequence->constraint != nullptr) {
+      sequence->step.n_drafted =
+          n_drafts_allowed(*sequence, row.first(static_cast<size_t>(sequence->step.n_drafted)));
+    }
     step_stats_.drafted_tokens += sequence->step.n_drafted;
   }
+  if (drafted) estimate_confidences();
 }
 
 /// What the step costs at least: anchors, and the prompt rows that batch() will add.
@@ -119,7 +85,7 @@ StepShape Engine::shape_without_drafts() const {
     if (sequence->finished()) continue;
     shape.context += sequence->n_cached;
     if (sequence->prefilling()) {
-      prompt_rows += sequence->n_prompt - sequence->n_cached;
+      prompt_rows += sequence->n_prefill - sequence->n_cached;
     } else {
       ++shape.rows;
       shape.row_context += sequence->n_cached;
@@ -174,10 +140,10 @@ void Engine::plan_adaptive() {
   }
 }
 
-/// What the drafter said of the usable drafts of a sequence; empty when it says nothing.
+/// What the drafter said of the usable drafts of a sequence, or what is estimated; empty without drafts.
 std::span<const float> Engine::confidences(const Sequence& sequence) const {
   const SequenceStep& step = sequence.step;
-  if (step.n_drafted == 0 || !draft_block_.has_confidence) return {};
+  if (step.n_drafted == 0) return {};
   const auto first = static_cast<size_t>(step.draft_idx) * static_cast<size_t>(draft_block_.stride);
   return std::span(draft_block_.confidence).subspan(first, static_cast<size_t>(step.n_drafted));
 }
@@ -202,9 +168,10 @@ void Engine::plan() {
   for (auto& sequence : running_) {
     if (decodes(*sequence)) sequence->step.n_verify = verify_lengths_[next++];
   }
+  trim_drafts_to_pages();
 }
 
-/// One ragged batch: anchors with their drafts, then prompt chunks in order of admission.
+/// One ragged batch: anchors with their drafts, then shares of prompts.
 void Engine::batch() {
   batch_.clear();
   for (auto& sequence : running_) {
@@ -212,29 +179,62 @@ void Engine::batch() {
     const SequenceStep& step = sequence->step;
     const int32_t anchor = sequence->tokens.back();
     append_rows(*sequence, {&anchor, 1}, 1);
-    if (step.n_verify > 0) {
+    const int32_t n_draft_rows = std::min(step.n_verify, step.n_allowed);
+    if (n_draft_rows > 0) {
       append_rows(
           *sequence,
-          draft_block_.row(static_cast<size_t>(step.draft_idx)).first(static_cast<size_t>(step.n_verify)),
-          step.n_verify);
+          draft_block_.row(static_cast<size_t>(step.draft_idx)).first(static_cast<size_t>(n_draft_rows)),
+          n_draft_rows);
     }
     ++step_stats_.decode_sequences;
     step_stats_.decode_rows += step.n_rows;
   }
-  int32_t budget =
-      std::min(options_.prefill_rows, options_.max_batch_rows - static_cast<int32_t>(batch_.n_rows()));
+  share_prompt_rows(
+      std::min(options_.prefill_rows, options_.max_batch_rows - static_cast<int32_t>(batch_.n_rows())));
+  for (auto& sequence : running_) append_prompt_rows(*sequence);
+}
+
+/// Who gets how many of the step's prompt rows: half of them go to the most senior sequence, the others to
+/// the prompts that are soonest done, so that short ones do not wait behind a long one and the long one goes
+/// on all the same.
+void Engine::share_prompt_rows(int32_t budget) {
+  prefills_.clear();
   for (auto& sequence : running_) {
-    if (budget <= 0) break;
-    if (sequence->finished() || !sequence->prefilling()) continue;
-    const int32_t n = std::min(budget, sequence->n_prompt - sequence->n_cached);
-    const bool completes = sequence->n_cached + n == sequence->n_prompt;
-    append_rows(
-        *sequence,
-        std::span(sequence->tokens).subspan(static_cast<size_t>(sequence->n_cached), static_cast<size_t>(n)),
-        completes ? 1 : 0);
-    budget -= n;
-    step_stats_.prefill_rows += n;
+    if (!sequence->finished() && sequence->prefilling()) prefills_.push_back(sequence.get());
   }
+  if (prefills_.empty() || budget <= 0) return;
+  const auto rows_left = [](const Sequence* s) { return s->n_prefill - s->n_cached - s->step.n_prompt_rows; };
+  Sequence* most_senior = prefills_.front();
+  most_senior->step.n_prompt_rows = std::min((budget + 1) / 2, rows_left(most_senior));
+  budget -= most_senior->step.n_prompt_rows;
+  std::sort(prefills_.begin(), prefills_.end(), [&](const Sequence* a, const Sequence* b) {
+    return rows_left(a) != rows_left(b) ? rows_left(a) < rows_left(b) : a->rank < b->rank;
+  });
+  for (Sequence* sequence : prefills_) {
+    const int32_t n = std::min(budget, rows_left(sequence));
+    sequence->step.n_prompt_rows += n;
+    budget -= n;
+  }
+}
+
+/// A sequence's share of the prompt rows, as far as there are pages for them.
+void Engine::append_prompt_rows(Sequence& sequence) {
+  // All rows of an embedding that is a mean go through the head: fewer at a time.
+  constexpr int32_t kMostMeanRows = 32;
+  const bool is_mean = sequence.embedding != nullptr && sequence.embedding->pooling == Pooling::kMean;
+  int32_t n = sequence.step.n_prompt_rows;
+  if (is_mean) n = std::min(n, kMostMeanRows);
+  const int64_t n_places = (std::ssize(sequence.pages) + pages_.n_available()) * kKvPageSize;
+  n = static_cast<int32_t>(std::min<int64_t>(n, n_places - sequence.n_cached));
+  if (n <= 0) return;
+  const bool completes = sequence.n_cached + n == sequence.n_prefill;
+  append_rows(
+      sequence,
+      std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.n_cached), static_cast<size_t>(n)),
+      is_mean     ? n
+      : completes ? 1
+                  : 0);
+  step_stats_.prefill_rows += n;
 }
 
 /// Rows of one sequence behind those it already has in this batch; logits for the last n_logits of them.
@@ -244,7 +244,7 @@ void Engine::append_rows(Sequence& sequence, std::span<const int32_t> tokens, in
   const auto row_begin = static_cast<int32_t>(batch_.n_rows());
   const int32_t pos_begin = sequence.n_cached + step.n_rows;
   [[maybe_unused]] const bool grown = pages_.grow(sequence.pages, pos_begin + n_new);
-  DSPARK_DCHECK(grown && "pages were reserved at admission");
+  DSPARK_DCHECK(grown && "pages were secured before");
   if (step.n_rows == 0) {
     step.row_begin = row_begin;
     step.logit_begin = static_cast<int32_t>(batch_.logit_rows.size());
@@ -275,134 +275,43 @@ void Engine::forward() {
   }
 }
 
-/// Makes the kept rows final, gives back what lies behind them, and tells the drafter.
-void Engine::commit() {
-  for (auto& sequence : running_) {
-    sequence->n_cached = std::min(sequence->n_cached + sequence->step.n_kept, sequence->n_tokens());
-    pages_.shrink(sequence->pages, sequence->n_cached);
-  }
-  const Clock::time_point start = Clock::now();
-  if (drafter_ != nullptr) tell_drafter();
-  step_stats_.commit_s = seconds(Clock::now() - start);
-  for (auto& sequence : running_) {
-    if (sequence->finished()) close(*sequence);
-  }
-}
-
-void Engine::tell_drafter() {
-  commit_events_.clear();
-  const int32_t dim = model_.config().dim;
-  const auto n_captured = static_cast<int64_t>(batch_.capture_rows.size());
-  for (auto& sequence : running_) {
-    if (!sequence->drafts || sequence->finished() || sequence->step.n_kept == 0) continue;
-    const int32_t n_known = sequence->prefilling() ? sequence->n_cached : sequence->n_tokens();
-    CommitEvent event;
-    event.slot = sequence->slot;
-    event.token_position = sequence->n_told;
-    event.tokens =
-        std::span(sequence->tokens)
-            .subspan(static_cast<size_t>(sequence->n_told), static_cast<size_t>(n_known - sequence->n_told));
-    event.n_features = sequence->step.n_kept;
-    event.feature_position = sequence->n_cached - sequence->step.n_kept;
-    if (n_captured > 0) {
-      event.features = result_.captured.data() + int64_t{sequence->step.capture_begin} * dim;
-      event.tap_stride = n_captured * dim;
-    }
-    event.dim = dim;
-    sequence->n_told = n_known;
-    commit_events_.push_back(event);
-  }
-  if (!commit_events_.empty()) drafter_->commit(commit_events_);
-}
-
-/// Gives everything a finished sequence holds back to the engine.
-void Engine::close(Sequence& sequence) {
-  pages_.shrink(sequence.pages, 0);
-  reserved_pages_ -= sequence.reserved_pages;
-  sequence.reserved_pages = 0;
-  if (sequence.drafts) drafter_->release(sequence.slot);
-  free_slots_.push_back(sequence.slot);
-  sequence.slot = -1;
-}
-
-/// Streams what happened; finished requests leave.
-void Engine::emit() {
-  for (auto& sequence : ended_) deliver(*sequence);
-  ended_.clear();
-  for (auto& sequence : running_) {
-    if (sequence->step.n_rows > 0 || sequence->finished()) deliver(*sequence);
-  }
-  std::erase_if(running_, [](const auto& sequence) { return sequence->finished(); });
-}
-
-/// What the step's round did; the drafts are still in the block.
-RoundView Engine::round_of(const Sequence& sequence) const {
-  RoundView round;
-  const SequenceStep& step = sequence.step;
-  if (!step.has_round) return round;
-  round.anchor_position = step.anchor_position;
-  round.counts = step.round;
-  if (step.n_drafted == 0) return round;
-  const auto first = static_cast<size_t>(step.draft_idx) * static_cast<size_t>(draft_block_.stride);
-  const auto n = static_cast<size_t>(step.n_drafted);
-  round.drafts = std::span(draft_block_.tokens).subspan(first, n);
-  if (draft_block_.has_confidence) {
-    round.confidence = confidences(sequence);
-    round.confidence_logits = std::span(draft_block_.confidence_logits).subspan(first, n);
-  }
-  return round;
-}
-
-void Engine::deliver(Sequence& sequence) {
-  const Clock::time_point now = Clock::now();
-  GenerateStats& stats = sequence.stats;
-  if (stats.output_tokens > 0) {
-    stats.prompt_s = seconds(sequence.first_token_at - sequence.admitted_at);
-    stats.decode_s = seconds(now - sequence.first_token_at);
-  }
-  StreamUpdate update;
-  update.id = sequence.id;
-  update.prompt_tokens = sequence.n_prompt;
-  update.prompt_done =
-      stats.output_tokens > 0 ? sequence.n_prompt : std::min(sequence.n_cached, sequence.n_prompt);
-  update.tokens = sequence.events;
-  update.text = sequence.text.take();
-  update.finish_reason = sequence.finish_reason;
-  update.stats = &stats;
-  const RoundView round = round_of(sequence);
-  if (sequence.step.has_round) update.round = &round;
-  stats_.output_tokens += static_cast<int64_t>(sequence.events.size());
-  if (sequence.finished()) {
-    ++stats_.requests_finished;
-    stats_.speculation.add(stats.speculation);
-    n_open_.fetch_sub(1, std::memory_order_relaxed);
-  }
-  if (sequence.on_update) sequence.on_update(update);
-}
-
 /// Measurements of the step into the engine's sums.
 void Engine::learn() {
   if (batch_.n_rows() == 0) return;
   step_stats_.step_s = seconds(Clock::now() - step_start_);
   ++stats_.steps;
   stats_.prompt_tokens += step_stats_.prefill_rows;
+  stats_.evicted_pages = pages_.n_evictions();
   stats_.draft_s += step_stats_.draft_s;
   stats_.forward_s += step_stats_.forward_s;
   stats_.commit_s += step_stats_.commit_s;
   stats_.step_s += step_stats_.step_s;
+  learn_costs();
+}
+
+/// The step's shape and times into the cost model, its gain into the account of drafting.
+void Engine::learn_costs() {
   StepShape& shape = step_stats_.shape;
   shape.rows = static_cast<int32_t>(batch_.n_rows());
+  shape.prompt_rows = step_stats_.prefill_rows;
   shape.draft_sequences = static_cast<int32_t>(draft_requests_.size());
+  for (const DraftRequest& request : draft_requests_) {
+    shape.draft_length = std::max(shape.draft_length, request.max_tokens);
+  }
   for (const KvRun& run : batch_.runs) {
     shape.context += run.pos_begin;
     shape.row_context += int64_t{run.n_rows} * run.pos_begin;
   }
-  if (planner_ == nullptr) return;
-  step_stats_.predicted_s = planner_->costs().step_seconds(shape);
-  planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s + step_stats_.commit_s);
-  // Only steps in which everybody drafts under the planner say whether drafting pays.
-  if (step_stats_.prefill_rows > 0 || shape.draft_sequences != step_stats_.decode_sequences) return;
-  planner_->observe_gain(shape, step_stats_.decode_sequences, step_stats_.committed_tokens);
+  if (planner_ != nullptr) {
+    step_stats_.predicted_s = planner_->costs().step_seconds(shape);
+    planner_->observe_gain(shape, step_stats_.rounds, step_stats_.round_tokens);
+    planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s);
+    stats_.scheduler = planner_->stats();
+  }
+  stats_.scheduler.n_positions = drift_.n_positions();
+  for (int32_t j = 0; j < drift_.n_positions(); ++j) {
+    stats_.scheduler.drift[static_cast<size_t>(j)] = drift_.at(j);
+  }
 }
 
 }  // namespace dspark
