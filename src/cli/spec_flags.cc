@@ -15,13 +15,12 @@ Status with_flag(const char* flag, const Status& status) {
 
 // A wrong name should not take the seconds of loading a model to be noticed.
 Status check_drafter(const std::string& spec) {
-  const std::string name = spec.substr(0, spec.find(':'));
-  if (spec.empty() || spec == "none" || name == "ngram") {
+  if (spec.empty() || spec == "none" || names_lookup(spec)) {
     const auto drafter = make_drafter(spec);
     return drafter.ok() ? ok_status() : with_flag("--drafter", drafter.status());
   }
   std::error_code ec;
-  if (std::filesystem::exists(spec, ec)) return ok_status();
+  if (std::filesystem::exists(split_drafter_spec(spec).drafter, ec)) return ok_status();
   return not_found("--drafter: want none, ngram or the path of a drafter, found '" + spec +
                    "', which does not exist");
 }

@@ -8,8 +8,10 @@
 
 #include "draft/block_drafter.h"
 #include "draft/draft_checkpoint.h"
+#include "draft/hybrid_drafter.h"
 #include "draft/ngram.h"
 #include "draft/paired_drafter.h"
+#include "draft/random_weights.h"
 
 namespace dspark {
 namespace {
@@ -20,8 +22,8 @@ bool parse_number(std::string_view text, int32_t& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-Result<std::unique_ptr<Drafter>> make_ngram_drafter(std::string_view spec) {
-  NgramOptions options;
+/// "ngram", "ngram:MAX" or "ngram:MIN-MAX"; lengths that are not named stay those of `options`.
+Result<NgramOptions> parse_ngram(std::string_view spec, NgramOptions options) {
   const size_t colon = spec.find(':');
   if (colon != std::string_view::npos) {
     const std::string_view lengths = spec.substr(colon + 1);
@@ -35,7 +37,7 @@ Result<std::unique_ptr<Drafter>> make_ngram_drafter(std::string_view spec) {
     }
   }
   DSPARK_RETURN_IF_ERROR(options.validate());
-  return std::unique_ptr<Drafter>(std::make_unique<NgramDrafter>(options));
+  return options;
 }
 
 Result<std::unique_ptr<Drafter>> load_block_drafter(DraftCheckpoint draft, const DrafterContext& context) {
@@ -72,6 +74,7 @@ Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
     return invalid_argument(path + ": a learned drafter needs a target model");
   }
   DSPARK_ASSIGN_OR_RETURN(DraftCheckpoint draft, open_draft_checkpoint(path));
+  if (context.random_weights != 0) DSPARK_RETURN_IF_ERROR(randomize_weights(draft, context.random_weights));
   switch (draft.config.kind) {
     case DraftKind::kDSpark:
     case DraftKind::kDFlash:
@@ -85,15 +88,39 @@ Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
 
 }  // namespace
 
+bool names_lookup(std::string_view spec) {
+  return spec.substr(0, spec.find(':')) == "ngram";
+}
+
+DrafterSpec split_drafter_spec(std::string_view spec) {
+  const size_t plus = spec.rfind('+');
+  if (plus == std::string_view::npos || !names_lookup(spec.substr(plus + 1))) return {spec, {}};
+  return {spec.substr(0, plus), spec.substr(plus + 1)};
+}
+
 Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context) {
   if (spec.empty() || spec == "none") return std::unique_ptr<Drafter>();
-  if (spec.substr(0, spec.find(':')) == "ngram") return make_ngram_drafter(spec);
+  if (names_lookup(spec)) {
+    DSPARK_ASSIGN_OR_RETURN(const NgramOptions options, parse_ngram(spec, {}));
+    return std::unique_ptr<Drafter>(std::make_unique<NgramDrafter>(options));
+  }
+  const DrafterSpec parts = split_drafter_spec(spec);
+  if (!parts.lookup.empty()) {
+    HybridOptions options;
+    DSPARK_ASSIGN_OR_RETURN(options.lookup, parse_ngram(parts.lookup, options.lookup));
+    DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> model, make_drafter(parts.drafter, context));
+    if (model == nullptr || names_lookup(parts.drafter)) {
+      return invalid_argument("drafter: '" + std::string(spec) + "': lookup joins a learned drafter only");
+    }
+    return std::unique_ptr<Drafter>(std::make_unique<HybridDrafter>(std::move(model), options));
+  }
   std::error_code error;
   if (std::filesystem::exists(std::filesystem::path(spec), error)) {
     return load_learned_drafter(std::string(spec), context);
   }
   return invalid_argument(
-      "drafter: want none, ngram, ngram:MAX, ngram:MIN-MAX or the path of a drafter, found '" +
+      "drafter: want none, ngram, ngram:MAX, ngram:MIN-MAX or the path of a drafter, perhaps with "
+      "+ngram behind it, found '" +
       std::string(spec) + "'");
 }
 

@@ -24,11 +24,24 @@ struct DrafterContext {
   KvDType kv_dtype = KvDType::kBF16;  // of the drafter's own cache
   bool float_activations = false;     // exact fp32 path: weights decoded to float (tests)
   int32_t shortlist = 0;  // the sequential head looks at this many of the best base logits per slot; 0: all
+  /// Not 0: the weights are replaced by noise from this seed (draft/random_weights.h): a bad drafter at the
+  /// price of the real one.
+  uint64_t random_weights = 0;
 };
+
+/// The parts of "DRAFTER+LOOKUP"; lookup is empty without "+ngram...".
+struct DrafterSpec {
+  std::string_view drafter;
+  std::string_view lookup;
+};
+DrafterSpec split_drafter_spec(std::string_view spec);
+/// "ngram" or "ngram:...".
+bool names_lookup(std::string_view spec);
 
 /// "none" (or ""): no drafter, a null pointer. "ngram": prompt lookup with its default lengths; "ngram:MAX"
 /// and "ngram:MIN-MAX" choose the suffix lengths tried. Anything else is the path of a learned drafter
-/// (draft/draft_checkpoint.h). errors: invalid_argument (neither a name nor a path that exists; a drafter for
+/// (draft/draft_checkpoint.h); "PATH+ngram" (with lengths or without) joins it with prompt lookup
+/// (draft/hybrid_drafter.h). errors: invalid_argument (neither a name nor a path that exists; a drafter for
 /// another target, with the field that differs), and those of open_draft_checkpoint.
 /// requires: context.target and context.pool set for a path.
 Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context = {});

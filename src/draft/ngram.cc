@@ -85,6 +85,35 @@ std::span<const int32_t> NgramIndex::lookup(int32_t max_tokens) const {
                                     static_cast<size_t>(std::min(max_tokens, n_tokens - next)));
 }
 
+NgramIndex::Match NgramIndex::match(std::span<const int32_t> ahead) const {
+  const auto end = static_cast<int32_t>(tokens_.size() + ahead.size());
+  uint64_t hash = 0;
+  Match best;
+  for (int32_t n = 1; n <= std::min(max_n_, end - 1); ++n) {
+    hash = extend(hash, token_at(end - n, ahead));
+    if (n < min_n_) continue;
+    const int32_t found = find(hash);
+    int32_t agree = 0;
+    while (found != 0 && agree < n && token_at(found - 1 - agree, ahead) == token_at(end - 1 - agree, ahead))
+      ++agree;
+    if (agree < n) break;
+    best = {found, n};
+  }
+  while (best.length > 0 && best.length < std::min(kMaxMatch, best.next) &&
+         token_at(best.next - 1 - best.length, ahead) == token_at(end - 1 - best.length, ahead)) {
+    ++best.length;
+  }
+  return best;
+}
+
+void NgramIndex::follow(const Match& match, std::span<const int32_t> ahead, std::span<int32_t> out) const {
+  const size_t n_known = tokens_.size() + ahead.size();
+  for (size_t i = 0; i < out.size(); ++i) {
+    const size_t from = static_cast<size_t>(match.next) + i;
+    out[i] = from < n_known ? token_at(static_cast<int32_t>(from), ahead) : out[from - n_known];
+  }
+}
+
 Status NgramOptions::validate() const {
   if (min_n < 1 || min_n > max_n || max_n > 16) {
     return invalid_argument("ngram drafter: want 1 <= min <= max <= 16, found min " + std::to_string(min_n) +
@@ -105,11 +134,17 @@ NgramIndex& NgramDrafter::index_of(int32_t slot) {
 }
 
 Status NgramDrafter::propose(std::span<const DraftRequest> requests, DraftBlock& out) {
+  out.evidence_kind = DraftEvidence::kMatchLength;
   for (size_t i = 0; i < requests.size(); ++i) {
     const int32_t limit = std::min(requests[i].max_tokens, options_.max_block);
-    const std::span<const int32_t> found = index_of(requests[i].slot).lookup(limit);
+    const NgramIndex& index = index_of(requests[i].slot);
+    const std::span<const int32_t> found = index.lookup(limit);
+    const auto length = static_cast<float>(found.empty() ? 0 : index.match().length);
+    std::fill_n(out.evidence.begin() + static_cast<std::ptrdiff_t>(out.at(i, 0)), found.size(), length);
     std::copy(found.begin(), found.end(), out.row(i).begin());
     out.n_tokens[i] = static_cast<int32_t>(found.size());
+    std::fill_n(out.sources.begin() + static_cast<std::ptrdiff_t>(out.at(i, 0)), found.size(),
+                ProposalSource::kLookup);
   }
   return ok_status();
 }

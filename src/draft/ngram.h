@@ -25,6 +25,18 @@ class NgramIndex {
   /// tokens that has one; at most `max_tokens`, empty without a match. Valid until the next append or clear.
   std::span<const int32_t> lookup(int32_t max_tokens) const;
 
+  /// An earlier occurrence of the newest tokens.
+  struct Match {
+    int32_t next = 0;    // index of the token behind it
+    int32_t length = 0;  // tokens that agree, counted backwards up to kMaxMatch; 0: there is none
+  };
+  static constexpr int32_t kMaxMatch = 32;
+  /// What lookup() finds if `ahead` followed the sequence's tokens, with the whole length of the agreement.
+  Match match(std::span<const int32_t> ahead = {}) const;
+  /// Fills `out` with what follows a match of the same `ahead`. Where that reaches the end of what is known
+  /// it goes on with itself, so that a short loop fills any length.
+  void follow(const Match& match, std::span<const int32_t> ahead, std::span<int32_t> out) const;
+
  private:
   struct Bucket {
     uint64_t hash = 0;
@@ -36,6 +48,11 @@ class NgramIndex {
   void insert(uint64_t hash, int32_t next);
   void grow();
   int32_t find(uint64_t hash) const;
+  /// Token `idx` of the sequence with `ahead` behind it.
+  int32_t token_at(int32_t idx, std::span<const int32_t> ahead) const {
+    const auto at = static_cast<size_t>(idx);
+    return at < tokens_.size() ? tokens_[at] : ahead[at - tokens_.size()];
+  }
 
   int32_t min_n_;
   int32_t max_n_;

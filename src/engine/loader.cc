@@ -100,6 +100,7 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
   context.kv_dtype = engine.kv_dtype == KvDType::kF32 ? KvDType::kF32 : KvDType::kBF16;
   context.float_activations = loaded.options.float_activations;
   context.shortlist = options.shortlist;
+  context.random_weights = options.random_weights;
   DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(options.spec, context));
   if (options.calibration == "none") return drafter;
   const std::string path =
@@ -115,7 +116,7 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
 
 std::string calibration_beside(const std::string& drafter) {
   std::error_code ec;
-  const std::filesystem::path path(drafter);
+  const std::filesystem::path path(split_drafter_spec(drafter).drafter);
   const std::filesystem::path found = std::filesystem::is_directory(path, ec)
                                           ? path / "calibration.json"
                                           : path.parent_path() / (path.stem().string() + ".calibration.json");

@@ -59,6 +59,7 @@ struct DrafterOptions {
   /// lies beside the drafter, if one does (calibration_beside).
   std::string calibration;
   int32_t shortlist = 0;  // see DrafterContext
+  uint64_t random_weights = 0;  // see DrafterContext
 };
 
 /// The drafter for an engine that make_engine will build from `loaded` with `engine`; null for "none".
