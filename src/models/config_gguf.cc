@@ -86,36 +86,6 @@ Status apply_rope_divisors(const Checkpoint& checkpoint, RopeTable& table) {
   return ok_status();
 }
 
-RopeParams read_rope(const Checkpoint& checkpoint, MetaReader& meta, int32_t context_length) {
-  RopeParams rope;
-  rope.theta = meta.number("rope.freq_base", kDefaultFreqBase);
-  const std::string type = meta.text("rope.scaling.type", "none");
-  const std::optional<RopeScaling> scaling = rope_scaling_from_name(type);
-  if (!scaling || *scaling == RopeScaling::kLlama3 || *scaling == RopeScaling::kProportional) {
-    meta.fail(unsupported(fmt::format("{}: {} '{}' (supported: none, linear, yarn)", checkpoint.path(),
-                                      meta.key_name("rope.scaling.type"), type)));
-    return rope;
-  }
-  rope.scaling = *scaling;
-  if (rope.scaling == RopeScaling::kNone) return rope;
-  rope.factor = meta.number("rope.scaling.factor");
-  if (rope.scaling == RopeScaling::kLinear) return rope;
-  if (meta.has("rope.scaling.yarn_log_multiplier")) {
-    meta.fail(unsupported(
-        fmt::format("{}: {}", checkpoint.path(), meta.key_name("rope.scaling.yarn_log_multiplier"))));
-  }
-  rope.original_context =
-      meta.size("rope.scaling.original_context_length", ConfigLimits::kContext, context_length);
-  rope.beta_fast = meta.number("rope.scaling.yarn_beta_fast", 32.0);
-  rope.beta_slow = meta.number("rope.scaling.yarn_beta_slow", 1.0);
-  // Unlike Hugging Face's attention_factor this key multiplies the default.
-  if (meta.has("rope.scaling.attn_factor") && rope.factor > 0.0) {
-    const double standard = rope.factor <= 1.0 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0;
-    rope.attention_factor = meta.number("rope.scaling.attn_factor") * standard;
-  }
-  return rope;
-}
-
 // Which layers slide: a flag per layer, a period, or (absent) Gemma 3's own period.
 std::vector<bool> read_sliding(const Checkpoint& checkpoint, MetaReader& meta, int32_t n_layers) {
   const std::string key = meta.key_name("attention.sliding_window_pattern");
@@ -253,7 +223,39 @@ void read_moe(const Checkpoint& checkpoint, MetaReader& meta, ModelConfig& confi
   }
 }
 
-std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
+}  // namespace
+
+RopeParams read_gguf_rope(const Checkpoint& checkpoint, MetaReader& meta, int32_t context_length) {
+  RopeParams rope;
+  rope.theta = meta.number("rope.freq_base", kDefaultFreqBase);
+  const std::string type = meta.text("rope.scaling.type", "none");
+  const std::optional<RopeScaling> scaling = rope_scaling_from_name(type);
+  if (!scaling || *scaling == RopeScaling::kLlama3 || *scaling == RopeScaling::kProportional) {
+    meta.fail(unsupported(fmt::format("{}: {} '{}' (supported: none, linear, yarn)", checkpoint.path(),
+                                      meta.key_name("rope.scaling.type"), type)));
+    return rope;
+  }
+  rope.scaling = *scaling;
+  if (rope.scaling == RopeScaling::kNone) return rope;
+  rope.factor = meta.number("rope.scaling.factor");
+  if (rope.scaling == RopeScaling::kLinear) return rope;
+  if (meta.has("rope.scaling.yarn_log_multiplier") && !meta.key_name("").starts_with("deepseek")) {
+    meta.fail(unsupported(
+        fmt::format("{}: {}", checkpoint.path(), meta.key_name("rope.scaling.yarn_log_multiplier"))));
+  }
+  rope.original_context =
+      meta.size("rope.scaling.original_context_length", ConfigLimits::kContext, context_length);
+  rope.beta_fast = meta.number("rope.scaling.yarn_beta_fast", 32.0);
+  rope.beta_slow = meta.number("rope.scaling.yarn_beta_slow", 1.0);
+  // Unlike Hugging Face's attention_factor this key multiplies the default.
+  if (meta.has("rope.scaling.attn_factor") && rope.factor > 0.0) {
+    const double standard = rope.factor <= 1.0 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0;
+    rope.attention_factor = meta.number("rope.scaling.attn_factor") * standard;
+  }
+  return rope;
+}
+
+std::vector<int32_t> read_gguf_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
   std::vector<int32_t> ids;
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
     const std::optional<int64_t> id = checkpoint.meta_int(key);
@@ -264,13 +266,15 @@ std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) 
   return ids;
 }
 
-}  // namespace
-
 Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   ModelConfig config;
   const std::optional<std::string> arch = checkpoint.meta_string("general.architecture");
   if (!arch) return invalid_argument(checkpoint.path() + ": key 'general.architecture' is missing");
   config.arch = *arch;
+  if (config.arch == "deepseek2") {
+    MetaReader deepseek(checkpoint, config.arch);
+    return read_gguf_deepseek2(checkpoint, deepseek);
+  }
   if (!is_supported(config.arch)) {
     return unsupported(
         fmt::format("{}: architecture '{}' (supported: llama, qwen2, qwen3, qwen3moe, gemma3, "
@@ -281,7 +285,7 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   MetaReader meta(checkpoint, config.arch);
   read_sizes(checkpoint, meta, config);
   if (config.arch != "gemma4") read_layer_sizes(checkpoint, meta, config);
-  const RopeParams rope = read_rope(checkpoint, meta, config.context_length);
+  const RopeParams rope = read_gguf_rope(checkpoint, meta, config.context_length);
   if (!meta.status().ok()) return meta.status();
   DSPARK_RETURN_IF_ERROR(check_rope_params(rope, checkpoint.path()));
 
@@ -305,7 +309,7 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   if (config.arch == "llama") DSPARK_RETURN_IF_ERROR(apply_rope_divisors(checkpoint, config.ropes[0]));
   if (config.arch == "gemma3") read_gemma3(checkpoint, meta, config);
   if (!meta.status().ok()) return meta.status();
-  config.eos_ids = read_eos(checkpoint, config.vocab_size);
+  config.eos_ids = read_gguf_eos(checkpoint, config.vocab_size);
   return config;
 }
 

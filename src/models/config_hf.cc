@@ -97,44 +97,6 @@ void read_activation(JsonReader& in, ModelConfig& config) {
   }
 }
 
-/// `in`: a rope_parameters or rope_scaling object. `theta` applies where the object names no rope_theta.
-RopeParams read_rope_object(JsonReader& in, double theta, int32_t context_length) {
-  RopeParams rope;
-  rope.theta = in.number("rope_theta", theta);
-  const std::string type = in.text(in.has("rope_type") ? "rope_type" : "type", "default");
-  const std::optional<RopeScaling> scaling = rope_scaling_from_name(type);
-  if (!scaling) {
-    in.fail(unsupported(fmt::format(
-        "{}: rope type '{}' (supported: default, linear, llama3, yarn, proportional)", in.where(), type)));
-    return rope;
-  }
-  rope.scaling = *scaling;
-  if (rope.scaling == RopeScaling::kProportional) {
-    rope.rotated_share = in.number("partial_rotary_factor", 1.0);
-    rope.factor = in.number("factor", 1.0);
-    return rope;
-  }
-  if (in.number("partial_rotary_factor", 1.0) != 1.0) {
-    in.fail(unsupported(in.where() + ": 'partial_rotary_factor' other than 1"));
-  }
-  if (rope.scaling == RopeScaling::kNone) return rope;
-  rope.factor = in.number("factor");
-  if (rope.scaling == RopeScaling::kLinear) return rope;
-  rope.original_context = in.size("original_max_position_embeddings", ConfigLimits::kContext, context_length);
-  if (rope.scaling == RopeScaling::kLlama3) {
-    rope.low_freq_factor = in.number("low_freq_factor");
-    rope.high_freq_factor = in.number("high_freq_factor");
-    return rope;
-  }
-  rope.beta_fast = in.number("beta_fast", 32.0);
-  rope.beta_slow = in.number("beta_slow", 1.0);
-  rope.truncate = in.flag("truncate", true);
-  if (in.has("mscale")) rope.mscale = in.number("mscale");
-  if (in.has("mscale_all_dim")) rope.mscale_all_dim = in.number("mscale_all_dim");
-  if (in.has("attention_factor")) rope.attention_factor = in.number("attention_factor");
-  return rope;
-}
-
 RopeParams read_nested_rope(JsonReader& in, const json& object, const std::string& name, double theta,
                             int32_t context_length) {
   if (!object.is_object()) {
@@ -142,7 +104,7 @@ RopeParams read_nested_rope(JsonReader& in, const json& object, const std::strin
     return {};
   }
   JsonReader nested(object, fmt::format("{}: {}", in.where(), name));
-  RopeParams rope = read_rope_object(nested, theta, context_length);
+  RopeParams rope = read_hf_rope_object(nested, theta, context_length);
   if (nested.status().ok()) {
     if (Status st = check_rope_params(rope, nested.where()); !st.ok()) nested.fail(st);
   }
@@ -417,22 +379,6 @@ void read_moe(JsonReader& in, ModelConfig& config) {
   mark_moe_layers(in, config);
 }
 
-std::vector<int32_t> read_eos(const Checkpoint& checkpoint, int32_t vocab_size) {
-  std::vector<int32_t> ids;
-  for (const json* source : {&checkpoint.generation_config(), &checkpoint.config()}) {
-    if (!source->is_object() || !source->contains("eos_token_id")) continue;
-    const json& eos = source->at("eos_token_id");
-    const json list = eos.is_array() ? eos : json::array({eos});
-    for (const json& id : list) {
-      if (!id.is_number_integer()) continue;
-      const int64_t value = id.get<int64_t>();
-      if (value >= 0 && value < vocab_size) ids.push_back(static_cast<int32_t>(value));
-    }
-    if (!ids.empty()) break;  // generation_config.json wins
-  }
-  return ids;
-}
-
 const FamilyDefaults* find_family(const std::string& model_type) {
   for (const FamilyDefaults& family : kFamilies) {
     if (model_type == family.model_type) return &family;
@@ -450,20 +396,23 @@ Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint) {
   const std::string where = checkpoint.path() + ": config.json";
   JsonReader top(root, where);
   const std::string model_type = top.text("model_type", "");
+  if (model_type == "deepseek_v3") {
+    DSPARK_RETURN_IF_ERROR(check_hf_quantisation(top));
+    return read_hf_deepseek3(checkpoint, where);
+  }
   const FamilyDefaults* family = find_family(model_type);
   if (family == nullptr) {
     return unsupported(
         fmt::format("{}: model_type '{}' (supported: llama, qwen2, qwen3, qwen3_moe, gemma3, gemma3_text, "
                     "gemma4, gemma4_text, "
-                    "gemma4_unified, gemma4_unified_text)",
+                    "gemma4_unified, gemma4_unified_text, deepseek_v3)",
                     where, model_type));
   }
   // Multimodal Gemma keeps the language model's settings in a nested object.
   const bool nested = root.contains("text_config") && root.at("text_config").is_object();
   JsonReader in(nested ? root.at("text_config") : root, nested ? where + ": text_config" : where);
-  if (top.has("quantization_config") || in.has("quantization_config")) {
-    return unsupported(where + ": 'quantization_config' (give the unquantised weights or a GGUF file)");
-  }
+  DSPARK_RETURN_IF_ERROR(check_hf_quantisation(top));
+  DSPARK_RETURN_IF_ERROR(check_hf_quantisation(in));
 
   ModelConfig config;
   config.arch = family->arch;
@@ -486,7 +435,7 @@ Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint) {
   read_moe(in, config);
   if (!in.status().ok()) return in.status();
   if (!top.status().ok()) return top.status();
-  config.eos_ids = read_eos(checkpoint, config.vocab_size);
+  config.eos_ids = read_hf_eos(checkpoint, config.vocab_size);
   return config;
 }
 

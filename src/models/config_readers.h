@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "formats/checkpoint.h"
 #include "models/config.h"
+#include "models/rope_scaling.h"
 
 namespace dspark {
 
@@ -83,5 +84,25 @@ class JsonReader {
   std::string where_;
   Status status_;
 };
+
+// Shared by the readers of several families.
+
+/// The rotary embedding of config.json: rope_parameters, or rope_theta and rope_scaling.
+RopeParams read_hf_rope(JsonReader& in, double default_theta, int32_t context_length);
+/// One object of that kind. `theta` applies where the object names no rope_theta.
+RopeParams read_hf_rope_object(JsonReader& in, double theta, int32_t context_length);
+/// rope.freq_base and rope.scaling.* of a GGUF.
+RopeParams read_gguf_rope(const Checkpoint& checkpoint, MetaReader& meta, int32_t context_length);
+/// Ids that end a text; those outside of the vocabulary are left out.
+std::vector<int32_t> read_hf_eos(const Checkpoint& checkpoint, int32_t vocab_size);
+std::vector<int32_t> read_gguf_eos(const Checkpoint& checkpoint, int32_t vocab_size);
+
+/// Quantised Hugging Face weights: FP8 in blocks of 128 x 128 is fine (models/weight_reader.h).
+/// errors: unsupported for everything else.
+Status check_hf_quantisation(JsonReader& in);
+
+/// DeepSeek V3. `where`: file, starts every message.
+Result<ModelConfig> read_hf_deepseek3(const Checkpoint& checkpoint, const std::string& where);
+Result<ModelConfig> read_gguf_deepseek2(const Checkpoint& checkpoint, MetaReader& meta);
 
 }  // namespace dspark

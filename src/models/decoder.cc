@@ -45,7 +45,8 @@ Decoder::Decoder(std::shared_ptr<const Checkpoint> checkpoint, ModelConfig confi
   int32_t n_cached = 0;
   for (int32_t i = 0; i < config_.n_layers; ++i) {
     const LayerConfig& layer = config_.layer(i);
-    max_q_dim_ = std::max(max_q_dim_, static_cast<int64_t>(config_.n_heads) * layer.head_dim);
+    const int64_t head_dim = config_.mla.kv_rank > 0 ? config_.mla.v_dim : layer.head_dim;
+    max_q_dim_ = std::max(max_q_dim_, config_.n_heads * head_dim);
     max_kv_dim_ = std::max(max_kv_dim_, static_cast<int64_t>(layer.n_kv_heads) * layer.head_dim);
     max_ffn_dim_ = std::max<int64_t>(max_ffn_dim_, layer.ffn_dim);
     if (config_.shares_kv(i)) {
@@ -79,6 +80,7 @@ bool Decoder::grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_captu
          up_.grow(n_rows * max_ffn_dim_) && per_layer_.grow(n_rows * per_layer_dim) &&
          per_layer_rows_.grow(n_rows * per_layer_dim) &&
          per_layer_gate_.grow(n_rows * config_.per_layer_dim) && grow_expert_buffers(n_rows) &&
+         (config_.mla.kv_rank == 0 || mla_.grow(config_, n_rows)) &&
          final_norm_.grow(n_logit_rows * config_.dim) && logits_.grow(n_logit_rows * config_.vocab_size) &&
          captured_.grow(n_captured * config_.dim);
 }
@@ -176,6 +178,7 @@ void Decoder::attend(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx
   const int64_t q_dim = static_cast<int64_t>(config_.n_heads) * layer.head_dim;
 
   norm(branch_.data(), residual_.data(), w.attn_norm, n_rows);
+  if (config_.mla.kv_rank > 0) return attend_latent(batch, cache, layer_idx);
   project_qkv(layer_idx, n_rows);
   if (config_.qk_norm) {
     rms_norm_heads(pool_, q_.data(), q_dim, w.q_norm.data(), config_.norm_eps, n_rows, config_.n_heads,
@@ -194,6 +197,16 @@ void Decoder::attend(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx
   args.softcap = config_.attention_softcap;
   args.window = layer.window;
   attention(pool_, cache, cache_layers_[static_cast<size_t>(layer_idx)], batch.runs, args, scratch_);
+}
+
+void Decoder::attend_latent(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx) {
+  MlaArgs args;
+  args.x = branch_.data();
+  args.out = attended_.data();
+  args.positions = batch.positions;
+  args.runs = batch.runs;
+  args.layer = cache_layers_[static_cast<size_t>(layer_idx)];
+  mla_.run(pool_, config_, weights_.layers[static_cast<size_t>(layer_idx)].mla, cache, args);
 }
 
 // From the projections to the cache.

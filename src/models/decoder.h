@@ -1,6 +1,6 @@
 #pragma once
-// The generic decoder: llama, qwen2, qwen3, qwen3moe, gemma3 and gemma4 differ by data (ModelConfig), not by
-// code.
+// The generic decoder: llama, qwen2, qwen3, qwen3moe, gemma3, gemma4 and DeepSeek V3 differ by data
+// (ModelConfig), not by code.
 
 #include <memory>
 #include <vector>
@@ -40,6 +40,7 @@ class Decoder final : public TargetModel {
   void decode_rows(const TensorView& table, const ForwardBatch& batch, float scale, float* out) const;
   void make_per_layer_inputs(const ForwardBatch& batch);
   void attend(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
+  void attend_latent(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
   void make_keys(const ForwardBatch& batch, KvPool& cache, int32_t layer_idx);
   void attention_output(int32_t layer_idx, int64_t n_rows);
   bool is_done(const ForwardBatch& batch, int32_t layer_idx) const;
@@ -74,6 +75,7 @@ class Decoder final : public TargetModel {
   FloatBuffer residual_, branch_, q_, k_, v_, attended_, gate_, up_;
   FloatBuffer router_in_, expert_in_, expert_out_;
   MoeBlock moe_;
+  MlaBlock mla_;
   FloatBuffer per_layer_, per_layer_rows_, per_layer_gate_;
   FloatBuffer final_norm_, logits_, captured_;
   Activations activations_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <charconv>
 
 namespace dspark {
 namespace {
@@ -14,7 +15,8 @@ constexpr Present kAlways = [](const M&, const L&) { return true; };
 constexpr Present kPlainOnly = [](const M& m, const L&) { return !m.sandwich_norms; };
 constexpr Present kSandwich = [](const M& m, const L&) { return m.sandwich_norms; };
 constexpr Present kQkNorm = [](const M& m, const L&) { return m.qk_norm; };
-constexpr Present kValue = [](const M&, const L& l) { return !l.k_eq_v; };
+constexpr Present kHeads = [](const M& m, const L&) { return m.mla.kv_rank == 0; };
+constexpr Present kValue = [](const M& m, const L& l) { return kHeads(m, l) && !l.k_eq_v; };
 constexpr Present kQkvBias = [](const M& m, const L&) { return m.qkv_bias; };
 constexpr Present kValueBias = [](const M& m, const L& l) { return m.qkv_bias && !l.k_eq_v; };
 constexpr Present kOBias = [](const M& m, const L&) { return m.o_bias; };
@@ -50,9 +52,9 @@ LayerTensor of_keys(LayerTensor tensor) {
 const std::array kLayerTensors = {
     norm(&W::attn_norm, Extent::kModel, "attn_norm.weight", "input_layernorm.weight", kAlways),
     matrix(&W::q, Extent::kQuery, Extent::kModel, "attn_q.weight", "self_attn.q_proj.weight",
-           RowOrder::kQueryHeads),
+           RowOrder::kQueryHeads, kHeads),
     of_keys(matrix(&W::k, Extent::kKeyValue, Extent::kModel, "attn_k.weight", "self_attn.k_proj.weight",
-                   RowOrder::kKeyHeads)),
+                   RowOrder::kKeyHeads, kHeads)),
     of_keys(matrix(&W::v, Extent::kKeyValue, Extent::kModel, "attn_v.weight", "self_attn.v_proj.weight",
                    RowOrder::kPlain, kValue)),
     bias(&W::q_bias, Extent::kQuery, "attn_q.bias", "self_attn.q_proj.bias", kQkvBias, RowOrder::kQueryHeads),
@@ -61,7 +63,7 @@ const std::array kLayerTensors = {
     of_keys(bias(&W::v_bias, Extent::kKeyValue, "attn_v.bias", "self_attn.v_proj.bias", kValueBias)),
     norm(&W::q_norm, Extent::kHead, "attn_q_norm.weight", "self_attn.q_norm.weight", kQkNorm),
     of_keys(norm(&W::k_norm, Extent::kHead, "attn_k_norm.weight", "self_attn.k_norm.weight", kQkNorm)),
-    matrix(&W::o, Extent::kModel, Extent::kQuery, "attn_output.weight", "self_attn.o_proj.weight"),
+    matrix(&W::o, Extent::kModel, Extent::kAttended, "attn_output.weight", "self_attn.o_proj.weight"),
     bias(&W::o_bias, Extent::kModel, "attn_output.bias", "self_attn.o_proj.bias", kOBias),
     norm(&W::attn_post_norm, Extent::kModel, "post_attention_norm.weight", "post_attention_layernorm.weight",
          kSandwich),
@@ -100,6 +102,16 @@ constexpr std::string_view kOtherModalities[] = {
     "vision_tower.",      "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.",
     "model.audio_tower.", "model.embed_vision.",    "model.embed_audio.",  "model.vision_embedder."};
 
+// "model.layers.61.mlp.gate.weight" with 61 layers: a layer for multi-token prediction.
+bool is_behind_layers(std::string_view name, int32_t n_layers) {
+  constexpr std::string_view kStart = "model.layers.";
+  if (!name.starts_with(kStart)) return false;
+  int32_t layer_idx = -1;
+  const char* begin = name.data() + kStart.size();
+  const auto [end, error] = std::from_chars(begin, name.data() + name.size(), layer_idx);
+  return error == std::errc() && end != name.data() + name.size() && *end == '.' && layer_idx >= n_layers;
+}
+
 }  // namespace
 
 std::vector<LayerTensor> layer_tensors(const ModelConfig& config, int32_t layer_idx) {
@@ -137,6 +149,9 @@ int64_t extent_of(const ModelConfig& config, const LayerConfig& layer, Extent ex
       return config.per_layer_dim;
     case Extent::kOne:
       return 1;
+    case Extent::kAttended:
+      return static_cast<int64_t>(config.n_heads) *
+             (config.mla.kv_rank > 0 ? config.mla.v_dim : layer.head_dim);
   }
   return 0;
 }
@@ -190,6 +205,7 @@ bool TensorNames::is_ignorable(std::string_view name, const ModelConfig& config)
     // Divisors of the rotary frequencies: read with the config.
     return (config.arch == "llama" || config.arch == "gemma4") && name == "rope_freqs.weight";
   }
+  if (config.arch == "deepseek2" && is_behind_layers(name, config.n_layers)) return true;  // MTP layers
   // Old exports keep the rotary buffer of every layer; it follows from the config.
   if (name.ends_with(".rotary_emb.inv_freq")) return true;
   if (config.tied_head && name == head()) return true;  // a copy of the embedding

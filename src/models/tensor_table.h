@@ -13,7 +13,7 @@
 namespace dspark {
 
 /// A dimension of a layer tensor, resolved against the config.
-enum class Extent : uint8_t { kModel, kQuery, kKeyValue, kFeedForward, kHead, kPerLayer, kOne };
+enum class Extent : uint8_t { kModel, kQuery, kKeyValue, kFeedForward, kHead, kPerLayer, kOne, kAttended };
 /// How the rows of a stored tensor relate to ours: q and k rows of GGUF arch llama are interleaved.
 enum class RowOrder : uint8_t { kPlain, kQueryHeads, kKeyHeads };
 

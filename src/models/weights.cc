@@ -31,7 +31,7 @@ class WeightLoader {
         config_(config),
         reader_(checkpoint, pool, float_activations),
         names_(checkpoint) {
-    if (config.qk_interleaved) {
+    if (config.qk_interleaved && config.mla.kv_rank == 0) {
       query_rows_ = deinterleave(config.n_heads, config.head_dim);
       key_rows_ = deinterleave(config.n_kv_heads, config.head_dim);
     }
@@ -45,6 +45,10 @@ class WeightLoader {
     for (int32_t layer = 0; layer < config_.n_layers; ++layer) {
       for (const LayerTensor& tensor : layer_tensors(config_, layer)) {
         DSPARK_RETURN_IF_ERROR(load_layer_tensor(tensor, layer, weights));
+      }
+      if (config_.mla.kv_rank > 0) {
+        DSPARK_RETURN_IF_ERROR(load_mla(reader_, config_, is_gguf(), names_.layer_prefix(layer),
+                                        weights.layers[static_cast<size_t>(layer)].mla));
       }
       if (config_.layer(layer).moe) {
         DSPARK_RETURN_IF_ERROR(load_moe(reader_, expert_names(layer), config_.moe, config_.dim,
@@ -85,6 +89,7 @@ class WeightLoader {
       for (const LayerTensor& tensor : unread_layer_tensors(config_, layer)) {
         finder.allow(names_.layer(tensor, layer));
       }
+      if (config_.mla.kv_rank > 0) expect_mla(finder, config_, is_gguf(), names_.layer_prefix(layer));
       if (!config_.layer(layer).moe) continue;
       expect_moe(finder, expert_names(layer), config_.moe, config_.dim, config_.vocab_size);
     }
@@ -93,9 +98,9 @@ class WeightLoader {
   }
 
   MoeNames expert_names(int32_t layer) const {
-    return moe_names(config_.arch, config_.moe, checkpoint_.format() == Checkpoint::Format::kGguf,
-                     names_.layer_prefix(layer));
+    return moe_names(config_.arch, config_.moe, is_gguf(), names_.layer_prefix(layer));
   }
+  bool is_gguf() const { return checkpoint_.format() == Checkpoint::Format::kGguf; }
 
   std::span<const int32_t> row_order(RowOrder rows) const {
     if (rows == RowOrder::kQueryHeads) return query_rows_;

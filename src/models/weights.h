@@ -9,6 +9,7 @@
 #include "formats/checkpoint.h"
 #include "kernels/matmul.h"
 #include "models/config.h"
+#include "models/mla.h"
 #include "models/moe.h"
 
 namespace dspark {
@@ -25,7 +26,7 @@ struct LayerWeights {
   PackedMatrix q;                          // [n_heads * head_dim, dim], rows in half-split rotary order
   PackedMatrix k;                          // [n_kv_heads * head_dim, dim], the same
   PackedMatrix v;                          // [n_kv_heads * head_dim, dim]
-  PackedMatrix o;                          // [dim, n_heads * head_dim]
+  PackedMatrix o;                          // [dim, n_heads * head_dim (or v_dim)]
   PackedMatrix gate;                       // [ffn_dim, dim]
   PackedMatrix up;                         // [ffn_dim, dim]
   PackedMatrix down;                       // [dim, ffn_dim]
@@ -33,6 +34,7 @@ struct LayerWeights {
   std::vector<float> per_layer_post_norm;  // (dim)
   PackedMatrix per_layer_gate;             // [per_layer_dim, dim]
   PackedMatrix per_layer_out;              // [dim, per_layer_dim]
+  MlaWeights mla;                          // instead of q, k and v: DeepSeek V3
   MoeWeights moe;                          // of layers with experts
   std::vector<float> q_bias;
   std::vector<float> k_bias;
