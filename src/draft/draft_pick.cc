@@ -66,6 +66,19 @@ void PickScratch::reserve(int64_t n_columns) {
   draw.chunk_mass.reserve(n / 256 + 1);
 }
 
+float peak_logit(PickRow& row, PickScratch& scratch) {
+  constexpr size_t kExactColumns = 4096;
+  constexpr double kMost = 12.0;
+  const bool exact = row.logits.size() <= kExactColumns;
+  if (!exact) row.chunk_max = chunk_maxima(row, scratch);
+  const std::span<const float> values = exact ? row.logits : row.chunk_max;
+  const float largest = *std::max_element(values.begin(), values.end());
+  double others = -1.0;  // the largest itself is one of the values
+  for (const float value : values) others += std::exp(static_cast<double>(value - largest));
+  if (!(others > 0.0)) return static_cast<float>(kMost);
+  return static_cast<float>(std::clamp(-std::log(others), -kMost, kMost));
+}
+
 int32_t pick_greedy(const PickRow& row, PickScratch& scratch) {
   const std::span<const float> maxima = chunk_maxima(row, scratch);
   const size_t best = static_cast<size_t>(argmax(maxima));

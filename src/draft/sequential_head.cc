@@ -90,6 +90,7 @@ Status SequentialDecoder::run(const HeadPass& pass, DraftBlock& out) {
     out.n_tokens[request.out_row] = request.n_drafts;
   }
   out.has_confidence = config_.confidence;
+  if (!config_.confidence) out.evidence_kind = DraftEvidence::kPeakLogit;
   keep_distributions(pass, out);
   if (config_.head == SequentialHead::kRnn) {
     std::fill_n(state_.data(), static_cast<int64_t>(pass.requests.size()) * config_.markov_rank, 0.0f);
@@ -313,8 +314,9 @@ int32_t SequentialDecoder::pick_token(const HeadPass& pass, int32_t k, size_t ac
                                       DraftBlock& out) {
   const HeadRequest& head = pass.requests[static_cast<size_t>(active_[active_idx])];
   const DraftRequest& request = *head.request;
-  const PickRow row = pick_row(pass, k, active_idx);
+  PickRow row = pick_row(pass, k, active_idx);
   PickScratch& scratch = scratch_[static_cast<size_t>(thread)];
+  if (!config_.confidence) out.evidence[out.at(head.out_row, k)] = peak_logit(row, scratch);
   std::span<float> probs;
   if (pick_kind(request) == PickKind::kSampled) probs = out.probs_row(head.out_row, k);
   if (!shortlisted() || probs.empty()) return pick_draft(row, request, k, probs, scratch);
