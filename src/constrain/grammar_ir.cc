@@ -1,0 +1,115 @@
+#include "constrain/grammar_ir.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace dspark {
+namespace {
+
+constexpr uint32_t kFirstSurrogate = 0xD800;
+constexpr uint32_t kLastSurrogate = 0xDFFF;
+
+void push_without_surrogates(CodeRange range, std::vector<CodeRange>& out) {
+  range.last = std::min(range.last, kMaxCodePoint);
+  if (range.first > range.last) return;
+  if (range.last < kFirstSurrogate || range.first > kLastSurrogate) {
+    out.push_back(range);
+    return;
+  }
+  if (range.first < kFirstSurrogate) out.push_back({range.first, kFirstSurrogate - 1});
+  if (range.last > kLastSurrogate) out.push_back({kLastSurrogate + 1, range.last});
+}
+
+}  // namespace
+
+std::vector<CodeRange> normalise_ranges(std::vector<CodeRange> ranges) {
+  std::vector<CodeRange> plain;
+  for (const CodeRange& range : ranges) push_without_surrogates(range, plain);
+  std::sort(plain.begin(), plain.end(),
+            [](const CodeRange& a, const CodeRange& b) { return a.first < b.first; });
+  std::vector<CodeRange> merged;
+  for (const CodeRange& range : plain) {
+    if (!merged.empty() && range.first <= merged.back().last + 1) {
+      merged.back().last = std::max(merged.back().last, range.last);
+    } else {
+      merged.push_back(range);
+    }
+  }
+  return merged;
+}
+
+std::vector<CodeRange> complement_ranges(const std::vector<CodeRange>& ranges) {
+  std::vector<CodeRange> rest;
+  uint32_t next = 0;
+  for (const CodeRange& range : ranges) {
+    if (range.first > next) push_without_surrogates({next, range.first - 1}, rest);
+    next = range.last + 1;
+  }
+  if (next <= kMaxCodePoint) push_without_surrogates({next, kMaxCodePoint}, rest);
+  return rest;
+}
+
+GrammarIr::Node GrammarIr::add(Expression expression) {
+  nodes.push_back(std::move(expression));
+  return static_cast<Node>(nodes.size()) - 1;
+}
+
+GrammarIr::Node GrammarIr::literal(std::string_view bytes) {
+  Expression e;
+  e.kind = Kind::kBytes;
+  e.bytes = bytes;
+  return add(std::move(e));
+}
+
+GrammarIr::Node GrammarIr::char_class(std::vector<CodeRange> ranges) {
+  Expression e;
+  e.kind = Kind::kClass;
+  e.ranges = normalise_ranges(std::move(ranges));
+  return add(std::move(e));
+}
+
+GrammarIr::Node GrammarIr::sequence(std::vector<Node> parts) {
+  if (parts.size() == 1) return parts[0];
+  Expression e;
+  e.kind = Kind::kSequence;
+  e.parts = std::move(parts);
+  return add(std::move(e));
+}
+
+GrammarIr::Node GrammarIr::choice(std::vector<Node> parts) {
+  if (parts.size() == 1) return parts[0];
+  Expression e;
+  e.kind = Kind::kChoice;
+  e.parts = std::move(parts);
+  return add(std::move(e));
+}
+
+GrammarIr::Node GrammarIr::repeat(Node node, int32_t min, int32_t max) {
+  if (min == 1 && max == 1) return node;
+  Expression e;
+  e.kind = Kind::kRepeat;
+  e.a = node;
+  e.min = min;
+  e.max = max;
+  return add(std::move(e));
+}
+
+GrammarIr::Node GrammarIr::call(int32_t rule) {
+  Expression e;
+  e.kind = Kind::kCall;
+  e.a = rule;
+  return add(std::move(e));
+}
+
+int32_t GrammarIr::add_rule(std::string name) {
+  rules.push_back({std::move(name), -1});
+  return static_cast<int32_t>(rules.size()) - 1;
+}
+
+GrammarIr::Node GrammarIr::named(std::string name, Node body) {
+  const int32_t rule = add_rule(std::move(name));
+  set_body(rule, body);
+  return call(rule);
+}
+
+}  // namespace dspark
