@@ -112,4 +112,20 @@ GrammarIr::Node GrammarIr::named(std::string name, Node body) {
   return call(rule);
 }
 
+GrammarIr::Node GrammarIr::append(const GrammarIr& other) {
+  const auto node_offset = static_cast<Node>(nodes.size());
+  const auto rule_offset = static_cast<int32_t>(rules.size());
+  for (Expression e : other.nodes) {
+    if (e.kind == Kind::kRepeat) e.a += node_offset;
+    if (e.kind == Kind::kCall) e.a += rule_offset;
+    for (Node& part : e.parts) part += node_offset;
+    nodes.push_back(std::move(e));
+  }
+  for (Rule rule : other.rules) {
+    if (rule.body >= 0) rule.body += node_offset;
+    rules.push_back(std::move(rule));
+  }
+  return call(rule_offset + other.root);
+}
+
 }  // namespace dspark

@@ -64,6 +64,9 @@ class GrammarIr {
   /// A call of a new rule with this body.
   Node named(std::string name, Node body);
 
+  /// All rules of another grammar. returns: a call of its root.
+  Node append(const GrammarIr& other);
+
   std::vector<Expression> nodes;
   std::vector<Rule> rules;
   int32_t root = -1;
