@@ -26,7 +26,8 @@ namespace dspark {
 struct GeneratorOptions {
   int threads = 0;            // 0: physical cores
   int context_length = 4096;  // most tokens of prompt plus text; more memory, not more time, when unused
-  /// Who proposes tokens: "none", "ngram", "ngram:MAX", "ngram:MIN-MAX", or the path of a learned drafter.
+  /// Who proposes tokens: "none", "ngram", "ngram:MAX", "ngram:MIN-MAX", or the path of a learned drafter,
+  /// which works together with prompt lookup: the better of the two proposes.
   std::string drafter = "none";
   /// Drafted tokens verified per step: "off", "fixed:K", "threshold:T" (up to the first confidence below T),
   /// "causal" or "adaptive" (what pays at the present load, by a measurement of half a second at the start).

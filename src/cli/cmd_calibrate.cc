@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/eval_setup.h"
 #include "cli/report.h"
+#include "draft/factory.h"
 #include "engine/calibration_file.h"
 
 namespace dspark::cli {
@@ -41,6 +42,9 @@ Status calibrate(CalibrateFlags flags) {
   SpecFlags& spec = flags.eval.spec;
   if (!spec.calibration.empty()) {
     return invalid_argument("--calibration: a fit starts from what the confidence head says itself");
+  }
+  if (spec.hybrid || !split_drafter_spec(spec.drafter).lookup.empty()) {
+    return invalid_argument("--drafter: a fit is for the drafter itself, without prompt lookup beside it");
   }
   if (!spec.spec.empty() && spec.spec.rfind("fixed:", 0) != 0) {
     return invalid_argument("--spec: a fit needs every draft verified: fixed:K or nothing, found '" +

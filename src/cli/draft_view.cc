@@ -16,6 +16,7 @@ const Style& style_of(DraftMark mark) {
   static constexpr Style kStyles[] = {
       {"plain", "", "", ""},
       {"accepted", "\033[32m", "[", "]"},
+      {"looked up", "\033[34m", "[=", "=]"},
       {"correction", "\033[33m", "<", ">"},
       {"bonus", "\033[36m", "(", ")"},
       {"rejected", "\033[31;9m", "{-", "-}"},
@@ -26,9 +27,13 @@ const Style& style_of(DraftMark mark) {
 
 constexpr const char* kReset = "\033[0m";
 
-DraftMark mark_of(TokenOrigin origin) {
-  switch (origin) {
+/// The mark of a committed token; accepted ones tell who proposed them.
+DraftMark mark_of(const TokenEvent& event, const RoundView* round) {
+  const auto at = static_cast<size_t>(event.draft_idx);
+  switch (event.origin) {
     case TokenOrigin::kAccepted:
+      if (round != nullptr && at < round->sources.size() && round->sources[at] == ProposalSource::kLookup)
+        return DraftMark::kLookedUp;
       return DraftMark::kAccepted;
     case TokenOrigin::kCorrection:
       return DraftMark::kCorrection;
@@ -70,8 +75,8 @@ std::string one_line(std::string_view text) {
 
 std::string DraftView::legend() const {
   std::string line = "drafts:";
-  for (DraftMark mark : {DraftMark::kAccepted, DraftMark::kCorrection, DraftMark::kBonus,
-                         DraftMark::kRejected, DraftMark::kTrimmed}) {
+  for (DraftMark mark : {DraftMark::kAccepted, DraftMark::kLookedUp, DraftMark::kCorrection,
+                         DraftMark::kBonus, DraftMark::kRejected, DraftMark::kTrimmed}) {
     line += ' ';
     append(mark, style_of(mark).name, line);
   }
@@ -134,7 +139,7 @@ std::string DraftView::render(const StreamUpdate& update) {
                      out);
       append_dropped(DraftMark::kTrimmed, update.round->drafts.subspan(n_verified), out);
     }
-    append_committed(update.tokens[i], mark_of(update.tokens[i].origin), out);
+    append_committed(update.tokens[i], mark_of(update.tokens[i], update.round), out);
   }
   flush_run(out);
   return out;

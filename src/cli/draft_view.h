@@ -11,7 +11,7 @@
 namespace dspark::cli {
 
 /// What a piece of the view stands for.
-enum class DraftMark { kPlain, kAccepted, kCorrection, kBonus, kRejected, kTrimmed };
+enum class DraftMark { kPlain, kAccepted, kLookedUp, kCorrection, kBonus, kRejected, kTrimmed };
 
 /// Turns updates of one request into text with colours (ANSI) or, without, with brackets around the pieces.
 class DraftView {

@@ -19,8 +19,8 @@ namespace dspark::cli {
 
 struct EvalFlags {
   ModelFlags model;
-  SpecFlags spec;
-  std::vector<std::string> files;  // prompt files, one task each
+  SpecFlags spec = {.hybrid = false};  // the drafter itself is measured unless somebody asks
+  std::vector<std::string> files;      // prompt files, one task each
   float temperature = 0.0f;
   int32_t max_tokens = 256;
   int32_t limit = 0;  // prompts of each file; 0: all

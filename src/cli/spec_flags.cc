@@ -30,8 +30,13 @@ Status check_drafter(const std::string& spec) {
 void add_spec_flags(CLI::App& command, SpecFlags& flags) {
   command
       .add_option("-d,--drafter", flags.drafter,
-                  "who proposes tokens: none, ngram (prompt lookup), or the path of a learned drafter")
+                  "who proposes tokens: none, ngram (prompt lookup), or the path of a learned drafter; "
+                  "+ngram behind a path is --hybrid")
       ->capture_default_str();
+  command.add_flag(
+      "--hybrid,!--no-hybrid", flags.hybrid,
+      std::string("join a learned drafter with prompt lookup: the better of the two proposes (default: ") +
+          (flags.hybrid ? "yes)" : "no)"));
   command.add_option(
       "--spec", flags.spec,
       "drafts checked per step: off, fixed:K, threshold:T (up to the first confidence below T), "
@@ -75,8 +80,11 @@ Result<SpecChoice> check_spec(const SpecFlags& flags) {
 Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOptions& options,
                                                  const SpecFlags& flags) {
   DSPARK_ASSIGN_OR_RETURN(const SpecChoice choice, check_spec(flags));
-  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter,
-                          load_drafter(loaded, options, {flags.drafter, flags.calibration, flags.shortlist}));
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, load_drafter(loaded, options,
+                                                                         {.spec = flags.drafter,
+                                                                          .calibration = flags.calibration,
+                                                                          .shortlist = flags.shortlist,
+                                                                          .hybrid = flags.hybrid}));
   options.policy = choice.policy.value_or(default_policy(drafter.get()));
   options.accept_rule = choice.rule;
   return make_engine(loaded, options, std::move(drafter));

@@ -14,12 +14,13 @@ class App;
 
 namespace dspark::cli {
 
-/// -d, --spec, --accept, --calibration, --shortlist.
+/// -d, --hybrid, --spec, --accept, --calibration, --shortlist.
 struct SpecFlags {
   std::string drafter = "none";
-  std::string spec;  // empty: default_policy() of the drafter
+  bool hybrid = true;     // a learned drafter is joined with prompt lookup
+  std::string spec = {};  // empty: default_policy() of the drafter
   std::string accept = "coupled";
-  std::string calibration;
+  std::string calibration = {};
   int32_t shortlist = 0;
 };
 

@@ -31,6 +31,10 @@ std::string speculation_table(const SpeculationStats& stats) {
       "{} drafted, {} trimmed, {} verified, {} accepted\n",
       stats.rounds, stats.accept_len(), stats.verify_rate(), stats.drafted, stats.trimmed, stats.verified,
       stats.accepted);
+  if (stats.lookup_proposed > 0) {
+    text += fmt::format("of these looked up: {} judged, {} accepted\n", stats.lookup_proposed,
+                        stats.lookup_accepted);
+  }
   const int n = positions_seen(stats);
   if (n == 0) return text;
   text += fmt::format("{:<12}", "position");
@@ -52,6 +56,8 @@ nlohmann::ordered_json speculation_numbers(const SpeculationStats& stats) {
           {"verified", stats.verified},
           {"trimmed", stats.trimmed},
           {"accepted", stats.accepted},
+          {"lookup_proposed", stats.lookup_proposed},
+          {"lookup_accepted", stats.lookup_accepted},
           {"tokens_per_step", stats.accept_len()},
           {"proposed_per_step", stats.propose_mean()},
           {"verify_rate", stats.verify_rate()},

@@ -4,10 +4,6 @@
 
 namespace dspark {
 
-const char* proposal_source_name(ProposalSource source) {
-  return source == ProposalSource::kLookup ? "lookup" : "model";
-}
-
 void DraftBlock::reset(size_t n_requests, int32_t row_stride) {
   stride = row_stride;
   const size_t n = n_requests * static_cast<size_t>(row_stride);

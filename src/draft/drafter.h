@@ -5,6 +5,7 @@
 // of propose() and commit(), then release(). Only committed tokens reach a drafter, so it never has to undo
 // anything it was told; what it computed ahead for a proposal is its own to discard.
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "base/status.h"
 #include "speculate/accept.h"
 #include "speculate/acceptance_estimator.h"
+#include "speculate/proposal_source.h"
 #include "speculate/sampling_params.h"
 
 namespace dspark {
@@ -31,15 +33,13 @@ struct DraftRequest {
   AcceptRule rule = AcceptRule::kCoupled;
   /// After Drafter::use_pages: the sequence's page table, with pages for positions 0 .. position at least.
   std::span<const int32_t> pages = {};
-};
+  /// Tokens that end the text: drafts behind one are work for nothing.
+  std::span<const int32_t> stop_ids = {};
 
-/// Who proposed a draft.
-enum class ProposalSource : uint8_t {
-  kModel,   // a learned drafter
-  kLookup,  // what followed the same tokens earlier in the sequence: certain, not sampled
+  bool stops_at(int32_t token) const {
+    return std::find(stop_ids.begin(), stop_ids.end(), token) != stop_ids.end();
+  }
 };
-/// "model", "lookup".
-const char* proposal_source_name(ProposalSource source);
 
 /// Proposals for a batch of sequences, reused from step to step. Row i belongs to request i.
 struct DraftBlock {
@@ -54,7 +54,7 @@ struct DraftBlock {
   /// Without has_confidence: what is known about a draft, for an estimate of its confidence, and of which
   /// kind; never anything that depends on the draft itself where the draft is drawn at random.
   DraftEvidence evidence_kind = DraftEvidence::kNone;
-  std::vector<float> evidence;  // (n_requests, stride)
+  std::vector<float> evidence;          // (n_requests, stride)
   std::vector<ProposalSource> sources;  // (n_requests, stride) of each draft
   int32_t model_sequences = 0;          // sequences that a learned drafter's pass computed; 0: there was none
 

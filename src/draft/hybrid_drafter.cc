@@ -61,7 +61,7 @@ Status HybridDrafter::propose(std::span<const DraftRequest> requests, DraftBlock
     const int32_t limit = std::min({requests[i].max_tokens, max_block(), out.stride});
     take_block(slot, i, requests[i], out);
     find_places(slot, limit);
-    write(slot, i, limit, out);
+    write(slot, i, requests[i], limit, out);
   }
   out.has_confidence = true;
   out.evidence_kind = DraftEvidence::kNone;
@@ -174,7 +174,8 @@ int32_t HybridDrafter::causal_switch(const Slot& slot, int32_t limit) {
 }
 
 /// The chosen proposal into the block.
-void HybridDrafter::write(Slot& slot, size_t request_idx, int32_t limit, DraftBlock& out) {
+void HybridDrafter::write(Slot& slot, size_t request_idx, const DraftRequest& request, int32_t limit,
+                          DraftBlock& out) {
   const ProposalOdds& odds = odds_of(slot);
   const size_t first = out.at(request_idx, 0);
   int32_t from = 0;
@@ -196,7 +197,7 @@ void HybridDrafter::write(Slot& slot, size_t request_idx, int32_t limit, DraftBl
     }
   }
   const Place& place = slot.places[static_cast<size_t>(from)];
-  out.n_tokens[request_idx] = place.token < 0 ? from : limit;
+  out.n_tokens[request_idx] = from;
   if (place.token < 0) return;
   const auto n_drafts = static_cast<size_t>(from), n = static_cast<size_t>(limit - from);
   slot.index.follow(place.match, std::span(slot.drafts).first(n_drafts),
@@ -210,6 +211,8 @@ void HybridDrafter::write(Slot& slot, size_t request_idx, int32_t limit, DraftBl
     out.confidence[at] = static_cast<float>(p);
     out.confidence_logits[at] = logit_of(p);
     out.sources[at] = ProposalSource::kLookup;
+    out.n_tokens[request_idx] = k + 1;
+    if (request.stops_at(out.tokens[at])) break;
   }
 }
 

@@ -88,7 +88,7 @@ class HybridDrafter final : public Drafter {
   void find_places(Slot& slot, int32_t limit);
   int32_t best_switch(Slot& slot, int32_t limit, std::span<float> confidence);
   int32_t causal_switch(const Slot& slot, int32_t limit);
-  void write(Slot& slot, size_t request_idx, int32_t limit, DraftBlock& out);
+  void write(Slot& slot, size_t request_idx, const DraftRequest& request, int32_t limit, DraftBlock& out);
   void learn(Slot& slot, std::span<const int32_t> tokens);
 
   std::unique_ptr<Drafter> model_;

@@ -272,7 +272,8 @@ void PairedDrafter::drop_finished(int32_t step, const DraftBlock& out) {
   size_t n_left = 0;
   for (size_t i = 0; i < active_.size(); ++i) {
     const Round& round = round_[static_cast<size_t>(active_[i])];
-    if (step + 1 == round.n_drafts || is_stop(out.drafts(round.out_row).back())) continue;
+    const int32_t newest = out.drafts(round.out_row).back();
+    if (step + 1 == round.n_drafts || is_stop(newest) || round.request->stops_at(newest)) continue;
     float* rows = hidden_.data();
     if (n_left != i)
       copy_row(rows + static_cast<int64_t>(n_left) * dim, rows + static_cast<int64_t>(i) * dim, dim);

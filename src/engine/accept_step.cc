@@ -134,6 +134,12 @@ void Engine::end_round(Sequence& sequence, const AcceptResult& run) {
   step.has_round = true;
   step.anchor_position = sequence.n_tokens() - n_new - 1;
   step.round = {step.n_drafted, step.n_verify, stopped_inside ? n_new : step.n_verify, accepted, n_new};
+  for (int32_t k = 0; k < step.round.proposal_length; ++k) {
+    const size_t at = draft_block_.at(static_cast<size_t>(step.draft_idx), k);
+    if (draft_block_.sources[at] != ProposalSource::kLookup) continue;
+    ++step.round.lookup_proposed;
+    step.round.lookup_accepted += k < accepted ? 1 : 0;
+  }
   sequence.stats.speculation.add(step.round);
   ++step_stats_.rounds;
   step_stats_.round_tokens += n_new;

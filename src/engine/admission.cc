@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/engine.h"
+#include "engine/noise_seed.h"
 
 namespace dspark {
 
@@ -133,6 +134,7 @@ bool Engine::has_room_for(const Sequence& sequence) const {
 void Engine::start(Sequence& sequence) {
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
+  sequence.request.sampling.seed = unshared_seed(sequence, running_);
   if (!sequence.has_run) {
     sequence.tokens.reserve(static_cast<size_t>(sequence.token_limit));
     sequence.tokens = sequence.request.prompt;

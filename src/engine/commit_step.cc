@@ -137,6 +137,7 @@ RoundView Engine::round_of(const Sequence& sequence) const {
   const auto first = static_cast<size_t>(step.draft_idx) * static_cast<size_t>(draft_block_.stride);
   const auto n = static_cast<size_t>(step.n_drafted);
   round.drafts = std::span(draft_block_.tokens).subspan(first, n);
+  round.sources = std::span(draft_block_.sources).subspan(first, n);
   if (draft_block_.has_confidence) {
     round.confidence = confidences(sequence);
     round.confidence_logits = std::span(draft_block_.confidence_logits).subspan(first, n);

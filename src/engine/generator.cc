@@ -79,7 +79,8 @@ std::unique_ptr<Generator> Generator::open(const std::string& path, const Genera
     }
     DSPARK_ASSIGN_OR_RETURN(
         std::unique_ptr<Drafter> drafter,
-        load_drafter(impl->model, engine_options, {options.drafter, options.calibration, 0}));
+        load_drafter(impl->model, engine_options,
+                     {.spec = options.drafter, .calibration = options.calibration, .hybrid = true}));
     engine_options.policy = policy.value_or(default_policy(drafter.get()));
     DSPARK_ASSIGN_OR_RETURN(impl->engine,
                             make_engine(impl->model, std::move(engine_options), std::move(drafter)));

@@ -26,6 +26,13 @@ std::vector<int32_t> end_ids(const ModelConfig& config, const Tokenizer* tokeniz
   return ids;
 }
 
+/// What make_drafter reads: with lookup behind a learned drafter if that is asked for and not there yet.
+std::string joined_spec(const DrafterOptions& options) {
+  const bool learned = !options.spec.empty() && options.spec != "none" && !names_lookup(options.spec);
+  const bool joins = options.hybrid && learned && split_drafter_spec(options.spec).lookup.empty();
+  return joins ? options.spec + "+ngram" : options.spec;
+}
+
 }  // namespace
 
 LoadedModel::LoadedModel() = default;
@@ -101,7 +108,7 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
   context.float_activations = loaded.options.float_activations;
   context.shortlist = options.shortlist;
   context.random_weights = options.random_weights;
-  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(options.spec, context));
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> drafter, make_drafter(joined_spec(options), context));
   if (options.calibration == "none") return drafter;
   const std::string path =
       options.calibration.empty() ? calibration_beside(options.spec) : options.calibration;

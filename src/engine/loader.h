@@ -58,8 +58,9 @@ struct DrafterOptions {
   /// Path of a calibration file (engine/calibration_file.h); "none": no calibration; empty: the file that
   /// lies beside the drafter, if one does (calibration_beside).
   std::string calibration;
-  int32_t shortlist = 0;  // see DrafterContext
+  int32_t shortlist = 0;        // see DrafterContext
   uint64_t random_weights = 0;  // see DrafterContext
+  bool hybrid = false;          // a learned drafter is joined with prompt lookup (draft/hybrid_drafter.h)
 };
 
 /// The drafter for an engine that make_engine will build from `loaded` with `engine`; null for "none".

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "speculate/accept.h"
+#include "speculate/proposal_source.h"
 #include "speculate/sampling_params.h"
 #include "speculate/scheduler.h"
 #include "speculate/stats.h"
@@ -119,6 +120,7 @@ struct RoundView {
   int32_t anchor_position = 0;      // absolute index of the newest token before the round
   RoundRecord counts;               // what the statistics got
   std::span<const int32_t> drafts;  // (counts.drafted) ids, the first counts.verified of them were verified
+  std::span<const ProposalSource> sources;  // (counts.drafted) who proposed each
   // Of a drafter with a confidence head, else empty.
   std::span<const float> confidence;         // (counts.drafted) after calibration, if there is one
   std::span<const float> confidence_logits;  // (counts.drafted) before it

@@ -46,7 +46,8 @@ void Engine::draft() {
     if (limit <= 0) continue;
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
-                               &sequence->request.sampling, sequence->rule, sequence->pages});
+                               &sequence->request.sampling, sequence->rule, sequence->pages,
+                               sequence->stop_ids});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
@@ -110,7 +111,7 @@ void Engine::plan_adaptive() {
   if (planner_ == nullptr) return;
   plan_sequences_.clear();
   StepShape shape = shape_without_drafts();
-  shape.draft_sequences = static_cast<int32_t>(draft_requests_.size());
+  shape.draft_sequences = draft_requests_.empty() ? 0 : draft_block_.model_sequences;
   VerifyPolicy::Kind kind = VerifyPolicy::Kind::kCausal;
   size_t next = 0;
   for (auto& sequence : running_) {
@@ -294,7 +295,7 @@ void Engine::learn_costs() {
   StepShape& shape = step_stats_.shape;
   shape.rows = static_cast<int32_t>(batch_.n_rows());
   shape.prompt_rows = step_stats_.prefill_rows;
-  shape.draft_sequences = static_cast<int32_t>(draft_requests_.size());
+  shape.draft_sequences = draft_requests_.empty() ? 0 : draft_block_.model_sequences;
   for (const DraftRequest& request : draft_requests_) {
     shape.draft_length = std::max(shape.draft_length, request.max_tokens);
   }

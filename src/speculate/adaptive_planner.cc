@@ -131,7 +131,8 @@ int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
 }
 
 void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
-  if (shape.draft_sequences == 0 || n_sequences <= 0) return;
+  // Drafts may come without a pass of a drafter's model; then only their length tells of them.
+  if ((shape.draft_sequences == 0 && shape.draft_length == 0) || n_sequences <= 0) return;
   StepShape plain = shape;
   plain.draft_sequences = 0;
   plain.row_context = shape.context;

@@ -27,6 +27,8 @@ void SpeculationStats::add(const RoundRecord& round) {
   accepted += round.accepted;
   proposal_tokens += round.proposal_length;
   committed_tokens += round.acceptance_length;
+  lookup_proposed += round.lookup_proposed;
+  lookup_accepted += round.lookup_accepted;
   const int32_t n = std::min(round.proposal_length, kMaxDraftTokens);
   for (int32_t j = 0; j < n; ++j) {
     const auto at = static_cast<size_t>(j);
@@ -44,6 +46,8 @@ void SpeculationStats::add(const SpeculationStats& other) {
   accepted += other.accepted;
   proposal_tokens += other.proposal_tokens;
   committed_tokens += other.committed_tokens;
+  lookup_proposed += other.lookup_proposed;
+  lookup_accepted += other.lookup_accepted;
   for (size_t j = 0; j < proposed_at.size(); ++j) {
     proposed_at[j] += other.proposed_at[j];
     accepted_at[j] += other.accepted_at[j];

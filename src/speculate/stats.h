@@ -19,6 +19,9 @@ struct RoundRecord {
   int32_t accepted = 0;  // drafts that became text
   /// Tokens the round added: accepted + 1, or accepted when a stop inside the run ended the text.
   int32_t acceptance_length = 0;
+  // Of proposal_length and accepted: drafts that were looked up, not made by a model.
+  int32_t lookup_proposed = 0;
+  int32_t lookup_accepted = 0;
 };
 
 /// The record of a round whose accept rule took `accepted` of `verified` drafts. stop_draft: the first
@@ -35,6 +38,8 @@ struct SpeculationStats {
   int64_t accepted = 0;
   int64_t proposal_tokens = 0;   // sum of proposal_length
   int64_t committed_tokens = 0;  // sum of acceptance_length
+  int64_t lookup_proposed = 0;   // of proposal_tokens: looked up (ProposalSource::kLookup)
+  int64_t lookup_accepted = 0;   // of accepted: looked up
   // Per draft position j (0-based): rounds with proposal_length > j; with accepted > j; and rounds that
   // observed position j, that is proposal_length > j and accepted >= j.
   std::array<int64_t, kMaxDraftTokens> proposed_at{};
