@@ -49,12 +49,16 @@ int report_unknown(const std::string& kind, const std::string& word, const std::
 // An argument nobody took explains more than the error that CLI11 met first ("a subcommand is required").
 int report_parse_error(CLI::App& app, const CLI::ParseError& error) {
   const std::vector<CLI::App*> chosen = app.get_subcommands();
-  const std::string command = chosen.empty() ? "dspark" : "dspark " + chosen.front()->get_name();
+  std::string command = "dspark";
+  const CLI::App* innermost = &app;  // of nested commands
+  for (std::vector<CLI::App*> next = chosen; !next.empty(); next = innermost->get_subcommands()) {
+    innermost = next.front();
+    command += " " + innermost->get_name();
+  }
   for (const std::string& word : app.remaining(true)) {
     if (word.size() > 1 && word[0] == '-') {
       const std::string name = word.substr(0, word.find('='));
-      const CLI::App& scope = chosen.empty() ? app : *chosen.front();
-      return report_unknown("option", name, nearest_word(name, option_names(scope)), command);
+      return report_unknown("option", name, nearest_word(name, option_names(*innermost)), command);
     }
     if (chosen.empty()) {
       return report_unknown("command", word, nearest_word(word, subcommand_names(app)), command);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "cli/bench_commands.h"
 #include "cli/bench_runner.h"
 #include "cli/commands.h"
 #include "cli/model_flags.h"
@@ -126,7 +127,11 @@ void register_bench(CLI::App& app, int& exit_code) {
   command->add_option("-r,--repeats", plan.repeats, "repetitions; medians are reported")
       ->capture_default_str();
   command->add_flag("--json", flags->json, "print a list of rows as JSON");
-  command->callback([flags, &exit_code] {
+  command->require_subcommand(0, 1);
+  register_bench_load(*command, exit_code);
+  register_bench_schedule(*command, exit_code);
+  command->callback([flags, command, &exit_code] {
+    if (!command->get_subcommands().empty()) return;  // it has done the work
     const Status status = bench(*flags);
     if (!status.ok()) exit_code = report_failure(status);
   });

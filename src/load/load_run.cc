@@ -44,6 +44,8 @@ class LoadRun {
   static void subtract(EngineStats& stats, const EngineStats& before) {
     stats.steps -= before.steps;
     stats.prompt_tokens -= before.prompt_tokens;
+    stats.cached_tokens -= before.cached_tokens;
+    stats.preemptions -= before.preemptions;
     stats.output_tokens -= before.output_tokens;
     stats.requests_finished -= before.requests_finished;
     stats.draft_s -= before.draft_s;

@@ -71,6 +71,8 @@ LoadSummary summarize_load(const LoadResult& result) {
   summary.inter_token_s = summarize_quantiles(result.inter_token_s);
   summary.gap_s = summarize_quantiles(result.gap_s);
   summary.speculation = result.speculation;
+  summary.prefix_tokens = result.engine.cached_tokens;
+  summary.preemptions = result.engine.preemptions;
   if (summary.seconds > 0.0) {
     summary.tokens_per_s = static_cast<double>(summary.tokens) / summary.seconds;
     summary.answers_per_s = static_cast<double>(summary.answers) / summary.seconds;

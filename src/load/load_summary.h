@@ -26,6 +26,10 @@ struct LoadSummary {
   SpeculationStats speculation;
   int64_t steps = 0;
   int64_t prompt_tokens = 0;  // prompt rows computed
+  // Over the whole run: tokens whose cache rows another request had computed, and sequences that went back
+  // into the queue because pages ran out.
+  int64_t prefix_tokens = 0;
+  int64_t preemptions = 0;
   double mean_decode_sequences = 0.0;
   double verified_per_sequence = 0.0;  // per step and decoding sequence
   // Sums over the steps of the window; loop_s: of the steps, beside drafts, pass and commit. outside_s:

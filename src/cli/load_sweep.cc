@@ -1,0 +1,383 @@
+#include "cli/load_sweep.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "cli/eval_setup.h"
+#include "cli/interrupt.h"
+#include "cli/progress.h"
+#include "kernels/isa.h"
+
+namespace dspark::cli {
+namespace {
+
+constexpr int32_t kPrefillRows = 512;
+constexpr int32_t kSyntheticPrompts = 64;  // of each length, before they repeat
+constexpr uint64_t kNoiseSeed = 1;         // of --random-drafter
+constexpr int64_t kLeastRequests = 12;
+constexpr int64_t kRequestsPerClient = 3;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string format_seconds(double s) {
+  return s < 90 ? fmt::format("{:.0f} s", s) : fmt::format("{:.0f} min", s / 60);
+}
+
+/// At most kCurvePoints of the sorted values, the quantiles between the least and the most.
+std::vector<double> thin_out(std::vector<double> values) {
+  std::ranges::sort(values);
+  if (values.size() <= LoadCell::kCurvePoints) return values;
+  std::vector<double> points;
+  for (size_t i = 0; i < LoadCell::kCurvePoints; ++i) {
+    points.push_back(
+        quantile_of_sorted(values, static_cast<double>(i) / static_cast<double>(LoadCell::kCurvePoints - 1)));
+  }
+  return points;
+}
+
+std::vector<double> column(const LoadCell& cell, double LoadSummary::*value) {
+  std::vector<double> values;
+  for (const LoadSummary& round : cell.rounds) values.push_back(round.*value);
+  return values;
+}
+
+/// The median over rounds of a's value / b's in the same round.
+double paired_ratio(const LoadCell& a, const LoadCell& b, double LoadSummary::*value) {
+  std::vector<double> ratios;
+  for (size_t r = 0; r < std::min(a.rounds.size(), b.rounds.size()); ++r) {
+    if (b.rounds[r].*value > 0.0) ratios.push_back(a.rounds[r].*value / b.rounds[r].*value);
+  }
+  return median_of(std::move(ratios));
+}
+
+}  // namespace
+
+double LoadCell::median(double LoadSummary::*value) const {
+  return median_of(column(*this, value));
+}
+
+double LoadCell::least(double LoadSummary::*value) const {
+  return rounds.empty() ? 0.0 : std::ranges::min(column(*this, value));
+}
+
+double LoadCell::most(double LoadSummary::*value) const {
+  return rounds.empty() ? 0.0 : std::ranges::max(column(*this, value));
+}
+
+std::vector<LoadVerdict> judge_cells(const std::vector<LoadCell>& cells, bool closed, double margin) {
+  double LoadSummary::*const value = closed ? &LoadSummary::tokens_per_s : &LoadSummary::user_tokens_per_s;
+  std::vector<LoadVerdict> verdicts;
+  for (const LoadCell& adaptive : cells) {
+    if (adaptive.policy != "adaptive" || adaptive.rounds.empty()) continue;
+    const LoadCell* off = nullptr;
+    const LoadCell* best = nullptr;
+    LoadVerdict verdict;
+    verdict.load = adaptive.load;
+    for (const LoadCell& cell : cells) {
+      const bool fixed = cell.policy.starts_with("fixed:");
+      if (cell.load != adaptive.load || cell.rounds.empty() || (!fixed && cell.policy != "off")) continue;
+      if (!fixed) off = &cell;
+      if (best == nullptr || cell.median(value) > best->median(value)) best = &cell;
+    }
+    if (off == nullptr) continue;
+    for (const LoadCell& cell : cells) {
+      verdict.some_fixed_wins |= cell.load == adaptive.load && cell.policy.starts_with("fixed:") &&
+                                 cell.policy != "fixed:0" && paired_ratio(cell, *off, value) > 1.0;
+    }
+    verdict.best_fixed = best->policy;
+    verdict.vs_best_fixed = paired_ratio(adaptive, *best, value);
+    verdict.vs_off = paired_ratio(adaptive, *off, value);
+    verdict.pass = verdict.vs_best_fixed >= margin && verdict.vs_off >= margin &&
+                   (!verdict.some_fixed_wins || margin < 0.98 || verdict.vs_off > 1.0);
+    verdicts.push_back(verdict);
+  }
+  return verdicts;
+}
+
+Result<LoadSweep> LoadSweep::open(const LoadFlags& flags) {
+  LoadSweep sweep;
+  sweep.flags_ = flags;
+  DSPARK_ASSIGN_OR_RETURN(sweep.choice_, check_load_flags(flags));
+  DSPARK_ASSIGN_OR_RETURN(sweep.kv_dtype_, parse_kv_type(flags.model.kv_type));
+  DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(flags.model));
+  sweep.loaded_ = std::make_unique<LoadedModel>(std::move(loaded));
+  DSPARK_RETURN_IF_ERROR(sweep.read_sources());
+  WorkloadOptions options;
+  for (double load : sweep.choice_.loads) {
+    options.n_requests = std::max(options.n_requests, sweep.n_requests(load));
+  }
+  options.least_tokens = sweep.choice_.least_tokens;
+  options.most_tokens = sweep.choice_.most_tokens;
+  options.seed = flags.seed;
+  DSPARK_ASSIGN_OR_RETURN(sweep.workload_, make_workload(sweep.sources_, options));
+  int64_t longest = 0;
+  for (const LoadRequest& request : sweep.workload_) {
+    longest = std::max(longest, static_cast<int64_t>(request.prompt.size()) + sweep.choice_.most_tokens);
+  }
+  const int32_t trained = sweep.loaded_->model->config().context_length;
+  if (trained > 0 && longest > trained) {
+    return invalid_argument(fmt::format(
+        "--max-tokens: the longest prompt and {} more are {} tokens, the model has a context of {}",
+        sweep.choice_.most_tokens, longest, trained));
+  }
+  sweep.context_length_ = static_cast<int32_t>(longest);
+  return sweep;
+}
+
+Status LoadSweep::read_sources() {
+  const LoadedModel& loaded = *loaded_;
+  if (!flags_.files.empty() && loaded.tokenizer == nullptr)
+    return unsupported(loaded.path + ": has no tokenizer");
+  if (!flags_.files.empty() && !flags_.raw && !loaded.chat_template_status.ok()) {
+    return Status(loaded.chat_template_status.code(),
+                  loaded.path + ": chat template: " + loaded.chat_template_status.message() +
+                      "; --raw does without it");
+  }
+  for (const std::string& path : flags_.files) {
+    DSPARK_ASSIGN_OR_RETURN(EvalTask task,
+                            read_eval_task(path, loaded, flags_.limit, flags_.raw, flags_.seed));
+    PromptSource source;
+    source.name = task.name;
+    for (EvalPrompt& prompt : task.prompts) source.prompts.push_back(std::move(prompt.tokens));
+    sources_.push_back(std::move(source));
+  }
+  for (int32_t length : flags_.synthetic) {
+    sources_.push_back(
+        synthetic_source(length, kSyntheticPrompts, loaded.model->config().vocab_size, flags_.seed));
+  }
+  for (size_t i = 0; i < flags_.weights.size(); ++i) sources_[i].weight = flags_.weights[i];
+  return ok_status();
+}
+
+int64_t LoadSweep::n_requests(double load) const {
+  if (flags_.requests > 0) return flags_.requests;
+  const bool closed = choice_.arrivals.kind == ArrivalProcess::Kind::kClosed;
+  const double clients = closed ? load : choice_.max_sequences;
+  return std::max(kLeastRequests, kRequestsPerClient * static_cast<int64_t>(clients));
+}
+
+LoadPlan LoadSweep::plan_of(double load) const {
+  LoadPlan plan;
+  plan.sampling.temperature = flags_.temperature;
+  plan.ignore_eos = flags_.ignore_eos;
+  plan.max_s = flags_.seconds;
+  plan.n_measured = n_requests(load);
+  plan.warmup_tokens = flags_.warmup;
+  if (!flags_.burst.empty()) {
+    plan.kind = LoadPlan::Kind::kPhases;
+    plan.phases = flags_.burst;
+    plan.phase_s = flags_.phase_seconds;
+    plan.max_s = 0.0;
+  } else if (choice_.arrivals.kind == ArrivalProcess::Kind::kClosed) {
+    plan.clients = static_cast<int32_t>(load);
+  } else {
+    plan.kind = LoadPlan::Kind::kOpen;
+    plan.arrivals = arrival_times(choice_.arrivals, load, plan.n_measured, flags_.seed);
+  }
+  return plan;
+}
+
+Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy, bool* recorded_confidence) {
+  EngineOptions options;
+  options.max_sequences = choice_.max_sequences;
+  options.context_length = context_length_;
+  options.kv_tokens = flags_.kv_tokens;
+  options.kv_dtype = kv_dtype_;
+  options.prefill_rows = kPrefillRows;
+  options.max_batch_rows = kPrefillRows + choice_.max_sequences * 17;
+  options.accept_rule = choice_.rule;
+  options.costs = costs_;
+  DSPARK_ASSIGN_OR_RETURN(options.policy, VerifyPolicy::parse(policy));
+  std::unique_ptr<Drafter> drafter;
+  if (policy != "off") {  // plain decoding does without one
+    DrafterOptions wanted;
+    wanted.spec = flags_.spec.drafter;
+    wanted.calibration = flags_.random_drafter ? "none" : flags_.spec.calibration;
+    wanted.shortlist = flags_.spec.shortlist;
+    wanted.random_weights = flags_.random_drafter ? kNoiseSeed : 0;
+    DSPARK_ASSIGN_OR_RETURN(drafter, load_drafter(*loaded_, options, wanted));
+    if (recorded_confidence != nullptr) {
+      drafter = make_recording_drafter(std::move(drafter), recorded_confidence);
+    }
+  }
+  return dspark::make_engine(*loaded_, options, std::move(drafter));
+}
+
+/// One measurement for all engines, as an engine of the adaptive policy makes it for itself.
+Status LoadSweep::measure_costs_once(LoadReport& report) {
+  if (!choice_.has_drafter) return ok_status();
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, make_engine("adaptive"));
+  report.kind = engine->drafter()->name();
+  costs_ = engine->options().costs;
+  if (costs_) report.costs = *costs_;
+  return ok_status();
+}
+
+LoadReport LoadSweep::head() const {
+  LoadReport report;
+  report.model = loaded_->path;
+  report.drafter = choice_.has_drafter ? flags_.spec.drafter : "none";
+  report.kind = "none";
+  report.isa = isa_name(active_isa());
+  report.arrivals = choice_.arrivals.to_string();
+  report.accept_rule = accept_rule_name(choice_.rule);
+  report.random_drafter = flags_.random_drafter;
+  report.threads = loaded_->pool->n_threads();
+  report.rounds = flags_.rounds;
+  report.max_sequences = choice_.max_sequences;
+  report.context_length = context_length_;
+  report.least_tokens = choice_.least_tokens;
+  report.most_tokens = choice_.most_tokens;
+  report.temperature = static_cast<double>(flags_.temperature);
+  report.seed = flags_.seed;
+  report.policies = choice_.policies;
+  for (const PromptSource& source : sources_) report.sources.push_back(source.name);
+  report.burst = flags_.burst;
+  report.margin = flags_.random_drafter ? 0.97 : 0.98;
+  // The other rules keep the distribution of texts only.
+  report.texts_comparable = choice_.rule == AcceptRule::kCoupled || flags_.temperature == 0.0f;
+  return report;
+}
+
+Status LoadSweep::run_cell(LoadReport& report, LoadCell& cell) {
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, make_engine(cell.policy));
+  std::unique_ptr<CostModel> predictor;
+  if (costs_) predictor = std::make_unique<CostModel>(*costs_);
+  const LoadPlan plan = plan_of(cell.load);
+  cell.n_requests = plan.n_measured;
+  DSPARK_ASSIGN_OR_RETURN(LoadResult result,
+                          run_load(*engine, workload_, plan, predictor.get(), &interrupt_->flag()));
+  cell.rounds.push_back(summarize_load(result));
+  report.texts.add(result, fmt::format("{} at {:g}", cell.policy, cell.load));
+  std::vector<double>& times = cell.inter_token_s;
+  times.insert(times.end(), result.inter_token_s.begin(), result.inter_token_s.end());
+  if (static_cast<int32_t>(cell.rounds.size()) == flags_.rounds) times = thin_out(std::move(times));
+  return ok_status();
+}
+
+Status LoadSweep::run_burst(LoadReport& report, BurstCell& cell) {
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, make_engine(cell.policy));
+  std::unique_ptr<CostModel> predictor;
+  if (costs_) predictor = std::make_unique<CostModel>(*costs_);
+  const LoadPlan plan = plan_of(0);
+  DSPARK_ASSIGN_OR_RETURN(LoadResult result,
+                          run_load(*engine, workload_, plan, predictor.get(), &interrupt_->flag()));
+  cell.rounds.push_back(summarize_phases(result, plan.phases, plan.phase_s));
+  report.texts.add(result, cell.policy);
+  cell.steps = result.steps;
+  cell.add_waits(result);
+  return ok_status();
+}
+
+void BurstCell::add_waits(const LoadResult& result) {
+  for (const RequestRecord& request : result.requests) {
+    if (request.first_token_s >= 0.0) {
+      const double wait_s = request.first_token_s - request.submitted_s;
+      first_waits_s.push_back(wait_s);
+      longest_wait_s = std::max({longest_wait_s, wait_s, request.longest_gap_s});
+      continue;
+    }
+    unanswered += std::ranges::count_if(result.requests, [&](const RequestRecord& other) {
+                    return other.whole && other.submitted_s > request.submitted_s;
+                  }) > 0;
+  }
+}
+
+void LoadSweep::show_run(const std::string& what) {
+  const double elapsed_s = seconds_since(start_);
+  const double left_s = done_cost_ > 0.0 ? elapsed_s / done_cost_ * (total_cost_ - done_cost_) : 0.0;
+  const std::string text =
+      fmt::format("{}{}", what, left_s > 0.0 ? ", about " + format_seconds(left_s) + " left" : std::string());
+  if (flags_.verbose) {
+    std::fprintf(stderr, "%s\n", text.c_str());
+  } else {
+    progress_->show(text);
+  }
+}
+
+/// What a run costs in comparison with others: its tokens over how many come at once.
+double LoadSweep::run_cost(double load) const {
+  if (!flags_.burst.empty()) return 1.0;
+  if (choice_.arrivals.kind != ArrivalProcess::Kind::kClosed)
+    return static_cast<double>(n_requests(load)) / load;
+  const double step = costs_ ? CostModel(*costs_).step_seconds({.rows = static_cast<int32_t>(load)}) : 1.0;
+  return (static_cast<double>(n_requests(load)) / load + 1.0) * step;
+}
+
+Status LoadSweep::run_sweep(LoadReport& report) {
+  for (double load : choice_.loads) {
+    for (const std::string& policy : choice_.policies) report.cells.push_back({load, policy, 0, {}, {}});
+    total_cost_ += run_cost(load) * static_cast<double>(choice_.policies.size()) * flags_.rounds;
+  }
+  const size_t n_policies = choice_.policies.size();
+  for (int32_t round = 0; round < flags_.rounds; ++round) {
+    for (size_t l = 0; l < choice_.loads.size(); ++l) {
+      for (size_t p = 0; p < n_policies; ++p) {
+        // Every other round runs backwards, so that a machine that slows down or speeds up favours nobody.
+        LoadCell& cell = report.cells[l * n_policies + (round % 2 == 0 ? p : n_policies - 1 - p)];
+        show_run(
+            fmt::format("round {} of {}, load {:g}, {}", round + 1, flags_.rounds, cell.load, cell.policy));
+        DSPARK_RETURN_IF_ERROR(run_cell(report, cell));
+        done_cost_ += run_cost(cell.load);
+      }
+    }
+  }
+  const bool closed = choice_.arrivals.kind == ArrivalProcess::Kind::kClosed;
+  report.verdicts = judge_cells(report.cells, closed, report.margin);
+  return ok_status();
+}
+
+Status LoadSweep::run_bursts(LoadReport& report) {
+  for (const std::string& policy : choice_.policies) report.bursts.emplace_back().policy = policy;
+  total_cost_ = static_cast<double>(choice_.policies.size()) * flags_.rounds;
+  for (int32_t round = 0; round < flags_.rounds; ++round) {
+    for (BurstCell& cell : report.bursts) {
+      show_run(fmt::format("round {} of {}, burst, {}", round + 1, flags_.rounds, cell.policy));
+      DSPARK_RETURN_IF_ERROR(run_burst(report, cell));
+      done_cost_ += 1.0;
+    }
+  }
+  return ok_status();
+}
+
+Result<LoadReport> LoadSweep::run() {
+  LoadReport report = head();
+  interrupt_ = std::make_unique<InterruptGuard>();
+  progress_ = std::make_unique<ProgressLine>();
+  start_ = std::chrono::steady_clock::now();
+  progress_->show("measuring costs");
+  DSPARK_RETURN_IF_ERROR(measure_costs_once(report));
+  start_ = std::chrono::steady_clock::now();
+  DSPARK_RETURN_IF_ERROR(flags_.burst.empty() ? run_sweep(report) : run_bursts(report));
+  report.seconds = seconds_since(start_);
+  progress_->clear();
+  return report;
+}
+
+Result<RoundTrace> LoadSweep::record() {
+  interrupt_ = std::make_unique<InterruptGuard>();
+  progress_ = std::make_unique<ProgressLine>();
+  bool has_confidence = false;
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, make_engine("threshold:1", &has_confidence));
+  SamplingParams sampling;
+  sampling.temperature = flags_.temperature;
+  const auto show = [&](int64_t n) {
+    progress_->show(fmt::format("recording: {} of {} answers", n, workload_.size()));
+  };
+  DSPARK_ASSIGN_OR_RETURN(RoundTrace trace, record_rounds(*engine, workload_, sampling, has_confidence, show,
+                                                          &interrupt_->flag()));
+  trace.model = std::filesystem::path(loaded_->path).filename().string();
+  trace.drafter = engine->drafter()->name();
+  progress_->clear();
+  return trace;
+}
+
+}  // namespace dspark::cli

@@ -1,0 +1,130 @@
+#include "load/cost_curves.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "formats/json_reader.h"
+
+namespace dspark {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kMostPoints = 1 << 16;
+
+double flat_seconds(int32_t n) {
+  constexpr double kBase = 3.5e-3;
+  return kBase * (1.0 + std::max(0, n - 4) / 6.0);
+}
+
+double linear_seconds(int32_t n) {
+  constexpr double kBase = 4e-3;
+  return kBase * (0.5 + 0.5 * n);
+}
+
+double gpu_seconds(int32_t n) {
+  constexpr double kBase = 12e-3;
+  constexpr int32_t kTile = 64, kKnee = 256;
+  const int32_t tiles = (n + kTile - 1) / kTile;
+  const double memory = kBase * (1.0 + 0.02 * tiles);
+  const double compute = kBase * (static_cast<double>(tiles) * kTile / kKnee);
+  const double dip = n % kTile == 0 ? 0.97 : 1.0;  // no half-empty tile
+  return std::max(memory, compute) * dip;
+}
+
+Status read_points(const Json& object, const char* list, bool required, const std::string& where,
+                   std::vector<CostPoint>& out) {
+  const auto at = object.find(list);
+  if (at == object.end() && !required) return ok_status();
+  if (at == object.end() || !at->is_array() || at->size() > kMostPoints) {
+    return invalid_argument(where + ": " + list + ": want a list of {\"n\": rows, \"seconds\": s}");
+  }
+  for (const Json& point : *at) {
+    const bool fits = point.is_object() && point.contains("n") && point["n"].is_number_unsigned() &&
+                      point["n"].get<uint64_t>() <= kMostPoints && point.contains("seconds") &&
+                      point["seconds"].is_number();
+    if (!fits) {
+      return invalid_argument(where + ": " + list + "[" + std::to_string(out.size()) +
+                              "]: want {\"n\": rows, \"seconds\": s}");
+    }
+    out.push_back({point["n"].get<int32_t>(), point["seconds"].get<double>()});
+  }
+  return ok_status();
+}
+
+Status read_number(const Json& object, const char* key, const std::string& where, double& out) {
+  const auto at = object.find(key);
+  if (at == object.end()) return ok_status();
+  if (!at->is_number()) return invalid_argument(where + ": " + key + ": want a number");
+  out = at->get<double>();
+  return ok_status();
+}
+
+std::vector<CostPoint> sample(const std::vector<CostPoint>& points, int32_t most) {
+  std::vector<CostPoint> sampled;
+  int32_t next = 1;
+  for (const CostPoint& point : points) {
+    if (point.n < next || point.n > most) continue;
+    sampled.push_back(point);
+    while (next <= point.n) {
+      next = next < 4 ? next + 1 : (next & (next - 1)) == 0 ? next + next / 2 : next / 3 * 4;
+    }
+  }
+  return sampled;
+}
+
+}  // namespace
+
+Result<CostTable> built_in_costs(std::string_view name, int32_t max_rows, int32_t max_sequences) {
+  double (*seconds)(int32_t) = nullptr;
+  if (name == "flat") seconds = flat_seconds;
+  if (name == "linear") seconds = linear_seconds;
+  if (name == "gpu") seconds = gpu_seconds;
+  if (seconds == nullptr) {
+    return invalid_argument("want flat, linear or gpu, found '" + std::string(name) + "'");
+  }
+  constexpr double kFirstShare = 0.10, kRowShare = 0.08;  // of the target's pass; a layer or two of thirty
+  constexpr int32_t kBlock = 8;
+  CostTable table;
+  for (int32_t n = 1; n <= max_rows; ++n) table.verify.push_back({n, seconds(n)});
+  for (int32_t n = 1; n <= max_sequences; ++n) {
+    table.draft.push_back({n, kFirstShare * seconds(1) + kRowShare * (seconds(n * kBlock) - seconds(1))});
+  }
+  return table;
+}
+
+Result<CostTable> read_costs(const std::string& path) {
+  DSPARK_ASSIGN_OR_RETURN(const Json json, read_json_file(path));
+  if (!json.is_object()) return invalid_argument(path + ": want a JSON object");
+  const bool nested = json.contains("costs") && json["costs"].is_object();
+  const Json& object = nested ? json["costs"] : json;
+  const std::string where = nested ? path + ": costs" : path;
+  CostTable table;
+  DSPARK_RETURN_IF_ERROR(read_points(object, "verify", true, where, table.verify));
+  DSPARK_RETURN_IF_ERROR(read_points(object, "draft", false, where, table.draft));
+  DSPARK_RETURN_IF_ERROR(read_points(object, "draft_short", false, where, table.draft_short));
+  DSPARK_RETURN_IF_ERROR(read_number(object, "context_s", where, table.context_s));
+  DSPARK_RETURN_IF_ERROR(read_number(object, "row_context_s", where, table.row_context_s));
+  DSPARK_RETURN_IF_ERROR(read_number(object, "overhead_s", where, table.overhead_s));
+  double draft_length = 0.0;
+  DSPARK_RETURN_IF_ERROR(read_number(object, "draft_length", where, draft_length));
+  if (!(draft_length >= 0.0 && draft_length <= 64.0)) {
+    return invalid_argument(where + ": draft_length: want 0 to 64");
+  }
+  table.draft_length = static_cast<int32_t>(draft_length);
+  if (const Status status = table.validate(); !status.ok()) {
+    return invalid_argument(where + ": " + status.message());
+  }
+  return table;
+}
+
+CostTable sample_costs(const CostTable& table, int32_t max_rows, int32_t max_sequences) {
+  CostTable sampled = table;
+  sampled.verify = sample(table.verify, max_rows);
+  sampled.draft = sample(table.draft, max_sequences);
+  sampled.draft_short = sample(table.draft_short, max_sequences);
+  return sampled;
+}
+
+}  // namespace dspark
