@@ -40,6 +40,33 @@ struct MlaConfig {
   int32_t v_dim = 0;
 };
 
+/// What a DeepSeek V4 layer attends to beside the window: nothing, chosen entries, all entries.
+enum class V4Attention : uint8_t { kSliding, kSparse, kHeavy };
+
+/// DeepSeek V4: hyper-connections, attention over compressed entries, hash routing. See docs/deepseek_v4.md.
+struct V4Config {
+  int32_t n_streams = 0;  // residual streams; 0: not a DeepSeek V4
+  int32_t sinkhorn_iters = 0;
+  float hc_eps = 1e-6f;
+  int32_t q_rank = 0;
+  int32_t rope_dim = 0;  // last channels of a head
+  int32_t window = 0;    // keys of the window, the own one included
+  int32_t o_groups = 0;
+  int32_t o_rank = 0;
+  int32_t sparse_rate = 0;  // tokens of one entry
+  int32_t heavy_rate = 0;
+  int32_t index_heads = 0;
+  int32_t index_dim = 0;
+  int32_t index_topk = 0;
+  std::vector<V4Attention> attention;  // (n_layers)
+  std::vector<bool> hash_routed;       // (n_layers) experts follow from the token
+  int32_t rate(int32_t layer_idx) const {
+    const V4Attention kind = attention[static_cast<size_t>(layer_idx)];
+    if (kind == V4Attention::kSliding) return 0;
+    return kind == V4Attention::kSparse ? sparse_rate : heavy_rate;
+  }
+};
+
 /// One decoder layer's choices. read_model_config fills every field.
 struct LayerConfig {
   int32_t window = 0;      // sliding window: query t sees keys t-window+1 .. t; 0: full attention
@@ -85,6 +112,7 @@ struct ModelConfig {
   float final_softcap = 0.0f;      // 0: none
   MoeConfig moe;
   MlaConfig mla;
+  V4Config v4;
   std::vector<LayerConfig> layers;
   std::vector<RopeTable> ropes;
   std::vector<int32_t> eos_ids;  // ids that end generation, from the file

@@ -271,9 +271,10 @@ Result<ModelConfig> read_gguf_config(const Checkpoint& checkpoint) {
   const std::optional<std::string> arch = checkpoint.meta_string("general.architecture");
   if (!arch) return invalid_argument(checkpoint.path() + ": key 'general.architecture' is missing");
   config.arch = *arch;
-  if (config.arch == "deepseek2") {
+  if (config.arch == "deepseek2" || config.arch == "deepseek4") {
     MetaReader deepseek(checkpoint, config.arch);
-    return read_gguf_deepseek2(checkpoint, deepseek);
+    return config.arch == "deepseek2" ? read_gguf_deepseek2(checkpoint, deepseek)
+                                      : read_gguf_deepseek4(checkpoint, deepseek);
   }
   if (!is_supported(config.arch)) {
     return unsupported(

@@ -396,16 +396,17 @@ Result<ModelConfig> read_hf_config(const Checkpoint& checkpoint) {
   const std::string where = checkpoint.path() + ": config.json";
   JsonReader top(root, where);
   const std::string model_type = top.text("model_type", "");
-  if (model_type == "deepseek_v3") {
+  if (model_type == "deepseek_v3" || model_type == "deepseek_v4") {
     DSPARK_RETURN_IF_ERROR(check_hf_quantisation(top));
-    return read_hf_deepseek3(checkpoint, where);
+    return model_type == "deepseek_v3" ? read_hf_deepseek3(checkpoint, where)
+                                       : read_hf_deepseek4(checkpoint, where);
   }
   const FamilyDefaults* family = find_family(model_type);
   if (family == nullptr) {
     return unsupported(
         fmt::format("{}: model_type '{}' (supported: llama, qwen2, qwen3, qwen3_moe, gemma3, gemma3_text, "
                     "gemma4, gemma4_text, "
-                    "gemma4_unified, gemma4_unified_text, deepseek_v3)",
+                    "gemma4_unified, gemma4_unified_text, deepseek_v3, deepseek_v4)",
                     where, model_type));
   }
   // Multimodal Gemma keeps the language model's settings in a nested object.

@@ -104,5 +104,8 @@ Status check_hf_quantisation(JsonReader& in);
 /// DeepSeek V3. `where`: file, starts every message.
 Result<ModelConfig> read_hf_deepseek3(const Checkpoint& checkpoint, const std::string& where);
 Result<ModelConfig> read_gguf_deepseek2(const Checkpoint& checkpoint, MetaReader& meta);
+/// DeepSeek V4.
+Result<ModelConfig> read_hf_deepseek4(const Checkpoint& checkpoint, const std::string& where);
+Result<ModelConfig> read_gguf_deepseek4(const Checkpoint& checkpoint, MetaReader& meta);
 
 }  // namespace dspark

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "models/decoder.h"
+#include "models/deepseek_v4.h"
 
 namespace dspark {
 
@@ -17,6 +18,9 @@ void ForwardBatch::clear() {
 Result<std::unique_ptr<TargetModel>> TargetModel::load(std::shared_ptr<const Checkpoint> checkpoint,
                                                        ThreadPool& pool, const ModelOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(ModelConfig config, read_model_config(*checkpoint));
+  if (config.v4.n_streams > 0) {
+    return DeepseekV4::load(std::move(checkpoint), std::move(config), pool, options);
+  }
   return Decoder::load(std::move(checkpoint), std::move(config), pool, options);
 }
 

@@ -15,9 +15,10 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_covered(const std::string& name) {
-  for (const char* prefix : {"llama", "qwen2", "qwen3_qknorm", "qwen3_untied", "qwen3_moe", "gemma3",
-                             "gemma4_moe", "deepseek_v3", "gemma4_dense", "gemma4_k_eq_v", "gemma4_ple",
-                             "gemma4_kv_shared", "gemma4_e2b_like", "gemma4_nested", "gemma4_unified_text"}) {
+  for (const char* prefix :
+       {"llama", "qwen2", "qwen3_qknorm", "qwen3_untied", "qwen3_moe", "gemma3", "gemma4_moe", "deepseek_v3",
+        "dsv4", "gemma4_dense", "gemma4_k_eq_v", "gemma4_ple", "gemma4_kv_shared", "gemma4_e2b_like",
+        "gemma4_nested", "gemma4_unified_text"}) {
     if (name.starts_with(prefix)) return true;
   }
   return false;

@@ -34,6 +34,9 @@ std::vector<InvarianceCase> invariance_cases() {
   for (const test::GoldenCase& golden : test::fixture_cases()) {
     if (golden.name.find("llama_bias_mha_gguf") != std::string::npos) continue;  // same weights as the folder
     cases.push_back({golden.name + "_float", golden.model, DType::kF32, true, KvDType::kF32});
+    if (golden.name == "fixture_dsv4_full") {
+      cases.push_back({golden.name + "_q8_0_cache", golden.model, DType::kF32, false, KvDType::kQ8_0});
+    }
     cases.push_back({golden.name + "_serving", golden.model, DType::kF32, false, KvDType::kBF16});
   }
   for (DType dtype :
