@@ -200,6 +200,7 @@ Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy
   if (policy != "off") {  // plain decoding does without one
     DrafterOptions wanted;
     wanted.spec = flags_.spec.drafter;
+    wanted.hybrid = flags_.spec.hybrid && !flags_.random_drafter;  // lookup would help noise out
     wanted.calibration = flags_.random_drafter ? "none" : flags_.spec.calibration;
     wanted.shortlist = flags_.spec.shortlist;
     wanted.random_weights = flags_.random_drafter ? kNoiseSeed : 0;

@@ -32,8 +32,13 @@ class RecordingDrafter final : public Drafter {
   }
   void commit(std::span<const CommitEvent> events) override { inner_->commit(events); }
   void release(int32_t slot) override { inner_->release(slot); }
-  Status set_calibration(std::span<const double> temperatures) override {
-    return inner_->set_calibration(temperatures);
+  PrefixReuse prefix_reuse() const override { return inner_->prefix_reuse(); }
+  Status use_pages(int32_t n_pages) override { return inner_->use_pages(n_pages); }
+  int32_t page_lookahead() const override { return inner_->page_lookahead(); }
+  int32_t n_rows_in_pages(int32_t slot) const override { return inner_->n_rows_in_pages(slot); }
+  void attach(const AttachEvent& event) override { inner_->attach(event); }
+  Status set_calibration(std::span<const double> temperatures, std::span<const double> biases) override {
+    return inner_->set_calibration(temperatures, biases);
   }
   size_t memory_bytes() const override { return inner_->memory_bytes(); }
 
