@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <string>
 
+#include "cli/train_plot.h"
 #include "train/trainer.h"
 
 namespace {
@@ -137,7 +138,12 @@ int main(int argc, char** argv) {
   };
   callbacks.on_note = [&](const std::string& text) { progress.note(text); };
   const dspark::Status status = dspark::train_drafter(options, callbacks);
-  if (status.ok()) return 0;
+  if (status.ok()) {
+    // The drafter is there; a picture that could not be drawn is no failure of the run.
+    const dspark::Status drawn = dspark::cli::write_train_plots(options.out);
+    progress.note(drawn.ok() ? "curves: " + options.out + "/tau.svg, loss.svg" : drawn.to_string());
+    return 0;
+  }
   fmt::print(stderr, "dspark: error: {}\n", status.message());
   return status.code() == dspark::StatusCode::kInvalidArgument ? 2 : 1;
 }
