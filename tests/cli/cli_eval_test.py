@@ -192,7 +192,9 @@ class RunWithDrafter(Drafted):
             for more in ((), ("--spec", "fixed:1"), ("--spec", "threshold:0.5"), ("-t", "2", "--shortlist", "16")):
                 answer = self.run_json(*sampling, "-d", self.drafter, *more)
                 self.assertEqual(answer["tokens"], plain, more)
-                self.assertEqual(answer["speculation"]["drafter"], "dspark")
+                self.assertEqual(answer["speculation"]["drafter"], "dspark+ngram")
+            alone = self.run_json(*sampling, "-d", self.drafter, "--no-hybrid")
+            self.assertEqual((alone["tokens"], alone["speculation"]["drafter"]), (plain, "dspark"))
         self.assertEqual(self.run_json("-d", self.drafter)["speculation"]["policy"], "adaptive")
 
     def test_greedy_text_whatever_the_rule(self):

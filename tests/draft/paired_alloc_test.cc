@@ -2,30 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "draft/draft_harness.h"
 #include "draft/paired_drafter.h"
 #include "draft/random_draft.h"
-
-namespace {
-std::atomic<int64_t> n_allocations{0};
-}
-
-// Not inlined: the compiler would take malloc and delete for a mismatched pair.
-__attribute__((noinline)) void* operator new(size_t size) {
-  ++n_allocations;
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
+#include "support/allocation_count.h"
 
 namespace dspark {
 namespace {
@@ -75,9 +55,9 @@ TEST_P(PairedAllocations, SteadyRoundsAllocateNothing) {
   };
   int32_t n = 0;
   for (; n < 300; n += 6) round(n);  // every buffer reaches its size
-  const int64_t before = n_allocations;
+  const int64_t before = test::n_allocations();
   for (; n < 600; n += 6) round(n);
-  EXPECT_EQ(n_allocations - before, 0);
+  EXPECT_EQ(test::n_allocations() - before, 0);
   EXPECT_EQ(n_drafts, 100 * 4 * drafter->max_block());
 }
 

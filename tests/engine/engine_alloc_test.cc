@@ -3,32 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
-#include <new>
 
 #include "draft/test_drafters.h"
 #include "engine/engine.h"
 #include "engine/fake_model.h"
 #include "engine/loader.h"
+#include "support/allocation_count.h"
 #include "support/test_paths.h"
-
-namespace {
-std::atomic<int64_t> n_allocations{0};
-}
-
-// Not inlined: the compiler would take malloc and delete for a mismatched pair.
-__attribute__((noinline)) void* operator new(size_t size) {
-  ++n_allocations;
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
-}
-__attribute__((noinline)) void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
 
 namespace dspark {
 namespace {
@@ -83,9 +64,9 @@ void expect_no_allocations(Engine& engine, int n_warm, int n_steps) {
   int64_t n_tokens = 0;
   submit_four(engine, n_tokens);
   for (int step = 0; step < n_warm; ++step) engine.step();
-  const int64_t before = n_allocations, tokens_before = n_tokens;
+  const int64_t before = test::n_allocations(), tokens_before = n_tokens;
   for (int step = 0; step < n_steps; ++step) engine.step();
-  EXPECT_EQ(n_allocations - before, 0);
+  EXPECT_EQ(test::n_allocations() - before, 0);
   EXPECT_GE(n_tokens - tokens_before, 4 * n_steps);
   EXPECT_EQ(engine.last_step().decode_sequences, 4);
 }

@@ -4,145 +4,55 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <functional>
 #include <map>
 
-#include "base/philox.h"
+#include "draft/hybrid_drafter.h"
 #include "engine/engine.h"
-#include "engine/fake_model.h"
-#include "speculate/draw.h"
-#include "speculate/logits_processor.h"
+#include "engine/text_distribution.h"
 
 namespace dspark {
 namespace {
 
-constexpr int32_t kVocab = 5;
-constexpr int32_t kTokens = 4;  // of a text: one from the prompt, two that drafts may give, one more
-constexpr int32_t kTexts = 30000;
-using Text = std::vector<int32_t>;
-
-uint64_t mixed(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
-
-uint64_t hash_of(const Text& tokens, uint64_t salt) {
-  uint64_t hash = mixed(salt + 1);
-  for (int32_t token : tokens) hash = mixed(hash * 31 + static_cast<uint64_t>(token) + 7);
-  return hash;
-}
-
-/// How a SamplingDrafter is sure of its drafts.
-enum class Confidence {
-  kNone,
-  kCausal,        // of draft k: depends on the tokens before it
-  kAnticipating,  // of draft k: depends on draft k itself, which a scheduler must not use
-};
-
-/// Samples drafts from a distribution that has little to do with the target's, or (sure) claims single
-/// tokens.
-class SamplingDrafter final : public Drafter {
- public:
-  SamplingDrafter(bool sure, Confidence confidence) : sure_(sure), confidence_(confidence) {}
-  std::string_view name() const override { return "sampling"; }
-  int32_t max_block() const override { return 3; }
-
-  Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
-    if (!sure_) out.keep_probs(kVocab, {});
-    out.has_confidence = confidence_ != Confidence::kNone;
-    for (size_t i = 0; i < requests.size(); ++i) {
-      const DraftRequest& request = requests[i];
-      Text tokens = told_[request.slot];
-      out.n_tokens[i] = request.max_tokens;
-      out.has_probs[i] = sure_ ? 0 : 1;
-      for (int32_t k = 0; k < request.max_tokens; ++k) {
-        const int32_t draft = sure_ ? static_cast<int32_t>(hash_of(tokens, 3) % kVocab)
-                                    : sample(request, tokens, k, out.probs_row(i, k));
-        const float before = hash_of(tokens, 9) % 3 == 0 ? 0.2f : 0.8f;
-        tokens.push_back(draft);
-        const float after = hash_of(tokens, 11) % 2 == 0 ? 0.2f : 0.8f;
-        const auto at = i * static_cast<size_t>(out.stride) + static_cast<size_t>(k);
-        out.tokens[at] = draft;
-        if (confidence_ != Confidence::kNone) {
-          out.confidence[at] = confidence_ == Confidence::kCausal ? before : after;
-        }
-      }
-    }
-    return ok_status();
-  }
-  void commit(std::span<const CommitEvent> events) override {
-    for (const CommitEvent& event : events) {
-      Text& tokens = told_[event.slot];
-      tokens.insert(tokens.end(), event.tokens.begin(), event.tokens.end());
-    }
-  }
-  void release(int32_t slot) override { told_.erase(slot); }
-
- private:
-  int32_t sample(const DraftRequest& request, const Text& tokens, int32_t k, std::span<float> probs) {
-    float sum = 0.0f;
-    for (size_t v = 0; v < probs.size(); ++v) {
-      const auto noise = static_cast<float>(hash_of(tokens, 100 + v) % 1000) / 1000.0f;
-      sum += probs[v] = v == 2 ? 0.0f : 0.02f + noise * noise;  // one token is never drafted
-    }
-    for (float& p : probs) p /= sum;
-    const double u = uniform_at(request.sampling->seed, static_cast<uint64_t>(request.position),
-                                static_cast<uint32_t>(k) + 1, NoisePurpose::kDraft);
-    return draw_index(probs, u, scratch_);
-  }
-
-  bool sure_;
-  Confidence confidence_;
-  std::map<int32_t, Text> told_;
-  DrawScratch scratch_;
-};
-
-SamplingParams sampling_params() {
-  SamplingParams sampling;
-  sampling.temperature = 3.0f;  // flat enough for every text to occur
-  sampling.frequency_penalty = 0.7f;
-  return sampling;
-}
-
-const Text kPrompt = {1, 3, 0};
-
-/// Probability of every text of kTokens tokens under plain decoding.
-void add_texts(const Text& tokens, double probability, std::map<Text, double>& out) {
-  const auto n_new = tokens.size() - kPrompt.size();
-  if (n_new == kTokens) {
-    out[Text(tokens.begin() + static_cast<ptrdiff_t>(kPrompt.size()), tokens.end())] = probability;
-    return;
-  }
-  TokenCounts counts;
-  counts.reset(kPrompt);
-  for (size_t i = kPrompt.size(); i < tokens.size(); ++i) counts.push(tokens[i]);
-  std::vector<float> logits, probs(kVocab);
-  test::FakeModel::append_logits_after(tokens, kVocab, logits);
-  SamplerScratch scratch;
-  target_probabilities(logits, sampling_params(), &counts, scratch, probs);
-  for (int32_t v = 0; v < kVocab; ++v) {
-    Text longer = tokens;
-    longer.push_back(v);
-    add_texts(longer, probability * static_cast<double>(probs[static_cast<size_t>(v)]), out);
-  }
-}
+using test::Confidence;
+using test::deviation;
+using test::kPrompt;
+using test::kTexts;
+using test::kTokens;
+using test::kVocab;
+using test::sampling_params;
+using test::SamplingDrafter;
+using test::Text;
 
 struct Outcome {
   std::map<Text, int64_t> counts;
   SpeculationStats stats;
 };
 
-Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, bool sure, Confidence confidence) {
+using MakeDrafter = std::function<std::unique_ptr<Drafter>()>;
+
+/// Costs with which drafting pays in ragged steps: the best number of rows depends on every confidence.
+CostTable ragged_costs() {
+  CostTable costs;
+  for (int32_t n = 1; n <= 40; ++n) costs.verify.push_back({n, 40e-6 + 8e-6 * ((n + 1) / 3)});
+  costs.draft = {{1, 5e-6}};
+  return costs;
+}
+
+Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, const MakeDrafter& make_drafter,
+                    int32_t max_sequences = 8) {
   test::FakeModel model(kVocab);
   EngineOptions options;
-  options.max_sequences = 8;
+  options.max_sequences = max_sequences;
   options.context_length = 32;
   options.kv_dtype = KvDType::kF32;
   options.policy = policy;
   options.accept_rule = rule;
-  auto engine = Engine::create(model, options, std::make_unique<SamplingDrafter>(sure, confidence));
+  if (policy.needs_costs()) {
+    options.costs = ragged_costs();
+    model.pass_s = 40e-6;  // costs correct themselves by what passes take
+  }
+  auto engine = Engine::create(model, options, make_drafter());
   EXPECT_TRUE(engine.ok()) << engine.status().to_string();
   Outcome outcome;
   std::vector<Text> texts(kTexts);
@@ -167,32 +77,8 @@ Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, bool sure, Conf
   return outcome;
 }
 
-/// Chi-square as a standard normal number (Wilson and Hilferty); texts expected less than 8 times share one
-/// cell.
-double deviation(const std::map<Text, int64_t>& counts) {
-  std::map<Text, double> expected;
-  add_texts(kPrompt, 1.0, expected);
-  double chi2 = 0.0, rest_expected = 0.0, rest_counted = 0.0;
-  int n_cells = 0;
-  for (const auto& [text, probability] : expected) {
-    const auto found = counts.find(text);
-    const double counted = found == counts.end() ? 0.0 : static_cast<double>(found->second);
-    const double want = probability * kTexts;
-    if (want < 8.0) {
-      rest_expected += want;
-      rest_counted += counted;
-      continue;
-    }
-    chi2 += (counted - want) * (counted - want) / want;
-    ++n_cells;
-  }
-  if (rest_expected > 0.0) {
-    chi2 += (rest_counted - rest_expected) * (rest_counted - rest_expected) / rest_expected;
-    ++n_cells;
-  }
-  const double dof = n_cells - 1;
-  EXPECT_GT(dof, 100.0);
-  return (std::cbrt(chi2 / dof) - (1.0 - 2.0 / (9.0 * dof))) / std::sqrt(2.0 / (9.0 * dof));
+Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, bool sure, Confidence confidence) {
+  return count_texts(rule, policy, [=] { return std::make_unique<SamplingDrafter>(sure, confidence); });
 }
 
 TEST(EngineDistribution, RulesKeepTheTargets) {
@@ -229,6 +115,81 @@ TEST(EngineDistribution, PlainDecodingUnderRejection) {
   EXPECT_LT(deviation(once.counts), 4.0);
   const Outcome again = count_texts(AcceptRule::kRejection, VerifyPolicy::off(), false, Confidence::kNone);
   EXPECT_EQ(once.counts, again.counts);
+}
+
+/// Lengths planned for all sequences of a step, whose confidences look back at their drafts. With one
+/// sequence per step, and with several.
+TEST(EngineDistribution, PlannedLengthsKeepTheTargets) {
+  for (const AcceptRule rule : {AcceptRule::kRejection, AcceptRule::kBlock}) {
+    for (const VerifyPolicy& policy : {VerifyPolicy::adaptive(), VerifyPolicy::causal()}) {
+      for (const int32_t n_sequences : {1, 3}) {
+        SCOPED_TRACE(std::string(accept_rule_name(rule)) + " " + policy.to_string() + ", " +
+                     std::to_string(n_sequences) + " sequences");
+        const auto drafter = [] { return std::make_unique<SamplingDrafter>(false, Confidence::kCausal); };
+        const Outcome outcome = count_texts(rule, policy, drafter, n_sequences);
+        EXPECT_LT(deviation(outcome.counts), 4.0);
+        EXPECT_GT(outcome.stats.accepted, kTexts / 100);
+        EXPECT_GT(outcome.stats.trimmed, kTexts / 100);
+      }
+    }
+  }
+}
+
+/// Sampled blocks, looked-up tokens and the choice between them.
+TEST(EngineDistribution, HybridProposalsKeepTheTargets) {
+  for (const AcceptRule rule : {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock}) {
+    for (const Confidence confidence : {Confidence::kCausal, Confidence::kNone}) {
+      SCOPED_TRACE(accept_rule_name(rule));
+      const auto drafter = [confidence] {
+        return std::make_unique<HybridDrafter>(std::make_unique<SamplingDrafter>(false, confidence),
+                                               HybridOptions{});
+      };
+      const Outcome outcome = count_texts(rule, VerifyPolicy::fixed(3), drafter);
+      EXPECT_LT(deviation(outcome.counts), 4.0);
+      EXPECT_GT(outcome.stats.lookup_accepted, kTexts / 100);
+      EXPECT_GT(outcome.stats.accepted - outcome.stats.lookup_accepted, kTexts / 100);
+    }
+  }
+}
+
+/// Copies of a request in the same steps: their texts are drawn independently, so that two begin alike as
+/// often as two draws from the target do.
+TEST(EngineDistribution, EqualSeedsShareNoNumbers) {
+  constexpr int32_t kPairs = 6000;
+  test::FakeModel model(kVocab);
+  EngineOptions options;
+  options.max_sequences = 2;
+  options.context_length = 32;
+  options.kv_dtype = KvDType::kF32;
+  options.policy = VerifyPolicy::fixed(3);
+  options.accept_rule = AcceptRule::kRejection;
+  auto engine = Engine::create(model, options, std::make_unique<SamplingDrafter>(false, Confidence::kNone));
+  ASSERT_TRUE(engine.ok());
+  int32_t n_alike = 0;
+  for (uint64_t seed = 0; seed < kPairs; ++seed) {
+    Text texts[2];
+    for (Text& text : texts) {
+      GenerateRequest request;
+      request.prompt = kPrompt;
+      request.sampling = sampling_params();
+      request.sampling.seed = seed;
+      request.max_tokens = 2;
+      ASSERT_TRUE((*engine)
+                      ->submit(request,
+                               [&text](const StreamUpdate& update) {
+                                 for (const TokenEvent& event : update.tokens) text.push_back(event.token);
+                               })
+                      .ok());
+    }
+    while ((*engine)->has_work()) (*engine)->step();
+    n_alike += texts[0] == texts[1] ? 1 : 0;
+  }
+  std::map<Text, double> pairs;
+  test::add_texts(kPrompt, 1.0, pairs, 2);
+  double alike = 0.0;
+  for (const auto& [text, probability] : pairs) alike += probability * probability;
+  const double spread = std::sqrt(kPairs * alike * (1.0 - alike));
+  EXPECT_NEAR(n_alike, kPairs * alike, 4.5 * spread);
 }
 
 }  // namespace

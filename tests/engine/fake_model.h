@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
@@ -32,6 +33,9 @@ class FakeModel final : public TargetModel {
 
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override {
     ++n_forwards;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(pass_s);
+    while (pass_s > 0.0 && std::chrono::steady_clock::now() < end) {
+    }
     if (fail_from_forward >= 0 && n_forwards > fail_from_forward) return {{}, {}, {}, true};
     largest_batch = std::max(largest_batch, batch.n_rows());
     check(batch);
@@ -50,7 +54,14 @@ class FakeModel final : public TargetModel {
                          static_cast<float>(token + 1000 * tap));
       }
     }
-    return {logits_, {}, captured_, false};
+    final_norm_.clear();
+    for (int32_t row : batch.logit_rows) {
+      for (int32_t d = 0; d < config_.dim; ++d) {
+        final_norm_.push_back(hidden_value(batch.tokens[static_cast<size_t>(row)],
+                                           batch.positions[static_cast<size_t>(row)], d));
+      }
+    }
+    return {logits_, final_norm_, captured_, false};
   }
 
   /// The logits behind a text: what forward() computes from its pages.
@@ -69,8 +80,16 @@ class FakeModel final : public TargetModel {
     }
   }
 
+  /// Element d of the hidden state in front of the head.
+  static float hidden_value(int32_t token, int32_t position, int32_t d) {
+    return unit(mix(static_cast<uint64_t>(token) * 5 + static_cast<uint64_t>(position) * 1009 +
+                    static_cast<uint64_t>(d))) -
+           0.4f;
+  }
+
   int64_t n_forwards = 0;
   int64_t largest_batch = 0;
+  double pass_s = 0.0;             // least time of a pass: what costs are learned from
   int64_t fail_from_forward = -1;  // >= 0: later passes report a lack of memory
 
  private:
@@ -122,7 +141,7 @@ class FakeModel final : public TargetModel {
   Checkpoint checkpoint_;
   std::vector<int32_t> taps_;
   std::vector<int32_t> prefix_;
-  std::vector<float> logits_, captured_;
+  std::vector<float> logits_, final_norm_, captured_;
 };
 
 }  // namespace dspark::test
