@@ -1,0 +1,112 @@
+#pragma once
+// A drafter that keeps a row per token in pages numbered like the target's, and looks them all up again
+// before every proposal: a page that was shared wrongly, given away too early or written by two shows.
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "draft/drafter.h"
+#include "kernels/kv_layout.h"
+
+namespace dspark::test {
+
+class PageDrafter final : public Drafter {
+ public:
+  using ProposeRow = std::function<int32_t(const std::vector<int32_t>& tokens, std::span<int32_t> out)>;
+
+  /// lookahead 1: the row of a token depends on the token behind it too.
+  PageDrafter(ProposeRow propose_row, int32_t lookahead, std::vector<int32_t> taps = {0})
+      : propose_row_(std::move(propose_row)), lookahead_(lookahead), taps_(std::move(taps)) {}
+
+  std::string_view name() const override { return "pages"; }
+  int32_t max_block() const override { return 8; }
+  std::span<const int32_t> tap_layers() const override { return taps_; }
+  PrefixReuse prefix_reuse() const override { return PrefixReuse::kFromPages; }
+  int32_t page_lookahead() const override { return lookahead_; }
+  int32_t n_rows_in_pages(int32_t slot) const override {
+    const auto found = slots_.find(slot);
+    return found == slots_.end() ? 0 : found->second.n_rows;
+  }
+  Status use_pages(int32_t n_pages) override {
+    rows_.assign(static_cast<size_t>(n_pages) * kKvPageSize, Row{});
+    return ok_status();
+  }
+
+  void attach(const AttachEvent& event) override {
+    EXPECT_EQ(slots_.count(event.slot), 0u) << "attached to a slot in use";
+    EXPECT_EQ(event.tokens.size(), event.pages.size() * kKvPageSize);
+    Slot& slot = slots_[event.slot];
+    slot.tokens.assign(event.tokens.begin(), event.tokens.end());
+    slot.n_features = slot.n_rows = static_cast<int32_t>(event.tokens.size());
+    ++n_attached;
+  }
+
+  void commit(std::span<const CommitEvent> events) override {
+    for (const CommitEvent& event : events) {
+      Slot& slot = slots_[event.slot];
+      EXPECT_EQ(std::ssize(slot.tokens), event.token_position);
+      EXPECT_EQ(slot.n_features, event.feature_position);
+      slot.tokens.insert(slot.tokens.end(), event.tokens.begin(), event.tokens.end());
+      slot.n_features += event.n_features;
+      if (rows_.empty()) {  // pages are not shared
+        slot.n_rows = slot.n_features;
+        continue;
+      }
+      EXPECT_GE(std::ssize(event.pages) * kKvPageSize, slot.n_features);
+      const int32_t n_after =
+          std::min(slot.n_features, static_cast<int32_t>(slot.tokens.size()) - lookahead_);
+      for (; slot.n_rows < n_after; ++slot.n_rows) row(event.pages, slot.n_rows) = row_of(slot, slot.n_rows);
+    }
+  }
+
+  Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const DraftRequest& request = requests[i];
+      const Slot& slot = slots_[request.slot];
+      EXPECT_EQ(slot.n_rows, request.position);
+      EXPECT_EQ(slot.tokens.back(), request.anchor);
+      EXPECT_GT(std::ssize(request.pages) * kKvPageSize, request.position);
+      for (int32_t p = 0; !rows_.empty() && p < request.position; ++p) {
+        const Row want = row_of(slot, p);
+        EXPECT_TRUE(row(request.pages, p) == want) << "row " << p << " of slot " << request.slot;
+      }
+      out.n_tokens[i] = propose_row_(slot.tokens, out.row(i).first(static_cast<size_t>(request.max_tokens)));
+    }
+    return ok_status();
+  }
+
+  void release(int32_t slot) override { slots_.erase(slot); }
+
+  size_t n_live_slots() const { return slots_.size(); }
+  int64_t n_attached = 0;
+
+ private:
+  struct Row {
+    int32_t token = -1, next = -1;
+    friend bool operator==(const Row&, const Row&) = default;
+  };
+  struct Slot {
+    std::vector<int32_t> tokens;
+    int32_t n_features = 0, n_rows = 0;
+  };
+
+  Row row_of(const Slot& slot, int32_t p) const {
+    const auto at = static_cast<size_t>(p);
+    return {slot.tokens[at], lookahead_ > 0 ? slot.tokens[at + 1] : -1};
+  }
+  Row& row(std::span<const int32_t> pages, int32_t p) {
+    const auto page = static_cast<size_t>(pages[static_cast<size_t>(p / kKvPageSize)]);
+    return rows_.at(page * kKvPageSize + static_cast<size_t>(p % kKvPageSize));
+  }
+
+  ProposeRow propose_row_;
+  int32_t lookahead_;
+  std::vector<int32_t> taps_;
+  std::vector<Row> rows_;
+  std::map<int32_t, Slot> slots_;
+};
+
+}  // namespace dspark::test
