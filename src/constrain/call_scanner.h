@@ -19,6 +19,8 @@ class CallScanner {
   bool has_name() const { return has_name_; }
   const std::string& name() const { return name_; }
   bool has_arguments() const { return has_arguments_; }
+  /// The last value read was the arguments', and it is complete.
+  bool arguments_complete() const { return place_ == Place::kAfterValue && member_ == Member::kArguments; }
   /// Arguments read since the last call. requires: has_name().
   std::string take_arguments();
 

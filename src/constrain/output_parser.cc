@@ -1,0 +1,542 @@
+#include "constrain/output_parser.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "constrain/call_scanner.h"
+
+namespace dspark {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kThinkBegin = "<think>";
+constexpr std::string_view kThinkEnd = "</think>";
+constexpr std::string_view kHermesBegin = "<tool_call>";
+constexpr std::string_view kHermesEnd = "</tool_call>";
+constexpr std::string_view kPythonTag = "<|python_tag|>";
+constexpr std::string_view kFence = "```";
+constexpr std::string_view kCallsBegin = "<｜tool▁calls▁begin｜>";
+constexpr std::string_view kCallsEnd = "<｜tool▁calls▁end｜>";
+constexpr std::string_view kCallBegin = "<｜tool▁call▁begin｜>";
+constexpr std::string_view kCallEnd = "<｜tool▁call▁end｜>";
+constexpr std::string_view kSeparator = "<｜tool▁sep｜>";
+constexpr std::string_view kBlanks = " \n\t\r";
+
+size_t leading_blanks(std::string_view text) {
+  return std::min(text.find_first_not_of(kBlanks), text.size());
+}
+size_t trailing_blanks(std::string_view text) {
+  const size_t last = text.find_last_not_of(kBlanks);
+  return last == std::string_view::npos ? text.size() : text.size() - last - 1;
+}
+std::string_view trimmed(std::string_view text) {
+  text.remove_prefix(leading_blanks(text));
+  text.remove_suffix(trailing_blanks(text));
+  return text;
+}
+
+// Bytes at the end of `text` that may be the beginning of `marker`.
+size_t partial_match(std::string_view text, std::string_view marker) {
+  size_t n = std::min(text.size(), marker.size() - 1);
+  while (n > 0 && !text.ends_with(marker.substr(0, n))) --n;
+  return n;
+}
+
+}  // namespace
+
+// One mode at a time reads from `buffer_`; a mode's function returns false when it needs more text.
+class OutputParser::Impl {
+ public:
+  explicit Impl(Options options) : options_(std::move(options)) {
+    mode_ = options_.in_reasoning ? Mode::kReasoning : Mode::kStart;
+  }
+
+  void feed(std::string_view text, std::vector<OutputEvent>& events) {
+    events_ = &events;
+    first_event_ = events.size();
+    buffer_ += text;
+    while (!buffer_.empty() && advance()) {
+    }
+  }
+
+  void finish(std::vector<OutputEvent>& events) {
+    events_ = &events;
+    first_event_ = events.size();
+    is_last_ = true;
+    while (advance()) {
+    }
+  }
+
+  int32_t n_calls() const { return n_calls_; }
+
+ private:
+  enum class Mode : uint8_t {
+    kStart,  // nothing but blanks yet
+    kReasoning,
+    kContent,
+    kJsonCall,  // inside a call that CallScanner reads
+    kSkipCall,  // the rest of a broken call
+    kAfterCall,
+    kPython,     // until the end: code, or a list of calls
+    kFence,      // until the closing fence
+    kHead,       // DeepSeek: up to the arguments
+    kArguments,  // DeepSeek
+    kBetween,    // DeepSeek: between calls
+  };
+
+  ToolFormat tools() const { return options_.format.tools; }
+  bool is_deepseek() const { return tools() == ToolFormat::kDeepSeek || tools() == ToolFormat::kDeepSeekR1; }
+
+  bool advance() {
+    switch (mode_) {
+      case Mode::kStart:
+        return start();
+      case Mode::kReasoning:
+        return reasoning();
+      case Mode::kContent:
+        return content();
+      case Mode::kJsonCall:
+        return json_call();
+      case Mode::kSkipCall:
+        return skip_call();
+      case Mode::kAfterCall:
+        return after_call();
+      case Mode::kPython:
+        return python();
+      case Mode::kFence:
+        return fence();
+      case Mode::kHead:
+        return head();
+      case Mode::kArguments:
+        return arguments();
+      case Mode::kBetween:
+        return between();
+    }
+    return false;
+  }
+
+  // Events.
+
+  void emit(OutputEvent::Kind kind, std::string_view text, int32_t call = -1) {
+    if (events_->size() > first_event_ && events_->back().kind == kind && events_->back().call == call &&
+        kind != OutputEvent::Kind::kToolCall && kind != OutputEvent::Kind::kToolCallEnd) {
+      events_->back().text += text;
+      return;
+    }
+    events_->push_back({kind, call, std::string(text)});
+  }
+  // Blanks wait until it is clear that something follows them.
+  void emit_content(std::string_view text) {
+    if (drop_blanks_) text.remove_prefix(leading_blanks(text));
+    if (text.empty()) return;
+    drop_blanks_ = false;
+    const size_t blanks = tools() == ToolFormat::kNone ? 0 : trailing_blanks(text);
+    const std::string_view solid = text.substr(0, text.size() - blanks);
+    if (!solid.empty()) {
+      emit(OutputEvent::Kind::kContent, std::exchange(blanks_, {}) + std::string(solid));
+    }
+    blanks_ += text.substr(solid.size());
+  }
+  void emit_reasoning(std::string_view text) {
+    if (!has_reasoning_) text.remove_prefix(leading_blanks(text));
+    if (text.empty()) return;
+    has_reasoning_ = true;
+    const std::string_view solid = text.substr(0, text.size() - trailing_blanks(text));
+    if (!solid.empty()) {
+      emit(OutputEvent::Kind::kReasoning, std::exchange(blanks_, {}) + std::string(solid));
+    }
+    blanks_ += text.substr(solid.size());
+  }
+  bool is_wanted(const std::string& name) const {
+    const std::vector<std::string>& names = options_.tool_names;
+    return !name.empty() && (names.empty() || std::find(names.begin(), names.end(), name) != names.end());
+  }
+  void begin_call(const std::string& name) {
+    blanks_.clear();
+    in_call_ = true;
+    emit(OutputEvent::Kind::kToolCall, name, n_calls_++);
+  }
+  void add_arguments(std::string_view text) {
+    if (!text.empty()) emit(OutputEvent::Kind::kToolArguments, text, n_calls_ - 1);
+  }
+  void end_call() {
+    in_call_ = false;
+    emit(OutputEvent::Kind::kToolCallEnd, "", n_calls_ - 1);
+    drop_blanks_ = true;
+  }
+  void whole_call(const std::string& name, const std::string& call_arguments) {
+    begin_call(name);
+    add_arguments(call_arguments);
+    end_call();
+  }
+
+  // Modes.
+
+  bool start() {
+    const size_t blanks = leading_blanks(buffer_);
+    const std::string_view rest = std::string_view(buffer_).substr(blanks);
+    if (rest.empty() && !is_last_) return false;
+    if (options_.format.has_reasoning) {
+      if (rest.starts_with(kThinkBegin)) {
+        buffer_.erase(0, blanks + kThinkBegin.size());
+        return go(Mode::kReasoning);
+      }
+      if (!is_last_ && kThinkBegin.starts_with(rest)) return false;
+    }
+    return whole_answer(blanks);
+  }
+
+  // Formats in which the whole answer may be a call.
+  bool whole_answer(size_t blanks) {
+    const std::string_view rest = std::string_view(buffer_).substr(blanks);
+    if (tools() == ToolFormat::kLlama3) {
+      if (rest.starts_with(kPythonTag)) {
+        raw_ = "";
+        buffer_.erase(0, blanks + kPythonTag.size());
+        return go(Mode::kPython);
+      }
+      if (!is_last_ && !rest.empty() && kPythonTag.starts_with(rest)) return false;
+    }
+    const bool by_json = tools() == ToolFormat::kLlama3 || tools() == ToolFormat::kGemma;
+    if (by_json && rest.starts_with("{")) return open_json_call("", blanks);
+    if (tools() == ToolFormat::kGemma && rest.starts_with("[")) {
+      const size_t next = rest.find_first_not_of(kBlanks, 1);
+      if (next == std::string_view::npos && !is_last_) return false;
+      const char c = next == std::string_view::npos ? ' ' : rest[next];
+      if (c == '{' || c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return go(Mode::kPython);
+    }
+    return go(Mode::kContent);
+  }
+
+  bool open_json_call(std::string_view marker, size_t blanks) {
+    raw_ = buffer_.substr(0, blanks) + std::string(marker);
+    buffer_.erase(0, blanks + marker.size());
+    scanner_ = CallScanner();
+    return go(Mode::kJsonCall);
+  }
+
+  bool go(Mode mode) {
+    mode_ = mode;
+    return true;
+  }
+
+  bool reasoning() {
+    const size_t end = buffer_.find(kThinkEnd);
+    if (end != std::string::npos) {
+      emit_reasoning(std::string_view(buffer_).substr(0, end));
+      buffer_.erase(0, end + kThinkEnd.size());
+      blanks_.clear();
+      drop_blanks_ = true;
+      options_.format.has_reasoning = false;  // one part per answer
+      return go(Mode::kStart);
+    }
+    const size_t held = is_last_ ? 0 : partial_match(buffer_, kThinkEnd);
+    emit_reasoning(std::string_view(buffer_).substr(0, buffer_.size() - held));
+    buffer_.erase(0, buffer_.size() - held);
+    return false;
+  }
+
+  bool content() {
+    std::vector<std::string_view> markers;
+    if (tools() == ToolFormat::kHermes) markers = {kHermesBegin};
+    if (tools() == ToolFormat::kGemma) markers = {kFence};
+    if (is_deepseek()) markers = {kCallsBegin, kCallBegin};
+    size_t at = std::string::npos, held = 0;
+    std::string_view found;
+    for (std::string_view marker : markers) {
+      const size_t begin = buffer_.find(marker);
+      if (begin < at) at = begin, found = marker;
+      held = std::max(held, partial_match(buffer_, marker));
+    }
+    if (at == std::string::npos) {
+      if (is_last_) held = 0;
+      emit_content(std::string_view(buffer_).substr(0, buffer_.size() - held));
+      buffer_.erase(0, buffer_.size() - held);
+      // What was said before white space at the very end stands for itself.
+      if (is_last_ && n_calls_ == 0 && !blanks_.empty())
+        emit(OutputEvent::Kind::kContent, std::exchange(blanks_, {}));
+      return false;
+    }
+    emit_content(std::string_view(buffer_).substr(0, at));
+    buffer_.erase(0, at);
+    if (found == kHermesBegin) return open_json_call(kHermesBegin, 0);
+    if (found == kFence) return open_fence();
+    raw_ = std::string(found);
+    buffer_.erase(0, found.size());
+    return go(found == kCallBegin ? Mode::kHead : Mode::kBetween);
+  }
+
+  // What looked like a call is content after all.
+  bool give_up() {
+    // Its first byte at least is content: it must not be found to be a call again.
+    std::string text = std::exchange(raw_, {});
+    drop_blanks_ = drop_blanks_ && n_calls_ > 0;
+    emit_content(text);
+    return go(Mode::kContent);
+  }
+
+  bool json_call() {
+    const bool needs_arguments = tools() != ToolFormat::kHermes;
+    size_t i = 0;
+    while (i < buffer_.size() && scanner_.state() == CallScanner::State::kRunning) {
+      scanner_.feed(buffer_[i++]);
+      if (!in_call_ && scanner_.has_name() && scanner_.has_arguments()) {
+        if (!is_wanted(scanner_.name())) break;
+        begin_call(scanner_.name());
+      }
+      if (in_call_) add_arguments(scanner_.take_arguments());
+    }
+    raw_ += buffer_.substr(0, i);
+    buffer_.erase(0, i);
+    const CallScanner::State state = scanner_.state();
+    const bool is_unwanted = !in_call_ && scanner_.has_name() && !is_wanted(scanner_.name());
+    if (is_unwanted) return give_up();
+    if (state == CallScanner::State::kDone) {
+      if (!in_call_ && (!scanner_.has_name() || needs_arguments)) return give_up();
+      if (!in_call_) {
+        begin_call(scanner_.name());
+        add_arguments("{}");
+      }
+      end_call();
+      return go(Mode::kAfterCall);
+    }
+    if (state == CallScanner::State::kBad) return in_call_ ? go(Mode::kSkipCall) : give_up();
+    if (is_last_ && !in_call_) return give_up();
+    return false;
+  }
+
+  bool skip_call() {
+    const size_t end = tools() == ToolFormat::kHermes ? buffer_.find(kHermesEnd) : std::string::npos;
+    in_call_ = false;
+    drop_blanks_ = true;
+    if (end == std::string::npos) {
+      const size_t held = is_last_ ? 0 : partial_match(buffer_, kHermesEnd);
+      buffer_.erase(0, buffer_.size() - held);
+      return false;
+    }
+    buffer_.erase(0, end + kHermesEnd.size());
+    return go(Mode::kContent);
+  }
+
+  bool after_call() {
+    buffer_.erase(0, leading_blanks(buffer_));
+    if (buffer_.empty()) return false;
+    if (tools() == ToolFormat::kHermes) {
+      if (buffer_.starts_with(kHermesEnd)) {
+        buffer_.erase(0, kHermesEnd.size());
+      } else if (!is_last_ && kHermesEnd.starts_with(buffer_)) {
+        return false;
+      }
+      return go(Mode::kContent);
+    }
+    if (buffer_[0] == ';' || buffer_[0] == ',') {
+      buffer_.erase(0, 1);
+      return true;
+    }
+    if (buffer_[0] == '{') return open_json_call("", 0);
+    return go(Mode::kContent);
+  }
+
+  bool python() {
+    // Calls in JSON may stand behind the tag too.
+    const size_t blanks = leading_blanks(buffer_);
+    if (tools() == ToolFormat::kLlama3) {
+      if (blanks == buffer_.size() && !is_last_) return false;
+      if (blanks < buffer_.size() && buffer_[blanks] == '{') return open_json_call("", blanks);
+    }
+    if (!is_last_) return false;
+    const std::string text = std::exchange(buffer_, {});
+    if (calls_in(text)) return false;
+    if (tools() == ToolFormat::kLlama3 && is_wanted("python")) {
+      whole_call("python", "{\"code\": " + json_quoted(trimmed(text)) + "}");
+      return false;
+    }
+    raw_ = text;
+    return give_up();
+  }
+
+  bool open_fence() {
+    // Only a few words begin a call; anything else is content at once.
+    constexpr std::string_view kOpenings[] = {"```json\n", "```tool_code\n", "```tool_call\n"};
+    size_t length = kFence.size();
+    for (std::string_view opening : kOpenings) {
+      if (buffer_.starts_with(opening)) length = opening.size();
+      if (!is_last_ && buffer_.size() < opening.size() && opening.starts_with(buffer_)) return false;
+    }
+    raw_ = buffer_.substr(0, length);
+    buffer_.erase(0, length);
+    return length > kFence.size() ? go(Mode::kFence) : give_up();
+  }
+
+  bool fence() {
+    const size_t end = buffer_.find(kFence);
+    if (end == std::string::npos && !is_last_) return false;
+    const std::string body = buffer_.substr(0, end);
+    const size_t length = end == std::string::npos ? buffer_.size() : end + kFence.size();
+    raw_ += buffer_.substr(0, length);
+    buffer_.erase(0, length);
+    if (!calls_in(body)) return give_up();
+    raw_.clear();
+    return go(Mode::kContent);
+  }
+
+  // Emits the calls that a text consists of. returns: false when it is something else.
+  bool calls_in(std::string_view text) {
+    text = trimmed(text);
+    std::vector<PythonCall> calls;
+    const Json json = Json::parse(text, nullptr, false);
+    const Json list = json.is_array() ? json : Json::array({json});
+    for (const Json& item : list) {
+      if (!item.is_object() || !item.contains("name") || !item["name"].is_string()) break;
+      const auto key = item.contains("arguments") ? "arguments" : "parameters";
+      if (!item.contains(key)) break;
+      calls.push_back(
+          {item["name"].get<std::string>(), item[key].dump(-1, ' ', false, Json::error_handler_t::replace)});
+    }
+    if (json.is_discarded() || calls.size() != list.size()) {
+      calls.clear();
+      python_calls(text, calls);
+    }
+    const auto wanted = [this](const PythonCall& call) { return is_wanted(call.name); };
+    if (calls.empty() || !std::all_of(calls.begin(), calls.end(), wanted)) return false;
+    for (const PythonCall& call : calls) whole_call(call.name, call.arguments);
+    return true;
+  }
+
+  // f(...), f.call(...), print(f(...)) or [f(...), g(...)].
+  static void python_calls(std::string_view text, std::vector<PythonCall>& calls) {
+    if (text.starts_with("print(") && text.ends_with(")")) text = text.substr(6, text.size() - 7);
+    if (text.starts_with("[") && text.ends_with("]")) text = trimmed(text.substr(1, text.size() - 2));
+    while (!text.empty()) {
+      // The shortest piece up to a ')' that is a call.
+      std::optional<PythonCall> call;
+      size_t end = text.find(')');
+      for (int tries = 0; end != std::string_view::npos && tries < 64;
+           end = text.find(')', end + 1), ++tries) {
+        call = parse_python_call(text.substr(0, end + 1));
+        if (call) break;
+      }
+      if (!call) return calls.clear();
+      if (call->name.ends_with(".call")) call->name.resize(call->name.size() - 5);
+      calls.push_back(std::move(*call));
+      text = trimmed(text.substr(end + 1));
+      if (!text.empty() && text[0] == ',') text = trimmed(text.substr(1));
+    }
+  }
+
+  bool head() {
+    const size_t separator = buffer_.find(kSeparator);
+    if (separator == std::string::npos) return cut_off();
+    std::string_view name = trimmed(std::string_view(buffer_).substr(0, separator));
+    const size_t behind = separator + kSeparator.size();
+    size_t begin = behind;
+    if (tools() == ToolFormat::kDeepSeekR1 || name == "function") {
+      const size_t line = buffer_.find('\n', behind);
+      if (line == std::string::npos) return cut_off();
+      name = trimmed(std::string_view(buffer_).substr(behind, line - behind));
+      begin = line;
+    }
+    // A fence may open before the arguments.
+    begin = buffer_.find('{', begin);
+    if (begin == std::string::npos) return cut_off();
+    const std::string call_name(name);
+    raw_ += buffer_.substr(0, begin);
+    buffer_.erase(0, begin);
+    if (!is_wanted(call_name)) return give_up();
+    begin_call(call_name);
+    scanner_ = CallScanner();
+    for (char c : std::string_view("{\"name\":\"\",\"arguments\":")) scanner_.feed(c);
+    return go(Mode::kArguments);
+  }
+
+  bool cut_off() {
+    if (!is_last_) return false;
+    raw_ += std::exchange(buffer_, {});
+    return give_up();
+  }
+
+  bool arguments() {
+    size_t i = 0;
+    while (i < buffer_.size() && !scanner_.arguments_complete()) scanner_.feed(buffer_[i++]);
+    buffer_.erase(0, i);
+    add_arguments(scanner_.take_arguments());
+    if (!scanner_.arguments_complete()) return false;
+    end_call();
+    return go(Mode::kBetween);
+  }
+
+  bool between() {
+    const size_t next = buffer_.find(kCallBegin), end = buffer_.find(kCallsEnd);
+    if (next == std::string::npos && end == std::string::npos) {
+      if (!is_last_) return false;
+      buffer_.clear();
+      return false;
+    }
+    const bool is_end = end < next;
+    buffer_.erase(0, is_end ? end + kCallsEnd.size() : next + kCallBegin.size());
+    raw_ = std::string(kCallBegin);
+    drop_blanks_ = true;
+    return go(is_end ? Mode::kContent : Mode::kHead);
+  }
+
+  Options options_;
+  Mode mode_;
+  std::string buffer_;  // not understood yet
+  std::string raw_;     // of a possible call: its text so far
+  std::string blanks_;  // of content or reasoning, held back
+  CallScanner scanner_;
+  bool in_call_ = false;        // its name was given out
+  bool has_reasoning_ = false;  // some was given out
+  bool drop_blanks_ = false;    // at the next content
+  bool is_last_ = false;
+  int32_t n_calls_ = 0;
+  std::vector<OutputEvent>* events_ = nullptr;
+  size_t first_event_ = 0;  // of this call of feed
+};
+
+OutputParser::OutputParser(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+OutputParser::OutputParser(OutputParser&&) noexcept = default;
+OutputParser& OutputParser::operator=(OutputParser&&) noexcept = default;
+OutputParser::~OutputParser() = default;
+
+void OutputParser::feed(std::string_view text, std::vector<OutputEvent>& events) {
+  impl_->feed(text, events);
+}
+void OutputParser::finish(std::vector<OutputEvent>& events) {
+  impl_->finish(events);
+}
+int32_t OutputParser::n_calls() const {
+  return impl_->n_calls();
+}
+
+ParsedOutput parse_output(std::string_view text, OutputParser::Options options) {
+  OutputParser parser(std::move(options));
+  std::vector<OutputEvent> events;
+  parser.feed(text, events);
+  parser.finish(events);
+  ParsedOutput parsed;
+  for (OutputEvent& event : events) {
+    switch (event.kind) {
+      case OutputEvent::Kind::kContent:
+        parsed.content += event.text;
+        break;
+      case OutputEvent::Kind::kReasoning:
+        parsed.reasoning += event.text;
+        break;
+      case OutputEvent::Kind::kToolCall:
+        parsed.calls.push_back({std::move(event.text), "", false});
+        break;
+      case OutputEvent::Kind::kToolArguments:
+        parsed.calls.back().arguments += event.text;
+        break;
+      case OutputEvent::Kind::kToolCallEnd:
+        parsed.calls.back().complete = true;
+        break;
+    }
+  }
+  return parsed;
+}
+
+}  // namespace dspark
