@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""`dspark serve`: every endpoint, streaming, and errors, on a tiny model."""
+
+import concurrent.futures
+import json
+
+import serve_harness
+from serve_harness import ServeCase, chat, chat_text, events
+
+
+class Chat(ServeCase):
+    def test_answer(self):
+        answer = self.server.post("/v1/chat/completions", chat("hello there", max_tokens=24, ignore_eos=True))
+        self.assertEqual(answer.status, 200, answer.body)
+        body = answer.json
+        self.assertEqual(body["object"], "chat.completion")
+        self.assertTrue(body["id"].startswith("chatcmpl-"))
+        self.assertEqual(body["choices"][0]["finish_reason"], "length")
+        self.assertEqual(body["choices"][0]["message"]["role"], "assistant")
+        self.assertEqual(body["usage"]["completion_tokens"], 24)
+        self.assertEqual(body["usage"]["total_tokens"], 24 + body["usage"]["prompt_tokens"])
+        text = self.run_text("hello there", "-n", "24", "--temp", "0", "--ignore-eos")
+        self.assertEqual(body["choices"][0]["message"]["content"], text)
+        self.assertIn("x-request-id", answer.headers)
+
+    def test_stream_equals_whole(self):
+        body = chat("abcabcabc", max_tokens=40, ignore_eos=True, seed=5, temperature=1.1)
+        whole = self.server.post("/v1/chat/completions", body).json
+        connection, response = self.server.open_stream("/v1/chat/completions",
+                                                       {**body, "stream_options": {"include_usage": True}})
+        self.assertEqual(response.status, 200)
+        self.assertTrue(response.getheader("Content-Type").startswith("text/event-stream"))
+        chunks = events(response)
+        connection.close()
+        self.assertEqual(chunks[-1], "[DONE]")
+        self.assertEqual(chunks[-2]["choices"], [])
+        self.assertEqual(chunks[-2]["usage"]["completion_tokens"], 40)
+        self.assertEqual(chunks[0]["choices"][0]["delta"]["role"], "assistant")
+        self.assertEqual(chunks[-3]["choices"][0]["finish_reason"], "length")
+        self.assertEqual(chat_text(chunks), whole["choices"][0]["message"]["content"])
+
+    def test_speculation_report_and_overrides(self):
+        body = chat("abcabcabcabc", max_tokens=64, ignore_eos=True)
+        drafted = self.server.post("/v1/chat/completions", body).json
+        report = drafted["usage"]["speculation"]
+        self.assertGreater(report["rounds"], 0)
+        self.assertGreaterEqual(report["drafted"], report["verified"])
+        self.assertEqual(report["drafted"] - report["verified"], report["trimmed"])
+        self.assertGreater(report["accepted"], 0)
+        plain = self.server.post("/v1/chat/completions", {**body, "speculation": {"policy": "off"}}).json
+        self.assertEqual(plain["usage"]["speculation"]["drafted"], 0)
+        self.assertEqual(plain["choices"][0]["message"], drafted["choices"][0]["message"])
+        for field, value in (("policy", "sometimes"), ("accept", "maybe"), ("max_draft", -1)):
+            answer = self.server.post("/v1/chat/completions", {**body, "speculation": {field: value}})
+            self.error(answer, 400, "speculation." + field)
+
+    def test_n_and_seed(self):
+        body = chat("hello", max_tokens=12, ignore_eos=True, temperature=1.5, min_p=0, seed=9, n=3)
+        first = self.server.post("/v1/chat/completions", body).json
+        again = self.server.post("/v1/chat/completions", body).json
+        texts = [choice["message"]["content"] for choice in first["choices"]]
+        self.assertEqual([choice["index"] for choice in first["choices"]], [0, 1, 2])
+        self.assertEqual(texts, [choice["message"]["content"] for choice in again["choices"]])
+        self.assertGreater(len(set(texts)), 1)
+        self.assertEqual(first["usage"]["completion_tokens"], 36)
+
+    def test_stop_and_limits(self):
+        long = self.server.post("/v1/chat/completions", chat("hello", max_tokens=30, ignore_eos=True)).json
+        text = long["choices"][0]["message"]["content"]
+        stop = text[10:12]
+        cut = self.server.post("/v1/chat/completions",
+                               chat("hello", max_completion_tokens=30, ignore_eos=True, stop=stop)).json
+        self.assertEqual(cut["choices"][0]["finish_reason"], "stop")
+        self.assertEqual(cut["choices"][0]["message"]["content"], text[:text.index(stop)])
+
+    def test_logprobs(self):
+        body = chat("hello", max_tokens=10, ignore_eos=True, logprobs=True, top_logprobs=3)
+        drafted = self.server.post("/v1/chat/completions", body).json["choices"][0]
+        plain = self.server.post("/v1/chat/completions", {**body, "speculation": {"policy": "off"}}).json["choices"][0]
+        self.assertEqual(drafted["logprobs"], plain["logprobs"])
+        content = drafted["logprobs"]["content"]
+        self.assertEqual(len(content), 10)
+        spelled = b"".join(bytes(entry["bytes"]) for entry in content).decode(errors="replace")
+        self.assertEqual(spelled, drafted["message"]["content"])
+        for entry in content:
+            self.assertLessEqual(entry["logprob"], 0)
+            self.assertEqual(len(entry["top_logprobs"]), 3)
+            # Temperature 0 takes the likeliest.
+            self.assertAlmostEqual(entry["top_logprobs"][0]["logprob"], entry["logprob"])
+
+    def test_logit_bias(self):
+        token = self.server.post("/tokenize", {"content": "q"}).json["tokens"][0]
+        body = chat("hello", max_tokens=6, ignore_eos=True, logit_bias={str(token): 100})
+        self.assertEqual(self.server.post("/v1/chat/completions", body).json["choices"][0]["message"]["content"],
+                         "qqqqqq")
+
+    def test_trace(self):
+        body = chat("abcabcabc", max_tokens=32, ignore_eos=True, dspark_trace=True)
+        connection, response = self.server.open_stream("/v1/chat/completions", body)
+        chunks = events(response)
+        connection.close()
+        tokens = [token for chunk in chunks if chunk != "[DONE]" for token in chunk.get("dspark", {}).get("tokens", ())]
+        self.assertEqual(len(tokens), 32)
+        self.assertTrue(all(0 <= token["p"] <= 1.0001 for token in tokens))
+        origins = {token["origin"] for token in tokens}
+        self.assertIn("accepted", origins)
+        self.assertLessEqual(origins, {"plain", "accepted", "correction", "bonus"})
+        for token in tokens:
+            self.assertEqual(token["origin"] == "accepted", token["draft_idx"] >= 0)
+
+    def test_parts_and_roles(self):
+        parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello "},
+                                                           {"type": "text", "text": "there"}]}],
+                 "temperature": 0, "max_tokens": 8, "ignore_eos": True}
+        joined = chat("hello there", max_tokens=8, ignore_eos=True)
+        self.assertEqual(self.server.post("/v1/chat/completions", parts).json["choices"],
+                         self.server.post("/v1/chat/completions", joined).json["choices"])
+
+    def test_32_streams_equal_dspark_run(self):
+        prompts = [f"story {i} of many" for i in range(32)]
+        wanted = {prompt: self.run_text(prompt, "-n", "24", "--temp", "0.9", "--seed", "11", "--ignore-eos")
+                  for prompt in prompts[:6]}
+
+        def ask(prompt):
+            connection, response = self.server.open_stream(
+                "/v1/chat/completions", chat(prompt, max_tokens=24, temperature=0.9, seed=11, ignore_eos=True))
+            chunks = events(response)
+            connection.close()
+            return chat_text(chunks)
+
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            together = dict(zip(prompts, pool.map(ask, prompts)))
+        for prompt, text in wanted.items():
+            self.assertEqual(together[prompt], text, prompt)
+        for prompt in prompts[6:]:
+            self.assertEqual(ask(prompt), together[prompt], prompt)
+
+
+class Errors(ServeCase):
+    def test_fields(self):
+        base = chat("hello", max_tokens=4)
+        for field, value in (("temperature", "hot"), ("temperature", -1), ("top_p", 2), ("top_k", 1.5), ("n", 0),
+                             ("n", 100000), ("max_tokens", 0), ("max_tokens", "many"), ("stop", [1]),
+                             ("stop", [""]), ("seed", "x"), ("logit_bias", []), ("logit_bias", {"x": 1}),
+                             ("logprobs", 3), ("top_logprobs", 2), ("stream", "yes"), ("stream_options", 1),
+                             ("messages", []), ("messages", "hello"), ("response_format", "json"),
+                             ("speculation", "off"), ("tools", {}), ("presence_penalty", 3), ("model", 7)):
+            answer = self.server.post("/v1/chat/completions", {**base, field: value})
+            error = self.error(answer, 400)
+            self.assertTrue((error["param"] or "").startswith(field), (field, value, error))
+        self.error(self.server.post("/v1/chat/completions", {**base, "messages": [{"role": "king", "content": "x"}]}),
+                   400, "messages[0].role")
+        self.error(self.server.post("/v1/chat/completions", {**base, "messages": [{"role": "user"}]}), 400,
+                   "messages[0].content")
+        self.error(self.server.post("/v1/chat/completions", {**base, "model": "other"}), 404, "model")
+        # Not known here, but no reason to refuse.
+        self.assertEqual(self.server.post("/v1/chat/completions", {**base, "user": "me", "store": False}).status, 200)
+        self.assertEqual(self.server.post("/v1/chat/completions", {**base, "n": None, "stop": None}).status, 200)
+
+    def test_bodies(self):
+        for body in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"messages": "\xff"}', b"[" * 100000,
+                     b'{"a":' * 5000 + b"1" + b"}" * 5000):
+            self.error(self.server.post("/v1/chat/completions", body), 400)
+
+    def test_context(self):
+        error = self.error(self.server.post("/v1/chat/completions", chat("word " * 3000)), 400)
+        self.assertEqual(error["code"], "context_length_exceeded")
+
+    def test_paths_and_methods(self):
+        self.error(self.server.get("/nothing"), 404)
+        answer = self.server.get("/v1/chat/completions")
+        self.error(answer, 405)
+        self.assertIn("POST", answer.headers["allow"])
+
+
+class Others(ServeCase):
+    def test_completions(self):
+        body = {"prompt": "hello", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+        answer = self.server.post("/v1/completions", body).json
+        self.assertEqual(answer["object"], "text_completion")
+        text = self.run_text("hello", "-n", "12", "--temp", "0", "--ignore-eos", "--raw")
+        self.assertEqual(answer["choices"][0]["text"], text)
+        ids = self.server.post("/tokenize", {"content": "hello"}).json["tokens"]
+        for prompt in (ids, ["hello"], [ids]):
+            same = self.server.post("/v1/completions", {**body, "prompt": prompt}).json
+            self.assertEqual(same["choices"][0]["text"], text)
+        several = self.server.post("/v1/completions", {**body, "prompt": ["hello", "other"], "n": 2}).json
+        self.assertEqual([choice["index"] for choice in several["choices"]], [0, 1, 2, 3])
+        echoed = self.server.post("/v1/completions", {**body, "echo": True}).json
+        self.assertEqual(echoed["choices"][0]["text"], "hello" + text)
+        logged = self.server.post("/v1/completions", {**body, "logprobs": 2}).json["choices"][0]["logprobs"]
+        self.assertEqual(len(logged["tokens"]), 12)
+        self.assertEqual(len(logged["token_logprobs"]), 12)
+        connection, response = self.server.open_stream("/v1/completions", body)
+        chunks = events(response)
+        connection.close()
+        self.assertEqual("".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]), text)
+        for prompt in (None, "", [], 5, [["a"]], [-1], [10**9], {}):
+            self.error(self.server.post("/v1/completions", {**body, "prompt": prompt}), 400, "prompt")
+
+    def test_tokenize_round_trip(self):
+        text = "hello äöü 日本 <|im_end|>"
+        tokens = self.server.post("/tokenize", {"content": text}).json["tokens"]
+        self.assertEqual(self.server.post("/detokenize", {"tokens": tokens}).json["content"], text)
+        self.error(self.server.post("/tokenize", {}), 400)
+        self.error(self.server.post("/detokenize", {"tokens": [10**6]}), 400)
+        self.error(self.server.post("/detokenize", {"tokens": "abc"}), 400, "tokens")
+
+    def test_state(self):
+        models = self.server.get("/v1/models").json
+        self.assertEqual(models["object"], "list")
+        self.assertEqual(len(models["data"]), 1)
+        self.assertEqual(self.server.get("/health").status, 200)
+        self.assertEqual(self.server.get("/health/live").status, 200)
+        props = self.server.get("/props").json
+        self.assertEqual(props["drafter"]["kind"], "ngram")
+        self.assertEqual(props["policy"], "fixed:4")
+        self.assertEqual(self.server.get("/slots").status, 200)
+
+    def test_metrics(self):
+        before = self.server.metric("vllm:generation_tokens_total")
+        self.server.post("/v1/chat/completions", chat("abcabcabc", max_tokens=20, ignore_eos=True))
+        self.assertEqual(self.server.metric("vllm:generation_tokens_total") - before, 20)
+        text = self.server.get("/metrics").body.decode()
+        for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total",
+                     "vllm:time_to_first_token_seconds_bucket", "vllm:e2e_request_latency_seconds_count",
+                     "vllm:request_success_total", "vllm:spec_decode_num_accepted_tokens_total",
+                     "dspark_spec_decode_num_verified_tokens_total", "dspark_spec_decode_num_trimmed_tokens_total",
+                     "dspark_verify_budget", "dspark_step_predicted_seconds", "dspark_cost_correction"):
+            self.assertIn("\n" + name, text)
+        names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_dashboard_asks_for_metrics_that_exist(self):
+        import re
+        text = self.server.get("/metrics").body.decode()
+        dashboard = json.loads((serve_harness.ROOT / "deploy" / "grafana-dashboard.json").read_text())
+        asked = set()
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                asked |= set(re.findall(r"(?:vllm:|dspark_)[a-z0-9_]+", target["expr"]))
+        self.assertGreater(len(asked), 15)
+        # Those that need a cost model or a confidence head are absent on a tiny model with look-up.
+        absent = {name for name in asked if "\n" + name not in text and not name.startswith("dspark_calibration")}
+        self.assertEqual(absent, set())
+
+    def test_openapi_names_every_route(self):
+        api = self.server.get("/openapi.json").json
+        self.assertTrue(api["openapi"].startswith("3.1"))
+        for path, methods in api["paths"].items():
+            for method in methods:
+                answer = self.server.request(method.upper(), path, b"{}" if method != "get" else None)
+                self.assertNotIn(answer.status, (404, 405), (method, path, answer.body[:200]))
+
+    def test_page(self):
+        page = self.server.get("/")
+        self.assertEqual(page.status, 200)
+        self.assertIn(b"<html", page.body.lower())
+        self.assertEqual(self.server.get("/page/../routes.cc").status, 404)
+
+
+if __name__ == "__main__":
+    serve_harness.main()

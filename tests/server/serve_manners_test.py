@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""`dspark serve` with clients that behave badly, and how it shuts down."""
+
+import http.client
+import json
+import signal
+import socket
+import threading
+import time
+import unittest
+
+import serve_harness
+from serve_harness import Server, ServeCase, chat, chat_text, events
+
+LONG = chat("abcabcabc", max_tokens=1500, ignore_eos=True)
+
+
+def wait_until(check, what, seconds=30):
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            raise AssertionError("never came true: " + what)
+        time.sleep(0.02)
+
+
+class BadClients(ServeCase):
+    def healthy(self):
+        answer = self.server.post("/v1/chat/completions", chat("hello", max_tokens=3, ignore_eos=True))
+        self.assertEqual(answer.status, 200)
+
+    def idle(self):
+        return self.server.metric("vllm:num_requests_running") + self.server.metric("vllm:num_requests_waiting") == 0
+
+    def test_malformed_bytes(self):
+        for data, wanted in ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b" 400 "), (b"hello\r\n\r\n", b" 400 "),
+                             (b"GET\r\n\r\n", b" 400 "), (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", b" 400 "),
+                             (b"POST /v1/completions HTTP/1.1\r\nContent-Length: x\r\n\r\n", b" 400 "),
+                             (b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b" 400 "),
+                             (b"GET / HTTP/1.1\r\nX: " + b"a" * 200000 + b"\r\n\r\n", b" 431 "),
+                             (b"GET /health HTTP/1.1\r\nX-Request-Id: a b\r\n\r\n", b" 200 ")):
+            got = self.server.raw(data)
+            self.assertIn(wanted, got.split(b"\r\n")[0] + b" ", data[:40])
+        self.healthy()
+
+    def test_large_bodies(self):
+        body = b'{"messages": "' + b"x" * (20 << 20) + b'"}'
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        self.assertIn(b" 413 ", self.server.raw(head + body).split(b"\r\n")[0])
+        self.healthy()
+
+    def test_hang_up_while_streaming(self):
+        connection, response = self.server.open_stream("/v1/chat/completions", LONG)
+        response.read(200)
+        before = self.server.metric("vllm:generation_tokens_total")
+        connection.sock.close() if connection.sock else None
+        response.close()
+        connection.close()
+        wait_until(self.idle, "the stream's request ends")
+        self.assertLess(self.server.metric("vllm:generation_tokens_total") - before, 1500)
+        self.healthy()
+
+    def test_hang_up_while_waiting_for_a_whole_answer(self):
+        data = json.dumps(LONG).encode()
+        with socket.create_connection(("127.0.0.1", self.server.port)) as link:
+            link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) +
+                         data)
+            wait_until(lambda: not self.idle(), "the request runs")
+        wait_until(self.idle, "the request ends")
+        wait_until(lambda: "status=499" in self.server.log(), "the log tells")
+
+    def test_keep_alive_and_pipelining(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        for _ in range(3):
+            connection.request("POST", "/v1/chat/completions", json.dumps(chat("hello", max_tokens=2)))
+            answer = connection.getresponse()
+            self.assertEqual(answer.status, 200)
+            answer.read()
+        connection.close()
+        one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        got = self.server.raw(one * 3 + b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        self.assertEqual(got.count(b"HTTP/1.1 200"), 4, got)
+
+    def test_http_1_0_stream_ends_with_the_connection(self):
+        data = json.dumps({**chat("hello", max_tokens=4, ignore_eos=True), "stream": True}).encode()
+        got = None
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=30) as link:
+            link.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            got = b""
+            while piece := link.recv(65536):
+                got += piece
+        self.assertNotIn(b"chunked", got.lower().split(b"\r\n\r\n")[0])
+        self.assertTrue(got.endswith(b"data: [DONE]\n\n"), got[-100:])
+
+    def test_many_idle_connections(self):
+        links = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(200)]
+        try:
+            self.healthy()
+        finally:
+            for link in links:
+                link.close()
+
+    def test_request_ids_and_log(self):
+        answer = self.server.request("GET", "/health", headers={"X-Request-Id": "my-id_1.2"})
+        self.assertEqual(answer.headers["x-request-id"], "my-id_1.2")
+        wait_until(lambda: "my-id_1.2" in self.server.log(), "the log line")
+        line = next(line for line in self.server.log().splitlines() if "my-id_1.2" in line)
+        for word in ("path=/health", "status=200", "method=GET"):
+            self.assertIn(word, line)
+
+
+class Slow(serve_harness.Tool):
+    def test_slowloris(self):
+        server = Server("-m", self.chat_model, "--header-timeout", "0.5", "--body-timeout", "0.5")
+        self.addCleanup(server.stop)
+        links = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(20)]
+        for link in links:
+            link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
+        answer = server.post("/v1/chat/completions", chat("hello", max_tokens=2))
+        self.assertEqual(answer.status, 200)
+        for link in links:
+            self.assertIn(b" 408 ", link.recv(1000))
+            link.close()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+            link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            self.assertIn(b" 408 ", link.recv(1000))
+
+
+class Limits(serve_harness.Tool):
+    def test_keys(self):
+        keys = self.path / "keys.txt"
+        keys.write_text("# clients\nfirst-key\nsecond-key\n")
+        server = Server("-m", self.chat_model, "--api-key-file", str(keys), environment={"DSPARK_API_KEY": "from-env"})
+        self.addCleanup(server.stop)
+        body = chat("hello", max_tokens=2)
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer first-ke"},
+                        {"Authorization": "first-key"}, {"Authorization": "Bearer first-key2"}):
+            answer = server.post("/v1/chat/completions", body, headers)
+            self.assertEqual(answer.status, 401, headers)
+            self.assertEqual(answer.json["error"]["code"], "invalid_api_key")
+        for headers in ({"Authorization": "Bearer first-key"}, {"authorization": "bearer second-key"},
+                        {"x-api-key": "from-env"}):
+            self.assertEqual(server.post("/v1/chat/completions", body, headers).status, 200, headers)
+        self.assertEqual(server.get("/health").status, 200)
+        self.assertEqual(server.get("/v1/models").status, 401)
+        self.assertNotIn("first-key", server.log())
+
+    def test_rate_limit_and_cors(self):
+        server = Server("-m", self.chat_model, "--rate-limit", "20", "--cors", "https://example.org")
+        self.addCleanup(server.stop)
+        answers = [server.post("/v1/chat/completions", chat("hello", max_tokens=1)) for _ in range(6)]
+        self.assertEqual(answers[0].status, 200)
+        limited = [answer for answer in answers if answer.status == 429]
+        self.assertGreater(len(limited), 0)
+        self.assertGreaterEqual(int(limited[0].headers["retry-after"]), 1)
+        self.assertEqual(answers[0].headers["access-control-allow-origin"], "https://example.org")
+        before = server.request("OPTIONS", "/v1/chat/completions")
+        self.assertEqual(before.status, 204)
+        self.assertIn("authorization", before.headers["access-control-allow-headers"].lower())
+
+    def test_full_queue(self):
+        server = Server("-m", self.chat_model, "--parallel", "1", "--max-queue", "1", "-c", "2048")
+        self.addCleanup(server.stop)
+        streams = []
+        for _ in range(2):  # one runs, one waits
+            streams.append(server.open_stream("/v1/chat/completions", LONG)) if not streams else None
+            wait_until(lambda: server.metric("vllm:num_requests_running") == 1, "it runs")
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(server.post("/v1/chat/completions", LONG)))
+                   for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for connection, response in streams:
+            response.read()
+            connection.close()
+        for thread in threads:
+            thread.join()
+        statuses = sorted(answer.status for answer in results)
+        self.assertIn(429, statuses)
+        self.assertIn(200, statuses)
+        for answer in results:
+            if answer.status == 429:
+                self.assertIn("retry-after", answer.headers)
+
+    def test_several_models(self):
+        server = Server("-m", f"one={self.chat_model}", "-m", f"two={self.base_model}")
+        self.addCleanup(server.stop)
+        self.assertEqual([model["id"] for model in server.get("/v1/models").json["data"]], ["one", "two"])
+        body = {"prompt": "hello", "max_tokens": 3}
+        for name in ("one", "two"):
+            answer = server.post("/v1/completions", {**body, "model": name})
+            self.assertEqual(answer.json["model"], name)
+        self.assertEqual(server.post("/v1/completions", {**body, "model": "three"}).status, 404)
+        self.assertEqual(server.post("/v1/chat/completions", chat("x", model="two")).status, 400)
+
+
+class Shutdown(serve_harness.Tool):
+    def start(self, *more):
+        return Server("-m", self.chat_model, "-c", "16384", *more)
+
+    def test_idle_server_leaves_at_once(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            server = self.start()
+            server.signal(number)
+            self.assertEqual(server.wait(), 0, server.log())
+
+    def test_streams_finish_and_nothing_new_starts(self):
+        server = self.start("--drain-seconds", "60")
+        connection, response = server.open_stream("/v1/chat/completions", {**LONG, "max_tokens": 3000})
+        response.read(100)
+        server.signal()
+        wait_until(lambda: server.get("/health").status == 503, "health says so")
+        refused = server.post("/v1/chat/completions", chat("hello", max_tokens=1))
+        self.assertEqual(refused.status, 503)
+        self.assertIn("retry-after", refused.headers)
+        chunks = response.read().decode()
+        self.assertTrue(chunks.endswith("data: [DONE]\n\n"), chunks[-200:])
+        connection.close()
+        self.assertEqual(server.wait(), 0, server.log())
+
+    def test_streams_are_cancelled_after_the_drain_time(self):
+        server = self.start("--drain-seconds", "0.2")
+        connection, response = server.open_stream("/v1/chat/completions", {**LONG, "max_tokens": 15000})
+        response.read(100)
+        server.signal()
+        rest = response.read().decode()
+        connection.close()
+        self.assertIn('"error"', rest)
+        self.assertNotIn("[DONE]", rest)
+        server.wait()
+
+    def test_second_signal_leaves_at_once(self):
+        server = self.start("--drain-seconds", "600")
+        connection, response = server.open_stream("/v1/chat/completions", {**LONG, "max_tokens": 15000})
+        response.read(100)
+        server.signal()
+        wait_until(lambda: server.get("/health").status == 503, "health says so")
+        server.signal()
+        server.wait()
+        connection.close()
+
+
+class Usage(serve_harness.Tool):
+    def test_wrong_usage(self):
+        self.assertIn("--port", self.fail_with(2, "serve", "-m", self.chat_model, "--port", "99999"))
+        self.assertIn("no-such.gguf", self.fail_with(1, "serve", "-m", "no-such.gguf"))
+        self.assertIn("--host", self.fail_with(1, "serve", "-m", self.chat_model, "--host", "no.such.host.invalid"))
+
+
+if __name__ == "__main__":
+    unittest.main()
