@@ -16,6 +16,8 @@ void add_prompt_flags(CLI::App& command, RunFlags& flags) {
   command.add_option("-c,--ctx-size", flags.context, "tokens of context (0: all the model has)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command.add_flag("--no-prefix-cache", flags.no_prefix_cache,
+                   "read the whole conversation again in every turn");
   command.add_flag("--ignore-eos", flags.ignore_eos, "go on after the end-of-text token");
   command.add_option("--stop,-r,--reverse-prompt", flags.stop, "end the answer before this text; repeatable")
       ->expected(1)

@@ -25,6 +25,7 @@ struct RunFlags {
   bool raw = false;  // complete the text as it is, without the chat template
   int32_t n_predict = -1;
   int32_t context = 4096;  // 0: the model's
+  bool no_prefix_cache = false;
 
   float temperature = 0.8f;
   int32_t top_k = 40;

@@ -20,6 +20,11 @@ double decode_speed(const GenerateStats& stats) {
   return per_second(stats.output_tokens - 1, stats.decode_s);
 }
 
+// Of the tokens that were computed.
+double prompt_speed(const GenerateStats& stats) {
+  return per_second(stats.prompt_tokens - stats.cached_tokens, stats.prompt_s);
+}
+
 std::string speculation_text(const Session& session, const GenerateStats& stats) {
   if (session.policy().draft_tokens() == 0) return "speculation off";
   const SpeculationStats& spec = stats.speculation;
@@ -32,7 +37,8 @@ Json timings_json(const Session& session, const GenerateStats& stats) {
   return {{"load_s", session.loaded().load_s},
           {"prompt_tokens", stats.prompt_tokens},
           {"prompt_s", stats.prompt_s},
-          {"prompt_tokens_per_s", per_second(stats.prompt_tokens, stats.prompt_s)},
+          {"prompt_tokens_cached", stats.cached_tokens},
+          {"prompt_tokens_per_s", prompt_speed(stats)},
           {"generated_tokens", stats.output_tokens},
           {"decode_s", stats.decode_s},
           {"generated_tokens_per_s", stats.output_tokens > 1 ? decode_speed(stats) : 0.0},
@@ -61,8 +67,10 @@ Json speculation_json(const Session& session, const SpeculationStats& spec) {
 
 std::string stats_line(const Session& session, const GenerateResult& result) {
   const GenerateStats& stats = result.stats;
-  std::string line = fmt::format("[prompt {} tokens, {:.1f} tok/s | generated {} tokens", stats.prompt_tokens,
-                                 per_second(stats.prompt_tokens, stats.prompt_s), stats.output_tokens);
+  const std::string cached =
+      stats.cached_tokens > 0 ? fmt::format(" ({} from the cache)", stats.cached_tokens) : "";
+  std::string line = fmt::format("[prompt {} tokens{}, {:.1f} tok/s | generated {} tokens",
+                                 stats.prompt_tokens, cached, prompt_speed(stats), stats.output_tokens);
   if (stats.output_tokens > 1) line += fmt::format(", {:.1f} tok/s", decode_speed(stats));
   line += " | " + speculation_text(session, stats);
   if (session.flags().temperature >= kGreedyTemperature) line += fmt::format(" | seed {}", session.seed());
