@@ -117,14 +117,18 @@ void BlockDrafter::attach(const AttachEvent& event) {
   slot.n_rows = slot.is_lost ? 0 : static_cast<int32_t>(event.tokens.size());
 }
 
-Status BlockDrafter::set_calibration(std::span<const double> temperatures) {
-  if (!draft_.config.confidence) return Drafter::set_calibration(temperatures);
+Status BlockDrafter::set_calibration(std::span<const double> temperatures, std::span<const double> biases) {
+  if (!draft_.config.confidence) return Drafter::set_calibration(temperatures, biases);
   for (double t : temperatures) {
     if (!std::isfinite(t) || t <= 0.0) {
       return invalid_argument(fmt::format("calibration: want temperatures above 0, found {}", t));
     }
   }
-  decoder_.set_calibration(temperatures);
+  for (double b : biases) {
+    if (!std::isfinite(b))
+      return invalid_argument(fmt::format("calibration: want finite biases, found {}", b));
+  }
+  decoder_.set_calibration(temperatures, biases);
   return ok_status();
 }
 

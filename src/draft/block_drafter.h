@@ -55,7 +55,7 @@ class BlockDrafter final : public Drafter {
   Status use_pages(int32_t n_pages) override;
   int32_t n_rows_in_pages(int32_t slot) const override { return context_rows(slot); }
   void attach(const AttachEvent& event) override;
-  Status set_calibration(std::span<const double> temperatures) override;
+  Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override;
   size_t memory_bytes() const override { return weights_.packed_bytes + cache_.data.size(); }
 

@@ -33,7 +33,7 @@ std::span<float> DraftBlock::probs_row(size_t request_idx, int32_t draft_idx) {
   return std::span(probs).subspan(at(request_idx, draft_idx) * n, n);
 }
 
-Status Drafter::set_calibration(std::span<const double> temperatures) {
+Status Drafter::set_calibration(std::span<const double> temperatures, std::span<const double>) {
   if (temperatures.empty()) return ok_status();
   return unsupported("drafter " + std::string(name()) + " has no confidence head to calibrate");
 }

@@ -157,9 +157,9 @@ class Drafter {
   /// The first event of a slot, instead of commits for the prefix. As it stands here: a commit of its tokens.
   virtual void attach(const AttachEvent& event);
 
-  /// Sequential temperature scaling: confidence k is sigmoid(logit / temperatures[k]), 1 beyond the end of
+  /// Calibration: confidence k is sigmoid(logit / temperatures[k] + biases[k]), 1 and 0 beyond the end of
   /// the list; empty: none. errors: unsupported (no confidence head), invalid_argument (not finite and > 0).
-  virtual Status set_calibration(std::span<const double> temperatures);
+  virtual Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {});
   /// From now on rounds are recorded in `trace` (draft/draft_trace.h), which must stay alive; nullptr: no
   /// more. returns: false when this drafter records nothing.
   virtual bool set_trace(DraftTrace* /*trace*/) { return false; }

@@ -34,8 +34,8 @@ HybridDrafter::Slot& HybridDrafter::slot_of(int32_t slot) {
   return *slots_[at];
 }
 
-Status HybridDrafter::set_calibration(std::span<const double> temperatures) {
-  return model_->set_calibration(temperatures);
+Status HybridDrafter::set_calibration(std::span<const double> temperatures, std::span<const double> biases) {
+  return model_->set_calibration(temperatures, biases);
 }
 
 void HybridDrafter::release(int32_t slot) {

@@ -43,7 +43,7 @@ class HybridDrafter final : public Drafter {
   int32_t page_lookahead() const override { return model_->page_lookahead(); }
   int32_t n_rows_in_pages(int32_t slot) const override { return model_->n_rows_in_pages(slot); }
   void attach(const AttachEvent& event) override;
-  Status set_calibration(std::span<const double> temperatures) override;
+  Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override { return model_->set_trace(trace); }
   size_t memory_bytes() const override { return model_->memory_bytes(); }
 

@@ -153,6 +153,7 @@ void SequentialDecoder::score(const HeadPass& pass, int32_t k, DraftBlock& out) 
   const int64_t dim = config_.dim, rank = config_.markov_rank;
   const auto at = static_cast<size_t>(k);
   const double temperature = at < temperatures_.size() ? temperatures_[at] : 1.0;
+  const double bias = at < biases_.size() ? biases_[at] : 0.0;
   for (size_t i = 0; i < active_.size(); ++i) {
     const float* hidden = pass.hidden + row_of(pass, k, i) * dim;
     float z = dot_row(weights_.confidence.data(), hidden, dim);
@@ -163,7 +164,7 @@ void SequentialDecoder::score(const HeadPass& pass, int32_t k, DraftBlock& out) 
     const size_t out_at =
         pass.requests[static_cast<size_t>(active_[i])].out_row * static_cast<size_t>(out.stride) + at;
     out.confidence_logits[out_at] = z;
-    out.confidence[out_at] = static_cast<float>(sigmoid(static_cast<double>(z) / temperature));
+    out.confidence[out_at] = static_cast<float>(sigmoid(static_cast<double>(z) / temperature + bias));
   }
 }
 

@@ -50,9 +50,10 @@ class SequentialDecoder {
   /// requires: rows of `out` hold n_drafts tokens. errors: out_of_memory.
   Status run(const HeadPass& pass, DraftBlock& out);
 
-  /// Temperatures of sequential temperature scaling, position by position; 1 beyond the end.
-  void set_calibration(std::span<const double> temperatures) {
+  /// Temperatures and biases of confidences, position by position; 1 and 0 beyond the end.
+  void set_calibration(std::span<const double> temperatures, std::span<const double> biases) {
     temperatures_.assign(temperatures.begin(), temperatures.end());
+    biases_.assign(biases.begin(), biases.end());
   }
 
  private:
@@ -81,7 +82,7 @@ class SequentialDecoder {
   const BlockWeights& weights_;
   ThreadPool& pool_;
   int32_t shortlist_;
-  std::vector<double> temperatures_;
+  std::vector<double> temperatures_, biases_;
 
   // One run. Rows of the buffers are requests that still draft (active_), except state_: all requests.
   std::vector<int32_t> active_;

@@ -63,8 +63,9 @@ class Fields {
   Status status_;
 };
 
-constexpr std::string_view kKnownKeys[] = {"temperatures", "dataset",     "num_samples", "ece_before",
-                                           "ece_after",    "accept_rule", "temperature"};
+constexpr std::string_view kKnownKeys[] = {"temperatures", "biases",      "dataset",
+                                           "num_samples",  "ece_before",  "ece_after",
+                                           "accept_rule",  "temperature", "target"};
 
 }  // namespace
 
@@ -79,6 +80,8 @@ Result<Calibration> read_calibration(const std::string& path) {
   Fields fields(json, path);
   Calibration calibration;
   calibration.temperatures = fields.numbers("temperatures", true);
+  calibration.biases = fields.numbers("biases", false);
+  calibration.target = fields.text("target");
   calibration.ece_before = fields.numbers("ece_before", false);
   calibration.ece_after = fields.numbers("ece_after", false);
   calibration.dataset = fields.text("dataset");
@@ -100,19 +103,24 @@ Result<Calibration> read_calibration(const std::string& path) {
                   "a number above 0, found " + std::to_string(temperature));
     }
   }
+  if (!calibration.biases.empty() && calibration.biases.size() != calibration.temperatures.size()) {
+    fields.fail("biases", "as many as temperatures, " + std::to_string(calibration.temperatures.size()) +
+                              ", found " + std::to_string(calibration.biases.size()));
+  }
   DSPARK_RETURN_IF_ERROR(fields.status());
   return calibration;
 }
 
 Status write_calibration(const std::string& path, const Calibration& calibration) {
-  const nlohmann::ordered_json json = {
-      {"temperatures", calibration.temperatures},
-      {"dataset", calibration.dataset},
-      {"num_samples", calibration.num_samples},
-      {"ece_before", calibration.ece_before},
-      {"ece_after", calibration.ece_after},
-      {"accept_rule", std::string(accept_rule_name(calibration.accept_rule))},
-      {"temperature", calibration.temperature}};
+  nlohmann::ordered_json json = {{"temperatures", calibration.temperatures},
+                                 {"dataset", calibration.dataset},
+                                 {"num_samples", calibration.num_samples},
+                                 {"ece_before", calibration.ece_before},
+                                 {"ece_after", calibration.ece_after},
+                                 {"accept_rule", std::string(accept_rule_name(calibration.accept_rule))},
+                                 {"temperature", calibration.temperature}};
+  if (!calibration.biases.empty()) json["biases"] = calibration.biases;
+  if (!calibration.target.empty()) json["target"] = calibration.target;
   const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   DSPARK_RETURN_IF_ERROR(file.write({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));

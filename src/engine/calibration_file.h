@@ -1,6 +1,7 @@
 #pragma once
 // Fitted confidence temperatures as a JSON file: {"temperatures": [...], "dataset": "...", "num_samples": n,
-// "ece_before": [...], "ece_after": [...], "accept_rule": "coupled", "temperature": t}.
+// "ece_before": [...], "ece_after": [...], "accept_rule": "coupled", "temperature": t}, and where they are
+// known "biases": [...] (as many as temperatures) and "target": the model's file name.
 
 #include <string>
 

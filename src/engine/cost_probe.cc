@@ -27,6 +27,7 @@ double median(std::vector<double> values) {
 struct Trial {
   int32_t n = 0;
   int32_t context = 0;
+  int32_t length = 0;  // drafts per sequence; 0: the whole block
   std::vector<double> seconds;
 };
 
@@ -98,10 +99,11 @@ class DraftProbe {
 
   Status run(Trial& trial) {
     requests_.clear();
+    const int32_t length = trial.length > 0 ? trial.length : drafter_.max_block();
     for (int32_t slot = 0; slot < trial.n; ++slot) {
-      requests_.push_back({slot, tokens_.back(), context_, drafter_.max_block(), &sampling_});
+      requests_.push_back({slot, tokens_.back(), context_, length, &sampling_});
     }
-    block_.reset(requests_.size(), drafter_.max_block());
+    block_.reset(requests_.size(), length);
     const Clock::time_point start = Clock::now();
     DSPARK_RETURN_IF_ERROR(drafter_.propose(requests_, block_));
     trial.seconds.push_back(seconds_since(start));
@@ -120,45 +122,103 @@ class DraftProbe {
 };
 
 // 1, 2, 3, 4, 6, 8, 12, 16, ...: where kernels change their tile and where speculation decides.
-std::vector<Trial> sizes_up_to(int32_t largest, int32_t context) {
-  std::vector<Trial> trials;
+std::vector<int32_t> sizes_up_to(int32_t largest) {
+  std::vector<int32_t> sizes;
   for (int32_t n = 1; n <= largest; n = n < 4 ? n + 1 : (n & (n - 1)) == 0 ? n + n / 2 : n / 3 * 4) {
-    trials.push_back({n, context, {}});
+    sizes.push_back(n);
   }
-  if (trials.empty() || trials.back().n != largest) trials.push_back({largest, context, {}});
-  return trials;
+  if (sizes.empty() || sizes.back() != largest) sizes.push_back(largest);
+  return sizes;
 }
 
-// Times every trial in turn: one round to warm up, then rounds until the time is used or there are enough.
+// Times every trial in turn, cheap ones first, until the time is used or there is enough. The first round
+// warms up and does not count, unless it was all there was time for; trials that no time was left for have no
+// seconds and go.
 template <typename Probe>
 Status run_rounds(Probe& probe, std::vector<Trial>& trials, double budget_s) {
-  constexpr int kMostRounds = 9, kLeastRounds = 3;
+  constexpr int kMostRounds = 9;
   const Clock::time_point start = Clock::now();
+  double longest_s = 0.0;
   for (int round = 0; round <= kMostRounds; ++round) {
-    for (Trial& trial : trials) DSPARK_RETURN_IF_ERROR(probe.run(trial));
-    if (round == 0) {
+    for (size_t i = 0; i < trials.size(); ++i) {
+      const bool needed = round == 0 && i < 2;
+      if (!needed && seconds_since(start) + longest_s > budget_s) {
+        std::erase_if(trials, [](const Trial& trial) { return trial.seconds.empty(); });
+        return ok_status();
+      }
+      DSPARK_RETURN_IF_ERROR(probe.run(trials[i]));
+      longest_s = std::max(longest_s, trials[i].seconds.back());
+    }
+    if (round == 0 && seconds_since(start) < 0.4 * budget_s) {
+      longest_s = 0.0;
       for (Trial& trial : trials) trial.seconds.clear();
     }
-    const double used_s = seconds_since(start);
-    if (round >= kLeastRounds && used_s + used_s / (round + 1) > budget_s) break;
   }
   return ok_status();
 }
 
+// Seconds of the trial of that size, 0 when there was no time for it.
+double seconds_of(std::span<const Trial> trials, int32_t n, int32_t context) {
+  for (const Trial& trial : trials) {
+    if (trial.n == n && trial.context == context) return median(trial.seconds);
+  }
+  return 0.0;
+}
+
 // Reading n positions costs n * context_s; every row scores them for row_context_s more.
-void fit_context(const Trial& one_row, const Trial& many_rows, CostTable& table,
-                 std::span<const Trial> at_short) {
-  const auto short_of = [&](int32_t n) {
-    const auto found = std::ranges::find(at_short, n, &Trial::n);
-    return median(found->seconds);
+void fit_context(std::span<const Trial> trials, int32_t many_rows, const CostProbeOptions& options,
+                 CostTable& table) {
+  const double positions = options.long_context - options.context;
+  const auto per_position = [&](int32_t n) {
+    const double near = seconds_of(trials, n, options.context);
+    const double far = seconds_of(trials, n, options.long_context);
+    return near > 0.0 && far > 0.0 ? std::max(0.0, (far - near) / positions) : -1.0;
   };
-  const double positions = one_row.context - at_short.front().context;
-  const double per_position_one = std::max(0.0, (median(one_row.seconds) - short_of(1)) / positions);
-  const double per_position_many =
-      std::max(0.0, (median(many_rows.seconds) - short_of(many_rows.n)) / positions);
-  const double more_rows = std::max(1, many_rows.n - 1);
-  table.row_context_s = std::max(0.0, (per_position_many - per_position_one) / more_rows);
-  table.context_s = std::max(0.0, per_position_one - table.row_context_s);
+  const double one = per_position(1), many = per_position(many_rows);
+  if (one < 0.0) return;
+  if (many >= 0.0 && many_rows > 1) table.row_context_s = std::max(0.0, (many - one) / (many_rows - 1));
+  table.context_s = std::max(0.0, one - table.row_context_s);
+}
+
+// The target's part of the table.
+Status measure_target(TargetModel& model, const CostProbeOptions& options, double budget_s,
+                      CostTable& table) {
+  DSPARK_ASSIGN_OR_RETURN(TargetProbe probe, TargetProbe::create(model, options));
+  const std::vector<int32_t> sizes = sizes_up_to(options.max_rows);
+  const int32_t many_rows = sizes[std::min<size_t>(5, sizes.size() - 1)];
+  std::vector<Trial> trials;
+  for (const int32_t n : sizes) {
+    trials.push_back({n, options.context, 0, {}});
+    if (n == 1 || n == many_rows) trials.push_back({n, options.long_context, 0, {}});
+  }
+  DSPARK_RETURN_IF_ERROR(run_rounds(probe, trials, budget_s));
+  fit_context(trials, many_rows, options, table);
+  for (const Trial& trial : trials) {
+    if (trial.context != options.context) continue;
+    // The table is for no context at all; the passes above had some.
+    const double seconds = median(trial.seconds);
+    const double context_s = options.context * (table.context_s + table.row_context_s * trial.n);
+    table.verify.push_back({trial.n, std::max(seconds * 0.5, seconds - context_s)});
+  }
+  return ok_status();
+}
+
+// The drafter's part: whole blocks, and single drafts where the length can make a difference.
+Status measure_drafter(const TargetModel& model, Drafter& drafter, const CostProbeOptions& options,
+                       double budget_s, CostTable& table) {
+  DraftProbe probe(drafter, options.max_sequences, options.context, model.config().dim);
+  std::vector<Trial> trials;
+  for (const int32_t n : sizes_up_to(options.max_sequences)) {
+    trials.push_back({n, options.context, 0, {}});
+    if (drafter.max_block() > 1) trials.push_back({n, options.context, 1, {}});
+  }
+  DSPARK_RETURN_IF_ERROR(run_rounds(probe, trials, budget_s));
+  table.draft_length = drafter.max_block();
+  for (const Trial& trial : trials) {
+    std::vector<CostPoint>& points = trial.length == 0 ? table.draft : table.draft_short;
+    points.push_back({trial.n, std::max(median(trial.seconds), 1e-9)});
+  }
+  return ok_status();
 }
 
 }  // namespace
@@ -166,29 +226,10 @@ void fit_context(const Trial& one_row, const Trial& many_rows, CostTable& table,
 Result<CostTable> measure_costs(TargetModel& model, Drafter* drafter, const CostProbeOptions& options) {
   CostTable table;
   const double target_budget_s = drafter != nullptr ? options.budget_s * 0.75 : options.budget_s;
-  {
-    DSPARK_ASSIGN_OR_RETURN(TargetProbe probe, TargetProbe::create(model, options));
-    std::vector<Trial> trials = sizes_up_to(options.max_rows, options.context);
-    const size_t n_short = trials.size();
-    const int32_t some_rows = trials[std::min<size_t>(5, n_short - 1)].n;
-    trials.push_back({1, options.long_context, {}});
-    trials.push_back({some_rows, options.long_context, {}});
-    DSPARK_RETURN_IF_ERROR(run_rounds(probe, trials, target_budget_s));
-    for (size_t i = 0; i < n_short; ++i) table.verify.push_back({trials[i].n, median(trials[i].seconds)});
-    fit_context(trials[n_short], trials[n_short + 1], table, std::span(trials).first(n_short));
-    // The table is for no context at all; the passes above had some.
-    for (CostPoint& point : table.verify) {
-      const double context_s = options.context * (table.context_s + table.row_context_s * point.n);
-      point.seconds = std::max(point.seconds * 0.5, point.seconds - context_s);
-    }
-  }
+  DSPARK_RETURN_IF_ERROR(measure_target(model, options, target_budget_s, table));
   if (drafter == nullptr) return table;
-  DraftProbe probe(*drafter, options.max_sequences, options.context, model.config().dim);
-  std::vector<Trial> trials = sizes_up_to(options.max_sequences, options.context);
-  DSPARK_RETURN_IF_ERROR(run_rounds(probe, trials, options.budget_s - target_budget_s));
-  for (const Trial& trial : trials) {
-    table.draft.push_back({trial.n, std::max(median(trial.seconds), 1e-9)});
-  }
+  DSPARK_RETURN_IF_ERROR(
+      measure_drafter(model, *drafter, options, options.budget_s - target_budget_s, table));
   return table;
 }
 

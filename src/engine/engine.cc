@@ -81,7 +81,9 @@ Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafte
   picks_.reserve(kMaxDraftTokens + 1);
 }
 
-Engine::~Engine() = default;
+Engine::~Engine() {
+  if (options_.on_close) options_.on_close(*this);
+}
 
 /// Makes the buffers of the model as large as steps under the engine's own policy can need; a request with a
 /// longer policy of its own may grow them once.
@@ -121,7 +123,7 @@ Status Engine::make_planner() {
     DSPARK_ASSIGN_OR_RETURN(options_.costs, measure_costs(model_, drafter_.get(), probe));
   }
   DSPARK_RETURN_IF_ERROR(options_.costs->validate());
-  planner_ = std::make_unique<AdaptivePlanner>(*options_.costs);
+  planner_ = std::make_unique<AdaptivePlanner>(*options_.costs, options_.planner_memory);
   return ok_status();
 }
 

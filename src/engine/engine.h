@@ -29,6 +29,8 @@
 
 namespace dspark {
 
+class Engine;
+
 struct EngineOptions {
   int32_t max_sequences = 1;   // sequences decoded at the same time; others wait
   int32_t context_length = 0;  // most tokens of one sequence; 0: the model's
@@ -43,7 +45,10 @@ struct EngineOptions {
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
   /// and the default policy is one of them.
   std::optional<CostTable> costs;
-  double cost_probe_s = 0.5;     // time for that measurement
+  double cost_probe_s = 0.8;     // time for that measurement
+  PlannerMemory planner_memory;  // how drafts fared in earlier runs (engine/cost_file.h)
+  std::function<void(const Engine&)>
+      on_close;                  // called once, before the engine goes: to keep what it learned
   std::vector<int32_t> eos_ids;  // ids that end the text unless a request ignores them
   TokenBytesFn token_bytes;      // needed for stop strings and StreamUpdate::text
   /// The time that deadlines are compared with; empty: the steady clock. For tests.
@@ -137,6 +142,8 @@ class Engine {
   const EngineStats& stats() const { return stats_; }
   /// The cost model behind adaptive policies; null without one.
   const CostModel* costs() const { return planner_ != nullptr ? &planner_->costs() : nullptr; }
+  /// What plans adaptive verify lengths; null when no policy here does.
+  const AdaptivePlanner* planner() const { return planner_.get(); }
   int32_t context_length() const { return options_.context_length; }
   EngineLoad load() const;
   /// Pages, queue and sequences agree with each other. For tests: costs time in proportion to the cache.
@@ -224,8 +231,8 @@ class Engine {
   std::unique_ptr<Drafter> drafter_;
   std::unique_ptr<AdaptivePlanner> planner_;  // null: no policy here weighs costs
   CalibrationDrift drift_;
-  /// Stands in for a confidence head; apart for greedy, coupled and the other rules, whose drafts are accepted
-  /// differently.
+  /// Stands in for a confidence head; apart for greedy, coupled and the other rules, whose drafts are
+  /// accepted differently.
   std::array<AcceptanceEstimator, 3> estimators_;
   KvPool pool_;
   PageCache pages_;

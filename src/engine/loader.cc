@@ -115,7 +115,7 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
   if (path.empty()) return drafter;
   if (drafter == nullptr) return invalid_argument(path + ": there is no drafter to calibrate");
   DSPARK_ASSIGN_OR_RETURN(const Calibration calibration, read_calibration(path));
-  if (const Status set = drafter->set_calibration(calibration.temperatures); !set.ok()) {
+  if (const Status set = drafter->set_calibration(calibration.temperatures, calibration.biases); !set.ok()) {
     return Status(set.code(), path + ": " + set.message());
   }
   return drafter;

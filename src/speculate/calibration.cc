@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 
 #include "speculate/confidence.h"
@@ -187,12 +188,104 @@ Calibration fit_calibration(const CalibrationData& data) {
   }
 }
 
+namespace {
+
+/// Slope and bias of sigmoid(slope * logit + bias), fitted to the labels.
+struct Line {
+  double slope = 1.0;
+  double bias = 0.0;
+};
+
+Line fit_line(std::span<const Sample> samples) {
+  constexpr double kRidge = 2.0;  // observations that the pull towards (1, 0) is worth
+  constexpr double kLeastSlope = 0.1, kMostSlope = 10.0, kMostBias = 8.0;
+  Line line;
+  for (int step = 0; step < 30; ++step) {
+    double g_slope = kRidge * (1.0 - line.slope), g_bias = kRidge * (0.0 - line.bias);
+    double h_ss = kRidge, h_sb = 0.0, h_bb = kRidge;
+    for (const Sample& s : samples) {
+      const double z = std::clamp(s.logit, -30.0, 30.0);
+      const double p = sigmoid(line.slope * z + line.bias);
+      const double error = (s.accepted ? 1.0 : 0.0) - p, weight = p * (1.0 - p);
+      g_slope += error * z;
+      g_bias += error;
+      h_ss += weight * z * z;
+      h_sb += weight * z;
+      h_bb += weight;
+    }
+    const double det = h_ss * h_bb - h_sb * h_sb;  // positive: the ridge keeps it definite
+    const double d_slope = (g_slope * h_bb - g_bias * h_sb) / det;
+    const double d_bias = (g_bias * h_ss - g_slope * h_sb) / det;
+    line.slope = std::clamp(line.slope + std::clamp(d_slope, -1.0, 1.0), kLeastSlope, kMostSlope);
+    line.bias = std::clamp(line.bias + std::clamp(d_bias, -1.0, 1.0), -kMostBias, kMostBias);
+    if (std::abs(d_slope) + std::abs(d_bias) < 1e-10) break;
+  }
+  return line;
+}
+
+}  // namespace
+
+Calibration fit_affine_calibration(const CalibrationData& data) {
+  Calibration fit;
+  fit.num_samples = data.n_rounds();
+  const auto n_rounds = static_cast<size_t>(data.n_rounds());
+  std::vector<double> prefix(n_rounds, 1.0), raw_prefix(n_rounds, 1.0);
+  std::vector<Sample> all, judged;
+  for (size_t k = 0;; ++k) {
+    all.clear();
+    judged.clear();
+    for (size_t i = 0; i < n_rounds; ++i) {
+      const auto logits = data.logits(static_cast<int64_t>(i));
+      if (logits.size() <= k || std::isnan(logits[k])) continue;
+      const int32_t accepted = data.accepted(static_cast<int64_t>(i));
+      all.push_back({i, logits[k], accepted > static_cast<int32_t>(k)});
+      if (accepted >= static_cast<int32_t>(k)) judged.push_back(all.back());
+    }
+    if (all.empty()) return fit;
+    const Line line = fit_line(judged);
+    fit.temperatures.push_back(1.0 / line.slope);
+    fit.biases.push_back(line.bias);
+    fit.ece_before.push_back(calibration_error(all, raw_prefix, 1.0));
+    // calibration_error knows temperatures only: the calibrated logit at temperature 1 is the same.
+    std::vector<Sample> moved = all;
+    for (Sample& s : moved) s.logit = line.slope * s.logit + line.bias;
+    fit.ece_after.push_back(calibration_error(moved, prefix, 1.0));
+    for (size_t i = 0; i < all.size(); ++i) {
+      raw_prefix[all[i].round] *= sigmoid(all[i].logit);
+      prefix[all[i].round] *= sigmoid(moved[i].logit);
+    }
+  }
+}
+
 void calibrated_confidence(std::span<const float> logits, std::span<const double> temperatures,
-                           std::span<float> confidence) {
+                           std::span<float> confidence, std::span<const double> biases) {
   for (size_t k = 0; k < logits.size(); ++k) {
     const double temperature = k < temperatures.size() ? temperatures[k] : 1.0;
-    confidence[k] = static_cast<float>(sigmoid(static_cast<double>(logits[k]) / temperature));
+    const double bias = k < biases.size() ? biases[k] : 0.0;
+    confidence[k] = static_cast<float>(sigmoid(static_cast<double>(logits[k]) / temperature + bias));
   }
+}
+
+std::string calibration_mismatch(const Calibration& calibration, AcceptRule rule, double temperature,
+                                 const std::string& target) {
+  constexpr double kGreedy = 1e-5;
+  const bool was_greedy = calibration.temperature < kGreedy, is_greedy = temperature < kGreedy;
+  std::string text;
+  const auto differ = [&](const std::string& what) { text += (text.empty() ? "" : "; ") + what; };
+  if (!calibration.target.empty() && !target.empty() && calibration.target != target) {
+    differ("made for the target " + calibration.target + ", used with " + target);
+  }
+  if (was_greedy != is_greedy || std::abs(calibration.temperature - temperature) > 0.25) {
+    char numbers[80];
+    std::snprintf(numbers, sizeof(numbers), "made for temperature %g, used with %g", calibration.temperature,
+                  temperature);
+    differ(numbers);
+  }
+  if (!was_greedy && !is_greedy && calibration.accept_rule != rule) {
+    differ("made for the accept rule " + std::string(accept_rule_name(calibration.accept_rule)) +
+           ", used with " + std::string(accept_rule_name(rule)));
+  }
+  return text;
 }
 
 }  // namespace dspark

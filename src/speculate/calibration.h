@@ -91,13 +91,15 @@ class CalibrationData {
 /// Fitted temperatures of one drafter and the way of serving they were fitted for: the labels mean something
 /// else under another accept rule or sampling temperature.
 struct Calibration {
-  std::vector<double> temperatures;  // T_k: confidence k is sigmoid(logit / T_k)
+  std::vector<double> temperatures;  // T_k: confidence k is sigmoid(logit / T_k + b_k)
+  std::vector<double> biases;        // b_k; empty: all 0, which is DSpark's own scaling
   std::string dataset;               // where the rounds came from
   int64_t num_samples = 0;           // rounds
   std::vector<double> ece_before;    // per position, with all temperatures 1
   std::vector<double> ece_after;
   AcceptRule accept_rule = AcceptRule::kCoupled;
   double temperature = 0.0;  // of sampling; 0: greedy
+  std::string target;        // file name of the model that judged; empty: not known
 };
 
 /// Temperatures STS chooses from: 10^(-1 + g / 20) for g = 0 .. 40.
@@ -111,8 +113,21 @@ double grid_temperature(int g);
 /// Fills temperatures, ece_before, ece_after and num_samples; without rounds they stay empty.
 Calibration fit_calibration(const CalibrationData& data);
 
-/// confidence[k] = sigmoid(logits[k] / T_k), T_k = 1 behind the last temperature. requires: same sizes.
+/// The same with a bias per position: logistic regression of "draft k was accepted" on its logit over the
+/// rounds that accepted all drafts before it, by Newton's method with a weak pull towards (1, 0). A head that
+/// is too sure everywhere, as one trained at temperature 1 is for greedy serving, needs the bias; a
+/// temperature alone cannot move confidences around one half. Slopes stay positive: the order of drafts is
+/// kept.
+Calibration fit_affine_calibration(const CalibrationData& data);
+
+/// confidence[k] = sigmoid(logits[k] / T_k + b_k), T_k = 1 and b_k = 0 behind the ends. requires: same sizes
+/// of logits and confidence.
 void calibrated_confidence(std::span<const float> logits, std::span<const double> temperatures,
-                           std::span<float> confidence);
+                           std::span<float> confidence, std::span<const double> biases = {});
+
+/// What a calibration was made for that this run is not, in words for a warning; empty: nothing. rule: of the
+/// run, any for greedy; target: file name of the model.
+std::string calibration_mismatch(const Calibration& calibration, AcceptRule rule, double temperature,
+                                 const std::string& target);
 
 }  // namespace dspark
