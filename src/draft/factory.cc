@@ -12,6 +12,7 @@
 #include "draft/ngram.h"
 #include "draft/paired_drafter.h"
 #include "draft/random_weights.h"
+#include "draft/v4_drafter.h"
 
 namespace dspark {
 namespace {
@@ -67,6 +68,30 @@ Result<std::unique_ptr<Drafter>> load_paired_drafter(DraftCheckpoint draft, cons
   return std::unique_ptr<Drafter>(std::move(drafter));
 }
 
+Result<std::unique_ptr<Drafter>> load_bundled_drafter(const DrafterContext& context) {
+  if (context.target == nullptr || context.pool == nullptr) {
+    return invalid_argument("drafter: 'bundled' needs a target model");
+  }
+  V4DrafterOptions options;
+  options.max_sequences = context.max_sequences;
+  options.context_length = context.context_length;
+  options.cache_tokens = context.cache_tokens;
+  options.kv_dtype = context.kv_dtype;
+  options.float_activations = context.float_activations;
+  options.shortlist = context.shortlist;
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<V4Drafter> drafter,
+                          V4Drafter::create(*context.target, *context.pool, options));
+  return std::unique_ptr<Drafter>(std::move(drafter));
+}
+
+/// A path that is the target's own checkpoint names the drafter inside it.
+bool names_bundled(const std::string& path, const DrafterContext& context) {
+  if (context.target == nullptr || !has_bundled_drafter(*context.target)) return false;
+  std::error_code error;
+  return std::filesystem::equivalent(path, context.target->checkpoint().path(), error) ||
+         std::filesystem::equivalent(path, context.target->checkpoint().folder(), error);
+}
+
 /// One loader per kind of drafter.
 Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
                                                       const DrafterContext& context) {
@@ -114,12 +139,14 @@ Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const Draft
     }
     return std::unique_ptr<Drafter>(std::make_unique<HybridDrafter>(std::move(model), options));
   }
+  if (spec == kBundledDrafter || names_bundled(std::string(spec), context))
+    return load_bundled_drafter(context);
   std::error_code error;
   if (std::filesystem::exists(std::filesystem::path(spec), error)) {
     return load_learned_drafter(std::string(spec), context);
   }
   return invalid_argument(
-      "drafter: want none, ngram, ngram:MAX, ngram:MIN-MAX or the path of a drafter, perhaps with "
+      "drafter: want none, bundled, ngram, ngram:MAX, ngram:MIN-MAX or the path of a drafter, perhaps with "
       "+ngram behind it, found '" +
       std::string(spec) + "'");
 }

@@ -38,12 +38,16 @@ DrafterSpec split_drafter_spec(std::string_view spec);
 /// "ngram" or "ngram:...".
 bool names_lookup(std::string_view spec);
 
-/// "none" (or ""): no drafter, a null pointer. "ngram": prompt lookup with its default lengths; "ngram:MAX"
-/// and "ngram:MIN-MAX" choose the suffix lengths tried. Anything else is the path of a learned drafter
-/// (draft/draft_checkpoint.h); "PATH+ngram" (with lengths or without) joins it with prompt lookup
-/// (draft/hybrid_drafter.h). errors: invalid_argument (neither a name nor a path that exists; a drafter for
-/// another target, with the field that differs), and those of open_draft_checkpoint.
-/// requires: context.target and context.pool set for a path.
+/// The drafter inside the target's own checkpoint (DeepSeek V4), as a spec.
+inline constexpr std::string_view kBundledDrafter = "bundled";
+
+/// "none" (or ""): no drafter, a null pointer. "bundled" or the path of
+/// the target itself: the drafter inside it (draft/v4_drafter.h). "ngram": prompt lookup with its default
+/// lengths; "ngram:MAX" and "ngram:MIN-MAX" choose the suffix lengths tried. Anything else is the path of a
+/// learned drafter (draft/draft_checkpoint.h); "PATH+ngram" (with lengths or without) joins it with prompt
+/// lookup (draft/hybrid_drafter.h). errors: invalid_argument (neither a name nor a path that exists; a
+/// drafter for another target, with the field that differs), and those of open_draft_checkpoint. requires:
+/// context.target and context.pool set for a path.
 Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context = {});
 
 }  // namespace dspark
