@@ -22,11 +22,15 @@ constexpr size_t kMaskBytes = size_t{16} << 20;
 
 }  // namespace
 
-std::shared_ptr<const TokenTrie> make_token_trie(const Tokenizer& tokenizer, int32_t vocab_size) {
+std::shared_ptr<const TokenTrie> make_token_trie(const Tokenizer& tokenizer, int32_t vocab_size,
+                                                 const std::vector<std::string>& markers) {
   const int32_t n = vocab_size > 0 ? vocab_size : tokenizer.vocab_size();
   return std::make_shared<const TokenTrie>(n, [&](int32_t id) -> std::string_view {
-    if (id >= tokenizer.vocab_size() || tokenizer.is_unused(id) || tokenizer.is_special(id)) return {};
-    return tokenizer.token_bytes(id);
+    if (id >= tokenizer.vocab_size() || tokenizer.is_unused(id)) return {};
+    const std::string_view bytes = tokenizer.token_bytes(id);
+    const bool is_hidden =
+        tokenizer.is_special(id) && std::find(markers.begin(), markers.end(), bytes) == markers.end();
+    return is_hidden ? std::string_view() : bytes;
   });
 }
 

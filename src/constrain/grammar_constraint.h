@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "constrain/grammar.h"
 #include "constrain/token_trie.h"
@@ -14,7 +16,9 @@ class Tokenizer;  // text/tokenizer.h
 
 /// The texts of a model's tokens, made once per model and shared by all its constraints: what token_bytes()
 /// gives, without control tokens and padding. vocab_size: rows of the model's logits (0: the tokenizer's).
-std::shared_ptr<const TokenTrie> make_token_trie(const Tokenizer& tokenizer, int32_t vocab_size = 0);
+/// markers: texts of control tokens that a grammar may ask for all the same (marker_texts()).
+std::shared_ptr<const TokenTrie> make_token_trie(const Tokenizer& tokenizer, int32_t vocab_size = 0,
+                                                 const std::vector<std::string>& markers = {});
 
 /// Holds texts to a grammar.
 ///
