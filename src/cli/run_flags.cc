@@ -60,6 +60,7 @@ void add_run_flags(CLI::App& command, RunFlags& flags) {
   command.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   add_model_flags(command, flags.model);
   add_prompt_flags(command, flags);
+  add_grammar_flags(command, flags.grammar);
   add_sampling_flags(command, flags);
   add_spec_flags(command, flags.spec);
   add_output_flags(command, flags);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "cli/answer_grammar.h"
 #include "cli/model_flags.h"
 #include "cli/spec_flags.h"
 #include "engine/request.h"
@@ -38,6 +39,7 @@ struct RunFlags {
 
   bool ignore_eos = false;
   std::vector<std::string> stop;
+  GrammarFlags grammar;
   SpecFlags spec;
 
   bool json = false;

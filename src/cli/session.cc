@@ -29,6 +29,7 @@ Result<Session> Session::open(const RunFlags& flags) {
   session.flags_ = flags;
   session.seed_ = choose_seed(flags);
   DSPARK_RETURN_IF_ERROR(check_run_flags(flags));
+  DSPARK_ASSIGN_OR_RETURN(const std::optional<Grammar> grammar, read_grammar(flags.grammar));
   DSPARK_ASSIGN_OR_RETURN(const KvDType kv_dtype, parse_kv_type(flags.model.kv_type));
   DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(flags.model));
   if (loaded.tokenizer == nullptr) return unsupported(loaded.path + ": has no tokenizer");
@@ -42,6 +43,7 @@ Result<Session> Session::open(const RunFlags& flags) {
     return invalid_argument("--system needs a model with a chat template, and no --raw");
   }
   session.loaded_ = std::make_unique<LoadedModel>(std::move(loaded));
+  if (grammar) session.constraint_ = make_constraint(*grammar, *session.loaded_, flags.n_predict);
   const ModelConfig& config = session.loaded_->model->config();
   EngineOptions options = engine_options(flags, config, kv_dtype);
   DSPARK_ASSIGN_OR_RETURN(session.engine_, make_spec_engine(*session.loaded_, options, flags.spec));
@@ -68,6 +70,7 @@ Result<GenerateResult> Session::answer(std::vector<int32_t> prompt, const Stream
                                        const std::atomic<bool>* cancel) {
   GenerateRequest request = request_from(flags_, seed_);
   request.prompt = std::move(prompt);
+  request.constraint = constraint_;
   return generate(*engine_, std::move(request), on_update, cancel);
 }
 

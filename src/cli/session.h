@@ -45,6 +45,7 @@ class Session {
   uint64_t seed_ = 0;
   bool is_chat_ = false;
   std::unique_ptr<LoadedModel> loaded_;
+  std::shared_ptr<const TokenConstraint> constraint_;  // null: answers are free
   std::unique_ptr<Engine> engine_;
 };
 
