@@ -1,0 +1,175 @@
+// Answers: JSON of whole ones and of chunks, events of streams, errors, metrics' text.
+#include "server/completion_writer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "server/answer_stream.h"
+#include "server/api_error.h"
+#include "server/metrics.h"
+
+namespace dspark {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+AnswerHead chat_head() {
+  AnswerHead head;
+  head.id = "chatcmpl-1";
+  head.created = 5;
+  head.model = "m";
+  return head;
+}
+
+TokenNote note(const std::string& bytes, float logprob) {
+  TokenNote out;
+  out.bytes = bytes;
+  out.shown = bytes;
+  out.event.logprob = logprob;
+  return out;
+}
+
+TEST(Writer, WholeChat) {
+  AnswerPiece piece;
+  piece.text = "hi";
+  piece.finish_reason = "stop";
+  UsageCounts usage;
+  usage.prompt_tokens = 3;
+  usage.completion_tokens = 2;
+  usage.drafted = 5;
+  usage.verified = 4;
+  usage.trimmed = 1;
+  usage.accepted = 1;
+  const Json answer = Json::parse(write_whole(chat_head(), {piece}, usage));
+  EXPECT_EQ(answer["object"], "chat.completion");
+  EXPECT_EQ(answer["choices"][0]["message"]["content"], "hi");
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(answer["usage"]["total_tokens"], 5);
+  EXPECT_EQ(answer["usage"]["speculation"]["trimmed"], 1);
+  EXPECT_FALSE(answer.contains("dspark"));
+}
+
+TEST(Writer, LogprobsOfPartsOfCharactersAndOfNothing) {
+  AnswerHead head = chat_head();
+  head.logprobs = true;
+  AnswerPiece piece;
+  piece.tokens = {note("\xc3", -0.5f), note("\xa4", -INFINITY)};
+  piece.tokens[0].top = {{"\xc3", -0.5f}, {"x", -1.0f}};
+  const Json choice = Json::parse(write_whole(head, {piece}, UsageCounts()))["choices"][0];
+  const Json& content = choice["logprobs"]["content"];
+  ASSERT_EQ(content.size(), 2u);
+  EXPECT_EQ(content[0]["bytes"], Json::array({0xc3}));
+  EXPECT_EQ(content[0]["top_logprobs"].size(), 2u);
+  EXPECT_TRUE(content[1]["logprob"].is_number());
+}
+
+TEST(Writer, StreamOfAChat) {
+  const auto stream = make_answer_stream(chat_head());
+  AnswerPiece first, last;
+  first.is_first = true;
+  first.text = "a\nb";
+  last.text = "c";
+  last.finish_reason = "length";
+  const std::string bytes = stream->piece(first) + stream->piece(last) + stream->end(UsageCounts(), true);
+  std::vector<std::string> events;
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t end = bytes.find("\n\n", at);
+    ASSERT_NE(end, std::string::npos);
+    const std::string event = bytes.substr(at, end - at);
+    ASSERT_EQ(event.substr(0, 6), "data: ");
+    // A line break inside of an event would end it early.
+    EXPECT_EQ(event.find('\n'), std::string::npos);
+    events.push_back(event.substr(6));
+    at = end + 2;
+  }
+  ASSERT_EQ(events.size(), 4u);
+  const Json chunk = Json::parse(events[0]);
+  EXPECT_EQ(chunk["object"], "chat.completion.chunk");
+  EXPECT_EQ(chunk["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_EQ(chunk["choices"][0]["delta"]["content"], "a\nb");
+  EXPECT_TRUE(chunk["choices"][0]["finish_reason"].is_null());
+  EXPECT_EQ(Json::parse(events[1])["choices"][0]["finish_reason"], "length");
+  EXPECT_FALSE(Json::parse(events[1])["choices"][0]["delta"].contains("role"));
+  EXPECT_EQ(Json::parse(events[2])["choices"], Json::array());
+  EXPECT_TRUE(Json::parse(events[2]).contains("usage"));
+  EXPECT_EQ(events[3], "[DONE]");
+}
+
+TEST(Writer, ToolCallsInPieces) {
+  AnswerPiece sum, more;
+  sum.tool_calls = {{0, "id1", "f", "{\"x\""}};
+  more.tool_calls = {{0, "", "", ": 1}"}, {1, "id2", "g", "{}"}};
+  more.finish_reason = "tool_calls";
+  join_pieces(sum, more);
+  ASSERT_EQ(sum.tool_calls.size(), 2u);
+  EXPECT_EQ(sum.tool_calls[0].arguments, "{\"x\": 1}");
+  const Json message = Json::parse(write_whole(chat_head(), {sum}, UsageCounts()))["choices"][0]["message"];
+  EXPECT_TRUE(message["content"].is_null());
+  EXPECT_EQ(message["tool_calls"][1]["function"]["name"], "g");
+  EXPECT_EQ(message["tool_calls"][0]["type"], "function");
+}
+
+TEST(ApiErrors, Shape) {
+  const Json error = Json::parse(bad_field("top_p", "want less \xff").to_json())["error"];
+  EXPECT_EQ(error["param"], "top_p");
+  EXPECT_EQ(error["type"], "invalid_request_error");
+  EXPECT_TRUE(error["code"].is_null());
+  EXPECT_EQ(from_status(invalid_argument("max_tokens: want more")).param, "max_tokens");
+  EXPECT_EQ(from_status(invalid_argument("Some sentence: with a colon")).param, "");
+  EXPECT_EQ(from_status(invalid_argument("x")).http, 400);
+  EXPECT_EQ(from_status(unsupported("x")).http, 501);
+  EXPECT_EQ(from_status(resource_exhausted("x")).http, 429);
+  EXPECT_GE(from_status(resource_exhausted("x")).retry_after, 0);
+  EXPECT_EQ(from_status(internal_error("x")).http, 500);
+}
+
+TEST(Metrics, HistogramCountsAreCumulative) {
+  const double bounds[] = {1, 2};
+  Histogram histogram(bounds);
+  histogram.observe(0.5);
+  histogram.observe(1.0);
+  histogram.observe(1.5, 3);
+  histogram.observe(9);
+  PrometheusText text;
+  text.add("x_seconds", "Help.", {{"model_name", "a\"b"}}, histogram);
+  const std::string out = text.text();
+  EXPECT_NE(out.find("x_seconds_bucket{model_name=\"a\\\"b\",le=\"1\"} 2\n"), std::string::npos) << out;
+  EXPECT_NE(out.find("le=\"2\"} 5\n"), std::string::npos) << out;
+  EXPECT_NE(out.find("le=\"+Inf\"} 6\n"), std::string::npos) << out;
+  EXPECT_NE(out.find("x_seconds_count{model_name=\"a\\\"b\"} 6\n"), std::string::npos) << out;
+  EXPECT_NE(out.find("x_seconds_sum{model_name=\"a\\\"b\"} 15\n"), std::string::npos) << out;
+}
+
+TEST(Metrics, TwoModelsShareFamilies) {
+  PrometheusText text;
+  const RequestMetrics requests;
+  EngineSnapshot engine;
+  engine.stats.output_tokens = 7;
+  engine.stats.speculation.proposed_at[0] = 4;
+  engine.stats.speculation.accepted_at[0] = 3;
+  engine.verify_costs = {{1, 0.5}};
+  add_model_metrics(text, "one", engine, requests.snapshot());
+  add_model_metrics(text, "two", engine, requests.snapshot());
+  std::istringstream lines(text.text());
+  std::set<std::string> types, seen;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("# TYPE ", 0) == 0) {
+      const std::string name = line.substr(7, line.find(' ', 7) - 7);
+      EXPECT_TRUE(types.insert(name).second) << name;
+    } else if (line[0] != '#') {
+      EXPECT_TRUE(seen.insert(line.substr(0, line.rfind(' '))).second) << line;
+    }
+  }
+  EXPECT_TRUE(seen.count("vllm:generation_tokens_total{model_name=\"two\"}"));
+  EXPECT_TRUE(
+      seen.count("vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name=\"one\",position=\"0\"}"));
+  EXPECT_TRUE(seen.count("dspark_cost_verify_seconds{model_name=\"one\",rows=\"1\"}"));
+}
+
+}  // namespace
+}  // namespace dspark
