@@ -33,7 +33,8 @@ class FakeModel final : public TargetModel {
 
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override {
     ++n_forwards;
-    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(pass_s);
+    const auto end = std::chrono::steady_clock::now() +
+                     std::chrono::duration<double>(pass_s + row_s * static_cast<double>(batch.n_rows()));
     while (pass_s > 0.0 && std::chrono::steady_clock::now() < end) {
     }
     if (fail_from_forward >= 0 && n_forwards > fail_from_forward) return {{}, {}, {}, true};
@@ -89,7 +90,8 @@ class FakeModel final : public TargetModel {
 
   int64_t n_forwards = 0;
   int64_t largest_batch = 0;
-  double pass_s = 0.0;             // least time of a pass: what costs are learned from
+  // Least time of a pass and, besides, of each of its rows: what costs are learned from.
+  double pass_s = 0.0, row_s = 0.0;
   int64_t fail_from_forward = -1;  // >= 0: later passes report a lack of memory
 
  private:

@@ -44,7 +44,9 @@ enum class Confidence {
 /// tokens.
 class SamplingDrafter final : public Drafter {
  public:
-  SamplingDrafter(bool sure, Confidence confidence) : sure_(sure), confidence_(confidence) {}
+  /// least: the smaller of the two confidences.
+  SamplingDrafter(bool sure, Confidence confidence, float least = 0.2f)
+      : sure_(sure), confidence_(confidence), least_(least) {}
   std::string_view name() const override { return "sampling"; }
   int32_t max_block() const override { return 3; }
 
@@ -59,9 +61,9 @@ class SamplingDrafter final : public Drafter {
       for (int32_t k = 0; k < request.max_tokens; ++k) {
         const int32_t draft = sure_ ? static_cast<int32_t>(hash_of(tokens, 3) % kVocab)
                                     : sample(request, tokens, k, out.probs_row(i, k));
-        const float before = hash_of(tokens, 9) % 3 == 0 ? 0.2f : 0.8f;
+        const float before = hash_of(tokens, 9) % 3 == 0 ? least_ : 0.8f;
         tokens.push_back(draft);
-        const float after = hash_of(tokens, 11) % 2 == 0 ? 0.2f : 0.8f;
+        const float after = hash_of(tokens, 11) % 2 == 0 ? least_ : 0.8f;
         const auto at = i * static_cast<size_t>(out.stride) + static_cast<size_t>(k);
         out.tokens[at] = draft;
         if (confidence_ != Confidence::kNone) {
@@ -94,6 +96,7 @@ class SamplingDrafter final : public Drafter {
 
   bool sure_;
   Confidence confidence_;
+  float least_;
   std::map<int32_t, Text> told_;
   DrawScratch scratch_;
 };
