@@ -104,7 +104,7 @@ int64_t n_requests(const ScheduleFlags& flags, int32_t clients) {
 
 /// Costs for steps of as many rows as there can be.
 Result<CostTable> choose_costs(const ScheduleFlags& flags, int32_t max_block) {
-  if (!flags.costs.empty()) return read_costs(flags.costs);
+  if (!flags.costs.empty()) return read_cost_table(flags.costs);
   int32_t most = flags.max_sequences;
   for (int32_t clients : flags.concurrency) most = std::max(most, clients);
   Result<CostTable> costs =

@@ -94,7 +94,7 @@ Result<CostTable> built_in_costs(std::string_view name, int32_t max_rows, int32_
   return table;
 }
 
-Result<CostTable> read_costs(const std::string& path) {
+Result<CostTable> read_cost_table(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(const Json json, read_json_file(path));
   if (!json.is_object()) return invalid_argument(path + ": want a JSON object");
   const bool nested = json.contains("costs") && json["costs"].is_object();

@@ -24,7 +24,7 @@ Result<CostTable> built_in_costs(std::string_view name, int32_t max_rows, int32_
 /// "overhead_s": s, "draft_length": n, "draft_short": [...]}, alone or as the member "costs" of an object (a
 /// report of `dspark bench load`). Lists but "verify" and numbers may be missing. errors: not_found,
 /// corrupt_data, invalid_argument naming the file and the field.
-Result<CostTable> read_costs(const std::string& path);
+Result<CostTable> read_cost_table(const std::string& path);
 
 /// The entries of `table` that a measurement at start-up would find: sizes 1, 2, 3, 4, 6, 8, 12, ... up to
 /// max_rows and max_sequences.

@@ -6,6 +6,7 @@
 
 #include "draft/ngram.h"
 #include "engine/fake_model.h"
+#include "load/arrivals.h"
 #include "load/load_run.h"
 #include "load/load_summary.h"
 #include "load/round_trace.h"
@@ -26,7 +27,9 @@ std::unique_ptr<Engine> engine_of(test::FakeModel& model, const char* policy, in
   options.max_sequences = max_sequences;
   options.context_length = 200;
   options.policy = *VerifyPolicy::parse(policy);
-  options.costs = CostTable{.verify = {{1, 1e-3}, {8, 1.5e-3}}, .draft = {{1, 1e-5}}};
+  options.costs.emplace();
+  options.costs->verify = {{1, 1e-3}, {8, 1.5e-3}};
+  options.costs->draft = {{1, 1e-5}};
   std::unique_ptr<Drafter> drafter;
   if (with_drafter) drafter = std::make_unique<NgramDrafter>(NgramOptions{});
   auto engine = Engine::create(model, options, std::move(drafter));
