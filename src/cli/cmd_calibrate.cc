@@ -20,6 +20,7 @@ namespace {
 struct CalibrateFlags {
   EvalFlags eval;
   std::string output;
+  std::string fit = "affine";
 };
 
 std::string task_names(const EvalSetup& setup) {
@@ -31,9 +32,10 @@ std::string task_names(const EvalSetup& setup) {
 void print_fit(const Calibration& calibration) {
   fmt::print("{} rounds of {}, {} rule, temperature {:g}\n", calibration.num_samples, calibration.dataset,
              accept_rule_name(calibration.accept_rule), calibration.temperature);
-  fmt::print("position  temperature  ECE before  ECE after\n");
+  fmt::print("position  temperature    bias  ECE before  ECE after\n");
   for (size_t k = 0; k < calibration.temperatures.size(); ++k) {
-    fmt::print("{:8}{:13.3f}{:12.4f}{:11.4f}\n", k + 1, calibration.temperatures[k],
+    const double bias = calibration.biases.empty() ? 0.0 : calibration.biases[k];
+    fmt::print("{:8}{:13.3f}{:8.3f}{:12.4f}{:11.4f}\n", k + 1, calibration.temperatures[k], bias,
                calibration.ece_before[k], calibration.ece_after[k]);
   }
 }
@@ -63,7 +65,9 @@ Status calibrate(CalibrateFlags flags) {
   if (data.n_rounds() == 0) {
     return unsupported(spec.drafter + ": the drafter has no confidence head, or no round took place");
   }
-  Calibration calibration = fit_calibration(data);
+  const bool affine = flags.fit == "affine";
+  Calibration calibration = affine ? fit_affine_calibration(data) : fit_calibration(data);
+  calibration.target = std::filesystem::path(setup.loaded().path).filename().string();
   calibration.dataset = task_names(setup);
   calibration.accept_rule = engine->options().accept_rule;
   calibration.temperature = static_cast<double>(flags.eval.temperature);
@@ -79,6 +83,12 @@ void register_calibrate(CLI::App& app, int& exit_code) {
   CLI::App* command =
       app.add_subcommand("calibrate", "fit a drafter's confidences to what is accepted (for --calibration)");
   add_eval_flags(*command, flags->eval);
+  command
+      ->add_option(
+          "--fit", flags->fit,
+          "affine: a temperature and a bias per position; temperature: temperatures alone, as DSpark does")
+      ->check(CLI::IsMember({"affine", "temperature"}))
+      ->capture_default_str();
   command->add_option("-o,--output", flags->output, "JSON file to write")->required();
   command->callback([flags, &exit_code] {
     const Status status = calibrate(*flags);

@@ -131,6 +131,7 @@ Result<std::unique_ptr<Engine>> EvalSetup::make_engine(const SpecFlags& spec) {
                     longest, options.context_length - longest, trained));
   }
   SpecFlags whole_block = spec;
+  whole_block.temperature = flags_.temperature;
   if (spec.spec.empty() && !spec.drafter.empty() && spec.drafter != "none") {
     const bool lookup = spec.drafter.substr(0, spec.drafter.find(':')) == "ngram";
     whole_block.spec = lookup ? "fixed:7" : VerifyPolicy::fixed(kMaxDraftTokens).to_string();

@@ -6,9 +6,8 @@
 namespace dspark::cli {
 namespace {
 
-// One error is one line, so that scripts can cut it out of a log.
-void print_error_line(std::string_view message) {
-  std::string line = "dspark: error: ";
+// One message is one line, so that scripts can cut it out of a log.
+void print_line(std::string line, std::string_view message) {
   for (char c : message) line += (c == '\n' || c == '\r') ? ' ' : c;
   while (line.back() == ' ') line.pop_back();
   line += '\n';
@@ -18,13 +17,17 @@ void print_error_line(std::string_view message) {
 }  // namespace
 
 int report_failure(const Status& error) {
-  print_error_line(error.message());
+  print_line("dspark: error: ", error.message());
   return error.code() == StatusCode::kCancelled ? kExitInterrupted : kExitFailure;
 }
 
 int report_usage(std::string_view message) {
-  print_error_line(message);
+  print_line("dspark: error: ", message);
   return kExitUsage;
+}
+
+void report_warning(std::string_view message) {
+  print_line("dspark: warning: ", message);
 }
 
 }  // namespace dspark::cli

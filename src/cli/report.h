@@ -16,5 +16,7 @@ inline constexpr int kExitInterrupted = 130;  // what a shell reports for a prog
 int report_failure(const Status& error);
 /// The same for a wrong command line. returns: kExitUsage.
 int report_usage(std::string_view message);
+/// Writes "dspark: warning: <message>" to stderr.
+void report_warning(std::string_view message);
 
 }  // namespace dspark::cli

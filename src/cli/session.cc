@@ -17,6 +17,7 @@ EngineOptions engine_options(const RunFlags& flags, const ModelConfig& config, K
   const int32_t most = config.context_length;
   options.context_length = flags.context > 0 && (most <= 0 || flags.context < most) ? flags.context : most;
   options.kv_dtype = kv_dtype;
+  options.prefix_cache = !flags.no_prefix_cache;
   options.prefill_rows = kPrefillRows;
   options.max_batch_rows = kPrefillRows + kMaxDraftTokens + 1;
   return options;
@@ -46,7 +47,9 @@ Result<Session> Session::open(const RunFlags& flags) {
   if (grammar) session.constraint_ = make_constraint(*grammar, *session.loaded_, flags.n_predict);
   const ModelConfig& config = session.loaded_->model->config();
   EngineOptions options = engine_options(flags, config, kv_dtype);
-  DSPARK_ASSIGN_OR_RETURN(session.engine_, make_spec_engine(*session.loaded_, options, flags.spec));
+  SpecFlags spec = flags.spec;
+  spec.temperature = flags.temperature;
+  DSPARK_ASSIGN_OR_RETURN(session.engine_, make_spec_engine(*session.loaded_, options, spec));
   return session;
 }
 

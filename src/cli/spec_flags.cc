@@ -4,7 +4,10 @@
 #include <filesystem>
 #include <utility>
 
+#include "cli/report.h"
 #include "draft/factory.h"
+#include "engine/calibration_file.h"
+#include "engine/cost_file.h"
 
 namespace dspark::cli {
 namespace {
@@ -33,6 +36,10 @@ void add_spec_flags(CLI::App& command, SpecFlags& flags) {
                   "who proposes tokens: none, ngram (prompt lookup), or the path of a learned drafter; "
                   "+ngram behind a path is --hybrid")
       ->capture_default_str();
+  add_policy_flags(command, flags);
+}
+
+void add_policy_flags(CLI::App& command, SpecFlags& flags) {
   command.add_flag(
       "--hybrid,!--no-hybrid", flags.hybrid,
       std::string("join a learned drafter with prompt lookup: the better of the two proposes (default: ") +
@@ -54,6 +61,12 @@ void add_spec_flags(CLI::App& command, SpecFlags& flags) {
       .add_option("--shortlist", flags.shortlist,
                   "the drafter's sequential head looks at this many tokens per slot (0: all)")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option(
+          "--cost-table", flags.cost_table,
+          "what passes cost on this machine: a file (read if it is there, written at the end), auto (a "
+          "file in the cache folder) or none (measured at every start)")
       ->capture_default_str();
 }
 
@@ -77,6 +90,23 @@ Result<SpecChoice> check_spec(const SpecFlags& flags) {
   return choice;
 }
 
+namespace {
+
+// A calibration for another way of serving is better than none, but not as good as it looks.
+void warn_of_mismatch(const LoadedModel& loaded, const SpecFlags& flags, AcceptRule rule) {
+  if (flags.calibration == "none" || !flags.temperature) return;
+  const std::string path = flags.calibration.empty() ? calibration_beside(flags.drafter) : flags.calibration;
+  if (path.empty()) return;
+  const Result<Calibration> calibration = read_calibration(path);
+  if (!calibration.ok()) return;  // load_drafter tells
+  const std::string target = std::filesystem::path(loaded.path).filename().string();
+  const std::string text =
+      calibration_mismatch(*calibration, rule, static_cast<double>(*flags.temperature), target);
+  if (!text.empty()) report_warning(path + ": " + text + "; 'dspark calibrate' makes one for this run");
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOptions& options,
                                                  const SpecFlags& flags) {
   DSPARK_ASSIGN_OR_RETURN(const SpecChoice choice, check_spec(flags));
@@ -87,6 +117,14 @@ Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOpti
                                                                           .hybrid = flags.hybrid}));
   options.policy = choice.policy.value_or(default_policy(drafter.get()));
   options.accept_rule = choice.rule;
+  warn_of_mismatch(loaded, flags, choice.rule);
+  DSPARK_ASSIGN_OR_RETURN(const CostSource source,
+                          find_costs(loaded, drafter.get(), flags.drafter, flags.cost_table, options));
+  const bool named = flags.cost_table != "auto";
+  options.on_close = [source, named](const Engine& engine) {
+    const Status saved = save_costs(source, engine);
+    if (!saved.ok() && named) report_warning(saved.message());
+  };
   return make_engine(loaded, options, std::move(drafter));
 }
 

@@ -14,7 +14,7 @@ class App;
 
 namespace dspark::cli {
 
-/// -d, --hybrid, --spec, --accept, --calibration, --shortlist.
+/// -d, --hybrid, --spec, --accept, --calibration, --shortlist, --cost-table.
 struct SpecFlags {
   std::string drafter = "none";
   bool hybrid = true;     // a learned drafter is joined with prompt lookup
@@ -22,9 +22,14 @@ struct SpecFlags {
   std::string accept = "coupled";
   std::string calibration = {};
   int32_t shortlist = 0;
+  std::string cost_table = "auto";  // a file, "none" or "auto"
+  std::optional<float> temperature =
+      {};  // not a flag: what requests will sample with, to check a calibration
 };
 
 void add_spec_flags(CLI::App& command, SpecFlags& flags);
+/// All but -d.
+void add_policy_flags(CLI::App& command, SpecFlags& flags);
 
 /// What the flags say before a model is loaded.
 struct SpecChoice {

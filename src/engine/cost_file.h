@@ -41,7 +41,8 @@ struct SavedCosts {
 Result<SavedCosts> read_costs(const std::string& path);
 /// Replaces the file at once or not at all; makes its folder. errors: those of writing.
 Status write_costs(const std::string& path, const SavedCosts& costs);
-/// errors: invalid_argument naming the file, the first field that differs, both values.
+/// errors: invalid_argument naming the file, the first field that differs, both values. A table for more
+/// sequences fits.
 Status check_cost_key(const std::string& path, const CostKey& want, const CostKey& found);
 
 /// Where the table of a key is kept when the user names no file: $XDG_CACHE_HOME/dspark or

@@ -23,27 +23,42 @@ class Admission {
  public:
   Admission(const SurvivalRows& rows, std::vector<Head>& heads) : rows_(rows), heads_(heads) {
     heads_.clear();
-    for (size_t r = 0; r < rows_.n_drafts.size(); ++r) offer(static_cast<int32_t>(r), 0);
+    Head head{};
+    for (size_t r = 0; r < rows_.n_drafts.size(); ++r) {
+      if (draft_of(static_cast<int32_t>(r), 0, head)) heads_.push_back(head);
+    }
+    std::make_heap(heads_.begin(), heads_.end(), later);
   }
   bool empty() const { return heads_.empty(); }
   const Head& next() const { return heads_.front(); }
+  /// The first head gives way to the next draft of its sequence, or to nobody.
   void admit() {
+    Head head{};
+    if (draft_of(heads_.front().sequence, heads_.front().draft_idx + 1, head)) return sink(head);
     std::pop_heap(heads_.begin(), heads_.end(), later);
-    const Head admitted = heads_.back();
     heads_.pop_back();
-    offer(admitted.sequence, admitted.draft_idx + 1);
   }
 
  private:
-  void offer(int32_t sequence, int32_t draft_idx) {
+  /// False when the draft does not exist or cannot survive.
+  bool draft_of(int32_t sequence, int32_t draft_idx, Head& head) const {
     const auto row = static_cast<size_t>(sequence);
-    if (draft_idx >= rows_.n_drafts[row]) return;
+    if (draft_idx >= rows_.n_drafts[row]) return false;
     const size_t at = row * static_cast<size_t>(rows_.stride) + static_cast<size_t>(draft_idx);
-    const double survival = rows_.values[at];
-    DSPARK_DCHECK(draft_idx == 0 || survival <= rows_.values[at - 1]);
-    if (!(survival > 0.0)) return;
-    heads_.push_back({survival, draft_idx, sequence});
-    std::push_heap(heads_.begin(), heads_.end(), later);
+    head = {rows_.values[at], draft_idx, sequence};
+    DSPARK_DCHECK(draft_idx == 0 || head.survival <= rows_.values[at - 1]);
+    return head.survival > 0.0;
+  }
+  /// `head` takes the place of the first and moves down to where it belongs: half the work of pop and push.
+  void sink(const Head& head) {
+    size_t at = 0;
+    for (size_t child = 1; child < heads_.size(); child = 2 * at + 1) {
+      if (child + 1 < heads_.size() && later(heads_[child], heads_[child + 1])) ++child;
+      if (!later(head, heads_[child])) break;
+      heads_[at] = heads_[child];
+      at = child;
+    }
+    heads_[at] = head;
   }
 
   const SurvivalRows& rows_;
