@@ -271,6 +271,29 @@ TEST(EngineQueue, RunningRequestsShareABeginning) {
   EXPECT_EQ(engine->load().n_pages_used, 0);
 }
 
+/// The drafter's last row of a page waits for the token behind the page; who is cancelled meanwhile leaves a
+/// page that only requests without drafts can use.
+TEST(EngineQueue, APageIsSharedWhenItsRowsAreComplete) {
+  test::FakeModel model;
+  EngineOptions options = small_options();
+  options.prefill_rows = 32;
+  options.policy = VerifyPolicy::fixed(3);
+  const auto engine =
+      make(model, options, std::make_unique<test::PageDrafter>(test::fake_continuation(1), 1));
+  Watch watch(*engine);
+  const RequestId id = watch.submit(request_of(1, 80, 20));
+  watch.step();  // one page of the prompt
+  engine->cancel(id);
+  watch.step();
+  watch.submit(request_of(1, 80, 20));
+  watch.finish();
+  EXPECT_EQ(watch[1].stats.cached_tokens, 0);
+  EXPECT_EQ(watch[1].tokens, expected_output(request_of(1, 80, 20), 256).tokens);
+  watch.submit(request_of(1, 80, 20));
+  watch.finish();
+  EXPECT_EQ(watch[2].stats.cached_tokens, 64);
+}
+
 TEST(EngineQueue, EmbeddingsAreTheMeanOrTheLastHiddenState) {
   test::FakeModel model;
   EngineOptions options = small_options();
