@@ -132,7 +132,54 @@ class PythonReader {
   size_t pos_ = 0;
 };
 
+std::string_view trimmed(std::string_view text) {
+  while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+std::vector<PythonCall> json_calls(std::string_view text) {
+  std::vector<PythonCall> calls;
+  const Json json = Json::parse(text, nullptr, false);
+  const Json list = json.is_array() ? json : Json::array({json});
+  for (const Json& item : list) {
+    if (!item.is_object() || !item.contains("name") || !item["name"].is_string()) return {};
+    const char* key = item.contains("arguments") ? "arguments" : "parameters";
+    if (!item.contains(key)) return {};
+    calls.push_back(
+        {item["name"].get<std::string>(), item[key].dump(-1, ' ', false, Json::error_handler_t::replace)});
+  }
+  return calls;
+}
+
+std::vector<PythonCall> python_calls(std::string_view text) {
+  if (text.starts_with("print(") && text.ends_with(")")) text = text.substr(6, text.size() - 7);
+  if (text.starts_with("[") && text.ends_with("]")) text = trimmed(text.substr(1, text.size() - 2));
+  std::vector<PythonCall> calls;
+  while (!text.empty()) {
+    // The shortest piece up to a ')' that is a call.
+    std::optional<PythonCall> call;
+    size_t end = text.find(')');
+    for (int tries = 0; end != std::string_view::npos && tries < 64; end = text.find(')', end + 1), ++tries) {
+      call = parse_python_call(text.substr(0, end + 1));
+      if (call) break;
+    }
+    if (!call) return {};
+    if (call->name.ends_with(".call")) call->name.resize(call->name.size() - 5);
+    calls.push_back(std::move(*call));
+    text = trimmed(text.substr(end + 1));
+    if (!text.empty() && text[0] == ',') text = trimmed(text.substr(1));
+  }
+  return calls;
+}
+
 }  // namespace
+
+std::vector<PythonCall> read_calls(std::string_view text) {
+  text = trimmed(text);
+  std::vector<PythonCall> calls = json_calls(text);
+  return calls.empty() ? python_calls(text) : calls;
+}
 
 std::string CallScanner::take_arguments() {
   return std::exchange(arguments_, {});

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dspark {
 
@@ -52,6 +53,10 @@ struct PythonCall {
 };
 /// Nothing: not (only) a call of literals by keyword.
 std::optional<PythonCall> parse_python_call(std::string_view text);
+
+/// The calls that a text consists of: JSON (an object or a list, as CallScanner reads it), or Python: f(...),
+/// f.call(...), print(f(...)), [f(...), g(...)]. Empty: it is something else.
+std::vector<PythonCall> read_calls(std::string_view text);
 
 /// `text` as a JSON string, quotes included.
 std::string json_quoted(std::string_view text);

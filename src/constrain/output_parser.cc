@@ -1,15 +1,12 @@
 #include "constrain/output_parser.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "constrain/call_scanner.h"
 
 namespace dspark {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kThinkBegin = "<think>";
 constexpr std::string_view kThinkEnd = "</think>";
@@ -384,46 +381,11 @@ class OutputParser::Impl {
 
   // Emits the calls that a text consists of. returns: false when it is something else.
   bool calls_in(std::string_view text) {
-    text = trimmed(text);
-    std::vector<PythonCall> calls;
-    const Json json = Json::parse(text, nullptr, false);
-    const Json list = json.is_array() ? json : Json::array({json});
-    for (const Json& item : list) {
-      if (!item.is_object() || !item.contains("name") || !item["name"].is_string()) break;
-      const auto key = item.contains("arguments") ? "arguments" : "parameters";
-      if (!item.contains(key)) break;
-      calls.push_back(
-          {item["name"].get<std::string>(), item[key].dump(-1, ' ', false, Json::error_handler_t::replace)});
-    }
-    if (json.is_discarded() || calls.size() != list.size()) {
-      calls.clear();
-      python_calls(text, calls);
-    }
+    const std::vector<PythonCall> calls = read_calls(text);
     const auto wanted = [this](const PythonCall& call) { return is_wanted(call.name); };
     if (calls.empty() || !std::all_of(calls.begin(), calls.end(), wanted)) return false;
     for (const PythonCall& call : calls) whole_call(call.name, call.arguments);
     return true;
-  }
-
-  // f(...), f.call(...), print(f(...)) or [f(...), g(...)].
-  static void python_calls(std::string_view text, std::vector<PythonCall>& calls) {
-    if (text.starts_with("print(") && text.ends_with(")")) text = text.substr(6, text.size() - 7);
-    if (text.starts_with("[") && text.ends_with("]")) text = trimmed(text.substr(1, text.size() - 2));
-    while (!text.empty()) {
-      // The shortest piece up to a ')' that is a call.
-      std::optional<PythonCall> call;
-      size_t end = text.find(')');
-      for (int tries = 0; end != std::string_view::npos && tries < 64;
-           end = text.find(')', end + 1), ++tries) {
-        call = parse_python_call(text.substr(0, end + 1));
-        if (call) break;
-      }
-      if (!call) return calls.clear();
-      if (call->name.ends_with(".call")) call->name.resize(call->name.size() - 5);
-      calls.push_back(std::move(*call));
-      text = trimmed(text.substr(end + 1));
-      if (!text.empty() && text[0] == ',') text = trimmed(text.substr(1));
-    }
   }
 
   bool head() {

@@ -49,7 +49,9 @@ TEST(GrammarConstraint, MasksAgreeWithTheGrammar) {
           const bool expected =
               id == vocab.end_id ? grammar->matches(text) : grammar->matches_start(text + token);
           ASSERT_EQ(mask_allows(mask, id), expected) << source << " behind " << text << " token " << token;
-          if (id % 37 == 0) ASSERT_EQ(state->allows(id), expected);
+          if (id % 37 == 0) {
+            ASSERT_EQ(state->allows(id), expected);
+          }
         }
         const int32_t token = pick(state->allowed(), random, vocab.size() - 1);
         if (token < 0) break;
