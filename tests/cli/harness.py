@@ -27,6 +27,7 @@ class Tool(unittest.TestCase):
 
     def call(self, *arguments, stdin="", environment=None, binary=BINARY):
         clean = {key: value for key, value in os.environ.items() if key != "DSPARK_MODEL"}
+        clean["XDG_CACHE_HOME"] = str(self.path / "cache")
         return subprocess.run([binary, *arguments], input=stdin, capture_output=True, text=True, timeout=120,
                               check=False, cwd=self.path, env={**clean, **(environment or {})})
 

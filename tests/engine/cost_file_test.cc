@@ -1,0 +1,121 @@
+// Cost tables on disk: what is written is read, what is broken or foreign is told apart.
+#include "engine/cost_file.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace dspark {
+namespace {
+
+class CostFile : public testing::Test {
+ protected:
+  CostFile() : folder_(std::filesystem::path(testing::TempDir()) / "dspark_cost_file_test") {
+    std::filesystem::remove_all(folder_);
+  }
+  ~CostFile() override { std::filesystem::remove_all(folder_); }
+  std::string path(const char* name) const { return (folder_ / "below" / name).string(); }
+  std::string write(const std::string& text) const {
+    std::filesystem::create_directories(folder_ / "below");
+    std::ofstream(path("written.json")) << text;
+    return path("written.json");
+  }
+
+  std::filesystem::path folder_;
+};
+
+SavedCosts example() {
+  SavedCosts saved;
+  saved.key = {
+      "a.gguf, 10 bytes, 2 x 64", "some processor, avx2", 2, "bf16", "d.gguf, dspark, 5 bytes, block 7", 8};
+  saved.table.verify = {{1, 0.01}, {4, 0.012}};
+  saved.table.draft = {{1, 0.001}};
+  saved.table.draft_short = {{1, 0.0005}};
+  saved.table.draft_length = 7;
+  saved.table.context_s = 1e-7;
+  saved.memory.acceptance[0] = {10.0, 7.5};
+  saved.memory.acceptance[1] = {5.0, 1.25};
+  return saved;
+}
+
+TEST_F(CostFile, ReadsWhatItWrote) {
+  const SavedCosts wrote = example();
+  ASSERT_TRUE(write_costs(path("costs.json"), wrote).ok());
+  const auto read = read_costs(path("costs.json"));
+  ASSERT_TRUE(read.ok()) << read.status().to_string();
+  EXPECT_TRUE(read->key == wrote.key);
+  EXPECT_EQ(read->table.verify.size(), 2u);
+  EXPECT_EQ(read->table.verify[1].n, 4);
+  EXPECT_EQ(read->table.verify[1].seconds, 0.012);
+  EXPECT_EQ(read->table.draft_short[0].seconds, 0.0005);
+  EXPECT_EQ(read->table.draft_length, 7);
+  EXPECT_EQ(read->table.context_s, 1e-7);
+  EXPECT_EQ(read->memory.acceptance[1].hits, 1.25);
+  EXPECT_TRUE(check_cost_key("f", wrote.key, read->key).ok());
+}
+
+TEST_F(CostFile, NamesWhatIsForeign) {
+  const CostKey key = example().key;
+  const auto message = [&](CostKey want) { return check_cost_key("f.json", want, key).message(); };
+  CostKey other = key;
+  other.machine = "another";
+  EXPECT_NE(message(other).find("f.json: machine: measured for 'some processor"), std::string::npos);
+  other = key;
+  other.threads = 3;
+  EXPECT_NE(message(other).find("threads"), std::string::npos);
+  other = key;
+  other.drafter = "none";
+  EXPECT_NE(message(other).find("drafter"), std::string::npos);
+  other = key;
+  other.max_sequences = 9;
+  EXPECT_NE(message(other).find("max_sequences"), std::string::npos);
+  other.max_sequences = 1;  // a table for more serves fewer
+  EXPECT_EQ(message(other), "");
+}
+
+TEST_F(CostFile, RefusesWhatIsBroken) {
+  const auto refused = [&](const std::string& text, const char* part) {
+    const auto read = read_costs(write(text));
+    ASSERT_FALSE(read.ok()) << text;
+    EXPECT_NE(read.status().message().find(part), std::string::npos) << read.status().message();
+  };
+  EXPECT_FALSE(read_costs(path("missing.json")).ok());
+  refused("", "written.json");
+  refused("[]", "JSON object");
+  refused("{}", "dspark_cost_table");
+  refused(R"({"dspark_cost_table": 2})", "version 1");
+  ASSERT_TRUE(write_costs(path("costs.json"), example()).ok());
+  std::ifstream in(path("costs.json"));
+  const std::string good((std::istreambuf_iterator<char>(in)), {});
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    const size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return at == std::string::npos ? text : text.replace(at, from.size(), to);
+  };
+  refused(changed("\"verify\"", "\"verity\""), "verify");
+  refused(changed("0.012", "-1"), "verify");
+  refused(changed("0.012", "\"x\""), "verify");
+  refused(changed("\"draft_length\": 7", "\"draft_length\": 700"), "draft_length");
+  refused(changed("\"threads\": 2", "\"threads\": []"), "threads");
+  refused(good.substr(0, good.size() / 2), "written.json");
+}
+
+TEST_F(CostFile, CacheFolderIsTheUsers) {
+  const CostKey key = example().key;
+  setenv("XDG_CACHE_HOME", folder_.c_str(), 1);
+  const std::string one = cost_cache_path(key);
+  EXPECT_EQ(one.rfind((folder_ / "dspark" / "costs-").string(), 0), 0u) << one;
+  CostKey other = key;
+  other.threads = 3;
+  EXPECT_NE(cost_cache_path(other), one);
+  EXPECT_EQ(cost_cache_path(key), one);
+  setenv("XDG_CACHE_HOME", "", 1);
+  setenv("HOME", "/home/nobody", 1);
+  EXPECT_EQ(cost_cache_path(key).rfind("/home/nobody/.cache/dspark/", 0), 0u);
+}
+
+}  // namespace
+}  // namespace dspark
