@@ -12,6 +12,7 @@ namespace dspark::cli {
 /// 0 (done), 1 (failed) or 2 (wrong usage) to `exit_code`; both references must outlive the parse.
 void register_run(CLI::App& app, int& exit_code);
 void register_bench(CLI::App& app, int& exit_code);
+void register_profile(CLI::App& app, int& exit_code);
 void register_inspect(CLI::App& app, int& exit_code);
 void register_quantize(CLI::App& app, int& exit_code);
 void register_data(CLI::App& app, int& exit_code);
