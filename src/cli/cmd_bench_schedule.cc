@@ -63,6 +63,7 @@ struct ScheduleReport {
 };
 
 void add_schedule_flags(CLI::App& command, ScheduleFlags& flags) {
+  command.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   command.add_option("--trace", flags.trace, "rounds that 'dspark bench load --record' wrote")->required();
   command.add_option("--costs", flags.costs, "cost table as JSON, or a report of 'dspark bench load --json'");
   command.add_option("--curve", flags.curve, "built-in costs instead: flat, linear, gpu")
@@ -75,10 +76,12 @@ void add_schedule_flags(CLI::App& command, ScheduleFlags& flags) {
       ->capture_default_str();
   command.add_option("--concurrency", flags.concurrency, "numbers of clients")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostSequences))
       ->capture_default_str();
   command.add_option("--policies", flags.policies, "verify policies to compare")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->capture_default_str();
   command.add_option("--requests", flags.requests, "requests of a run (0: 4 per client, at least 64)")
       ->check(CLI::Range(0, 1000000))
@@ -87,6 +90,7 @@ void add_schedule_flags(CLI::App& command, ScheduleFlags& flags) {
       ->capture_default_str();
   command.add_option("--rates", flags.rates, "requests per second with open arrivals")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--max-sequences", flags.max_sequences, "places of the engine with open arrivals")

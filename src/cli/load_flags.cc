@@ -20,9 +20,11 @@ void add_workload_flags(CLI::App& command, LoadFlags& flags) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--synthetic", flags.synthetic, "random prompts of these lengths, e.g. 64,512")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostTokens));
   command.add_option("--weights", flags.weights, "shares of the prompt files, then of the synthetic lengths")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--limit", flags.limit, "prompts of each file (0: all)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -40,13 +42,15 @@ void add_workload_flags(CLI::App& command, LoadFlags& flags) {
 void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
   command.add_option("--concurrency", flags.concurrency, "numbers of clients, e.g. 1,4,16")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostClients))
       ->capture_default_str();
   command
       .add_option(
           "--policies", flags.policies,
           "verify policies to compare (default: off,fixed:1,fixed:2,fixed:3,fixed:5,fixed:7,adaptive)")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("-r,--rounds", flags.rounds, "rounds over all policies; medians are reported")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -66,6 +70,7 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
       ->capture_default_str();
   command.add_option("--rates", flags.rates, "requests per second with open arrivals")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
@@ -79,6 +84,7 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
   command
       .add_option("--burst", flags.burst, "instead of a sweep: the number of clients over time, e.g. 1,16,1")
       ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostClients));
   command.add_option("--phase-seconds", flags.phase_seconds, "seconds of each number of --burst")
       ->check(CLI::PositiveNumber)
@@ -156,7 +162,6 @@ void add_load_flags(CLI::App& command, LoadFlags& flags) {
   add_model_flags(command, flags.model);
   add_spec_flags(command, flags.spec);
   command.remove_option(command.get_option("--spec"));  // --policies takes its place
-  command.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::Throw);
   add_workload_flags(command, flags);
   add_sweep_flags(command, flags);
   command.add_option("--json", flags.json, "write everything as JSON to this file (-: standard output)");

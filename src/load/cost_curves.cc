@@ -41,14 +41,16 @@ Status read_points(const Json& object, const char* list, bool required, const st
     return invalid_argument(where + ": " + list + ": want a list of {\"n\": rows, \"seconds\": s}");
   }
   for (const Json& point : *at) {
-    const bool fits = point.is_object() && point.contains("n") && point["n"].is_number_unsigned() &&
-                      point["n"].get<uint64_t>() <= kMostPoints && point.contains("seconds") &&
-                      point["seconds"].is_number();
-    if (!fits) {
+    // {"n": rows, "seconds": s}, or [rows, s] as in files of measured costs.
+    const bool is_pair = point.is_array() && point.size() == 2;
+    const bool is_entry = point.is_object() && point.contains("n") && point.contains("seconds");
+    const Json n = is_pair ? point[0] : is_entry ? point["n"] : Json();
+    const Json seconds = is_pair ? point[1] : is_entry ? point["seconds"] : Json();
+    if (!n.is_number_unsigned() || n.get<uint64_t>() > kMostPoints || !seconds.is_number()) {
       return invalid_argument(where + ": " + list + "[" + std::to_string(out.size()) +
                               "]: want {\"n\": rows, \"seconds\": s}");
     }
-    out.push_back({point["n"].get<int32_t>(), point["seconds"].get<double>()});
+    out.push_back({n.get<int32_t>(), seconds.get<double>()});
   }
   return ok_status();
 }

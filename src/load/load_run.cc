@@ -102,7 +102,9 @@ class LoadRun {
       }
     } else {
       if (plan_.kind == LoadPlan::Kind::kPhases) DSPARK_RETURN_IF_ERROR(enter_phases());
-      for (; n_answered_ > 0; --n_answered_) {
+      // The first client that is done waits until all prompts of the first wave are read.
+      const bool holds_back = plan_.kind == LoadPlan::Kind::kClosed && !in_window_;
+      for (; n_answered_ > 0 && !holds_back; --n_answered_) {
         if (plan_.kind == LoadPlan::Kind::kPhases && in_flight_ >= wanted_clients_) continue;
         DSPARK_RETURN_IF_ERROR(submit_next());
       }
