@@ -28,49 +28,23 @@ void gather_rows(float* to, const float* from, std::span<const int32_t> rows, in
   }
 }
 
-Status check_options(const BlockDrafterOptions& options) {
-  if (options.max_sequences < 1 || options.context_length < 1 || options.cache_tokens < 0) {
-    return invalid_argument(fmt::format(
-        "drafter: want at least one sequence of at least one token, found {} of {} with {} tokens in all",
-        options.max_sequences, options.context_length, options.cache_tokens));
-  }
-  if (options.shortlist < 0) {
-    return invalid_argument(
-        fmt::format("drafter: want a shortlist of 0 or more tokens, found {}", options.shortlist));
-  }
-  return ok_status();
-}
-
-/// Pages for the context rows and, per sequence, for the rows of a block behind them.
-int64_t cache_pages(const BlockDrafterOptions& options, int32_t block_size) {
-  const int64_t longest = int64_t{options.context_length} + block_size;
-  const int64_t n = options.max_sequences;
-  const int64_t all_full = n * PageAllocator::pages_for(longest);
-  if (options.cache_tokens == 0) return all_full;
-  // A sequence wastes at most one page's end, its block needs pages_for(block_size) + 1.
-  const int64_t shared =
-      PageAllocator::pages_for(options.cache_tokens) + n * (PageAllocator::pages_for(block_size) + 2);
-  return std::min(all_full, shared);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<BlockDrafter>> BlockDrafter::create(DraftCheckpoint draft, const DraftTarget& target,
                                                            ThreadPool& pool,
                                                            const BlockDrafterOptions& options) {
-  DSPARK_RETURN_IF_ERROR(check_options(options));
+  DSPARK_RETURN_IF_ERROR(options.validate());
+  if (options.shortlist < 0) {
+    return invalid_argument(
+        fmt::format("drafter: want a shortlist of 0 or more tokens, found {}", options.shortlist));
+  }
   const DraftConfig& c = draft.config;
   if (c.kind != DraftKind::kDSpark && c.kind != DraftKind::kDFlash) {
     return unsupported(fmt::format("a {} drafter does not draft in blocks", draft_kind_name(c.kind)));
   }
   DSPARK_ASSIGN_OR_RETURN(BlockWeights weights,
                           load_block_weights(draft, target, pool, options.float_activations));
-  const int64_t n_pages = cache_pages(options, c.block_size);
-  if (n_pages > INT32_MAX)
-    return invalid_argument("drafter: a cache for that many tokens has too many pages");
-  std::vector<KvLayerShape> shapes(static_cast<size_t>(c.n_layers), KvLayerShape{c.n_kv_heads, c.head_dim});
-  DSPARK_ASSIGN_OR_RETURN(KvPool cache,
-                          KvPool::create(options.kv_dtype, std::move(shapes), static_cast<int32_t>(n_pages)));
+  DSPARK_ASSIGN_OR_RETURN(KvPool cache, make_draft_cache(options, c, c.block_size));
   return std::unique_ptr<BlockDrafter>(
       new BlockDrafter(std::move(draft), std::move(weights), std::move(cache), pool, options));
 }

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "draft/draft_cache.h"
 #include "draft/draft_checkpoint.h"
 #include "draft/draft_layer.h"
 #include "draft/draft_trace.h"
@@ -24,13 +25,8 @@
 
 namespace dspark {
 
-struct BlockDrafterOptions {
-  int32_t max_sequences = 1;
-  int32_t context_length = 4096;  // most tokens of one sequence
-  int64_t cache_tokens = 0;       // most tokens of all sequences; 0: every sequence may be full
-  KvDType kv_dtype = KvDType::kBF16;
-  bool float_activations = false;  // exact fp32 path, for tests
-  int32_t shortlist = 0;           // see SequentialDecoder
+struct BlockDrafterOptions : DraftCapacity {
+  int32_t shortlist = 0;  // see SequentialDecoder
 };
 
 /// Drafter over a learned backbone. Its cache holds, per layer, keys and values of rows computed from the
@@ -61,6 +57,7 @@ class BlockDrafter final : public Drafter {
 
   const DraftConfig& config() const { return draft_.config; }
   const BlockWeights& weights() const { return weights_; }
+  const SequentialDecoder& sequential_head() const { return decoder_; }
   /// The cache and the pages that hold a sequence's context rows; for tests.
   const KvPool& cache() const { return cache_; }
   std::span<const int32_t> pages(int32_t slot) const { return slots_[static_cast<size_t>(slot)].pages; }

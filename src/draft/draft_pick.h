@@ -13,12 +13,14 @@
 namespace dspark {
 
 /// Columns of a row that share one known maximum.
-inline constexpr int64_t kPickChunk = 256;
+inline constexpr int64_t kPickChunk = 64;
 
 /// Logits of one draft over the draft vocabulary (or a shortlist of it).
 struct PickRow {
-  std::span<const float> logits;       // (columns)
-  std::span<const float> chunk_max;    // (columns / kPickChunk, rounded up); empty: not known yet
+  std::span<const float> logits;  // (columns)
+  /// (columns / kPickChunk, rounded up); empty: not known yet; -infinity: nothing in this chunk can be
+  /// picked.
+  std::span<const float> chunk_max;
   std::span<const int32_t> vocab_ids;  // column -> target id, ascending; empty: the same
 };
 
@@ -52,7 +54,7 @@ int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u,
 
 /// How sure the row is of its likeliest token, for DraftEvidence::kPeakLogit: log(p / (1 - p)) of the largest
 /// probability at temperature 1, in [-12, 12]. Rows of many columns are judged by the largest logit of each
-/// chunk: a little too sure, and two hundred times cheaper. Does not depend on what is picked.
+/// chunk: a little too sure, and sixty times cheaper. Does not depend on what is picked.
 /// Leaves maxima it had to compute in `row`.
 float peak_logit(PickRow& row, PickScratch& scratch);
 

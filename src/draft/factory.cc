@@ -41,13 +41,13 @@ Result<NgramOptions> parse_ngram(std::string_view spec, NgramOptions options) {
   return options;
 }
 
+DraftCapacity capacity_of(const DrafterContext& context) {
+  return {context.max_sequences, context.context_length, context.cache_tokens, context.kv_dtype,
+          context.float_activations};
+}
+
 Result<std::unique_ptr<Drafter>> load_block_drafter(DraftCheckpoint draft, const DrafterContext& context) {
-  BlockDrafterOptions options;
-  options.max_sequences = context.max_sequences;
-  options.context_length = context.context_length;
-  options.cache_tokens = context.cache_tokens;
-  options.kv_dtype = context.kv_dtype;
-  options.float_activations = context.float_activations;
+  BlockDrafterOptions options{capacity_of(context)};
   options.shortlist = context.shortlist;
   DSPARK_ASSIGN_OR_RETURN(
       std::unique_ptr<BlockDrafter> drafter,
@@ -56,12 +56,7 @@ Result<std::unique_ptr<Drafter>> load_block_drafter(DraftCheckpoint draft, const
 }
 
 Result<std::unique_ptr<Drafter>> load_paired_drafter(DraftCheckpoint draft, const DrafterContext& context) {
-  PairedDrafterOptions options;
-  options.max_sequences = context.max_sequences;
-  options.context_length = context.context_length;
-  options.cache_tokens = context.cache_tokens;
-  options.kv_dtype = context.kv_dtype;
-  options.float_activations = context.float_activations;
+  PairedDrafterOptions options{capacity_of(context)};
   DSPARK_ASSIGN_OR_RETURN(
       std::unique_ptr<PairedDrafter> drafter,
       PairedDrafter::create(std::move(draft), DraftTarget::of(*context.target), *context.pool, options));

@@ -15,25 +15,6 @@
 namespace dspark {
 namespace {
 
-Status check_options(const PairedDrafterOptions& options) {
-  if (options.max_sequences >= 1 && options.context_length >= 1 && options.cache_tokens >= 0)
-    return ok_status();
-  return invalid_argument(fmt::format(
-      "drafter: want at least one sequence of at least one token, found {} of {} with {} tokens in all",
-      options.max_sequences, options.context_length, options.cache_tokens));
-}
-
-/// Pages for the rows of committed tokens and, per sequence, for those of a proposal behind them.
-int64_t cache_pages(const PairedDrafterOptions& options, int32_t n_drafts) {
-  const int64_t n = options.max_sequences;
-  const int64_t all_full = n * PageAllocator::pages_for(int64_t{options.context_length} + n_drafts);
-  if (options.cache_tokens == 0) return all_full;
-  // A sequence wastes at most one page's end, its proposal needs pages_for(n_drafts) + 1.
-  const int64_t shared =
-      PageAllocator::pages_for(options.cache_tokens) + n * (PageAllocator::pages_for(n_drafts) + 2);
-  return std::min(all_full, shared);
-}
-
 void copy_row(float* to, const float* from, int64_t dim) {
   std::memcpy(to, from, static_cast<size_t>(dim) * sizeof(float));
 }
@@ -69,7 +50,7 @@ Result<PairedWeights> load_paired_weights(const DraftCheckpoint& draft, const Dr
 Result<std::unique_ptr<PairedDrafter>> PairedDrafter::create(DraftCheckpoint draft, const DraftTarget& target,
                                                              ThreadPool& pool,
                                                              const PairedDrafterOptions& options) {
-  DSPARK_RETURN_IF_ERROR(check_options(options));
+  DSPARK_RETURN_IF_ERROR(options.validate());
   const DraftConfig& c = draft.config;
   if ((c.kind != DraftKind::kEagle3 && c.kind != DraftKind::kMtp) || c.n_layers != 1) {
     return unsupported(fmt::format("a {} drafter of {} layers does not pair features with tokens",
@@ -77,12 +58,7 @@ Result<std::unique_ptr<PairedDrafter>> PairedDrafter::create(DraftCheckpoint dra
   }
   DSPARK_ASSIGN_OR_RETURN(PairedWeights weights,
                           load_paired_weights(draft, target, pool, options.float_activations));
-  const int64_t n_pages = cache_pages(options, c.n_drafts());
-  if (n_pages > INT32_MAX)
-    return invalid_argument("drafter: a cache for that many tokens has too many pages");
-  DSPARK_ASSIGN_OR_RETURN(KvPool cache,
-                          KvPool::create(options.kv_dtype, {KvLayerShape{c.n_kv_heads, c.head_dim}},
-                                         static_cast<int32_t>(n_pages)));
+  DSPARK_ASSIGN_OR_RETURN(KvPool cache, make_draft_cache(options, c, c.n_drafts()));
   return std::unique_ptr<PairedDrafter>(
       new PairedDrafter(std::move(draft), std::move(weights), std::move(cache), pool, options));
 }

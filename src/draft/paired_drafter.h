@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "draft/draft_cache.h"
 #include "draft/draft_checkpoint.h"
 #include "draft/draft_layer.h"
 #include "draft/draft_pick.h"
@@ -22,15 +23,10 @@
 
 namespace dspark {
 
-struct PairedDrafterOptions {
-  int32_t max_sequences = 1;
-  int32_t context_length = 4096;  // most tokens of one sequence
-  int64_t cache_tokens = 0;       // most tokens of all sequences; 0: every sequence may be full
-  KvDType kv_dtype = KvDType::kBF16;
-  bool float_activations = false;  // exact fp32 path, for tests
+struct PairedDrafterOptions : DraftCapacity {
   /// A proposal ends behind the first of these tokens. Nothing depends on it but the work of drafts that
   /// would be cut anyway; the reference of Eagle3 does it.
-  std::vector<int32_t> stop_tokens;
+  std::vector<int32_t> stop_tokens = {};
 };
 
 /// Weights of an Eagle3 or MTP drafter; what the other kind has stays empty.

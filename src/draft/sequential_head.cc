@@ -15,9 +15,16 @@ namespace dspark {
 namespace {
 
 constexpr int64_t kPanelsPerChunk = kPickChunk / kPanelRows;
+constexpr int64_t kGroupChunks = 4;  // of one product in a full walk
+constexpr int64_t kGroupPanels = kGroupChunks * kPanelsPerChunk;
+constexpr int64_t kGroupColumns = kGroupChunks * kPickChunk;
 // Weights of one task of the bias product; and the product size below which waking threads does not pay.
 constexpr size_t kTaskBytes = 32 << 10;
 constexpr int64_t kInlineWork = 1 << 17;
+// Pruned steps are worth it while they read less than this share of w2; after that so many full steps.
+constexpr double kMostShare = 0.4;
+constexpr int32_t kMostRank = 4096;  // one row of activations is made without other threads
+constexpr int32_t kFullSteps = 512;
 
 float sigmoid_of(float x) {
   return 1.0f / (1.0f + std::exp(-x));
@@ -62,6 +69,18 @@ SequentialDecoder::SequentialDecoder(const DraftConfig& config, const BlockWeigh
   candidates_.resize(scratch_.size());
   for (PickScratch& scratch : scratch_) scratch.reserve(config.draft_vocab_size);
   for (auto& list : candidates_) list.reserve(2 * static_cast<size_t>(shortlist_) + 256);
+  // The bias of a vanilla head is a function of the previous token. Without a confidence head the drafts'
+  // evidence needs every chunk's maximum.
+  prunes_ = config.head == SequentialHead::kVanilla && config.confidence && !shortlisted() &&
+            config.markov_rank <= kMostRank;
+  if (!prunes_) return;
+  bounds_.reset(n_chunks());
+  row_activations_.resize(scratch_.size());
+  const std::vector<float> zeros(static_cast<size_t>(config.markov_rank));
+  for (Activations& x : row_activations_) {
+    x.assign(pool, zeros.data(), 1, config.markov_rank, config.markov_rank,
+             uses_int8_activations(weights.markov_out.kind));
+  }
 }
 
 bool SequentialDecoder::grow(const HeadPass& pass) {
@@ -73,10 +92,11 @@ bool SequentialDecoder::grow(const HeadPass& pass) {
     shortlist_columns_.resize(static_cast<size_t>(n_rows * shortlist_));
     shortlist_ids_.resize(shortlist_columns_.size());
   }
-  const int64_t n_chunks = (config_.draft_vocab_size + kPickChunk - 1) / kPickChunk;
+  claims_.reserve(pass.requests.size());
+  chunks_read_.reserve(pass.requests.size());
   return embedded_.grow(n * rank) && latent_.grow(n * rank) && state_.grow(n * rank) &&
          joint_in_.grow(n * weights_.markov_joint.n_in) && joint_out_.grow(n * weights_.markov_joint.n_out) &&
-         chunk_max_.grow(n * n_chunks) && bias_.grow(threads * n * kPickChunk) &&
+         chunk_max_.grow(n * n_chunks()) && bias_.grow(threads * n * kGroupColumns) &&
          shortlist_logits_.grow(n * shortlist_) && thread_rows_.grow(threads * (rank + shortlist_));
 }
 
@@ -118,22 +138,27 @@ void SequentialDecoder::step(const HeadPass& pass, int32_t k, DraftBlock& out) {
     active_.push_back(static_cast<int32_t>(i));
     samples |= pick_kind(*pass.requests[i].request) != PickKind::kGreedy;
   }
+  const bool pruned = can_prune(pass);
+  full_steps_left_ = std::max(0, full_steps_left_ - 1);
   if (config_.head != SequentialHead::kNone) {
     embed_previous();
     make_latents(pass, k);
-    if (!shortlisted()) add_bias(pass, k);
+    if (!shortlisted() && !pruned) add_bias(pass, k);
   }
   score(pass, k, out);
+  if (pruned) chunks_read_.assign(active_.size(), 0);
   const auto pick_one = [&](int64_t i, int thread) {
+    if (pruned) prune(pass, k, static_cast<size_t>(i), thread);
     if (shortlisted()) score_shortlist(pass, k, static_cast<size_t>(i), thread);
     pick(pass, k, static_cast<size_t>(i), thread, out);
   };
   const auto n = static_cast<int64_t>(active_.size());
-  if (n > 1 && (samples || shortlisted() || config_.head == SequentialHead::kNone)) {
+  if (n > 1 && (samples || pruned || shortlisted() || config_.head == SequentialHead::kNone)) {
     pool_.parallel_for(n, pick_one);
   } else {
     for (int64_t i = 0; i < n; ++i) pick_one(i, 0);
   }
+  if (pruned) judge_pruning();
 }
 
 void SequentialDecoder::embed_previous() {
@@ -230,34 +255,117 @@ void SequentialDecoder::add_bias(const HeadPass& pass, int32_t k) {
   const PackedMatrix& w = weights_.markov_out;
   const auto n = static_cast<int64_t>(active_.size());
   activations_.assign(pool_, latent_.data(), n, w.n_in, w.n_in, uses_int8_activations(w.kind));
-  const int64_t n_chunks = (w.n_panels + kPanelsPerChunk - 1) / kPanelsPerChunk;
+  claims_.assign(active_.size(), {});
+  bounds_.begin(active_.size());
+  for (size_t i = 0; i < active_.size() && prunes_ && !pass.keep_logits; ++i) {
+    const auto request_idx = static_cast<size_t>(active_[i]);
+    if (pick_kind(*pass.requests[request_idx].request) == PickKind::kSampled) continue;
+    claims_[i] = bounds_.claim(previous_[request_idx]);
+  }
+  const int64_t n_groups = (w.n_panels + kGroupPanels - 1) / kGroupPanels;
   if (pool_.n_threads() == 1 || w.n_out * w.n_in * n < kInlineWork) {
-    for (int64_t chunk = 0; chunk < n_chunks; ++chunk) bias_chunk(pass, k, chunk, 0);
+    for (int64_t group = 0; group < n_groups; ++group) bias_group(pass, k, group, 0);
     return;
   }
-  const size_t chunk_bytes = w.panel_bytes * static_cast<size_t>(kPanelsPerChunk);
-  const int64_t by_count = (n_chunks + 4 * pool_.n_threads() - 1) / (4 * pool_.n_threads());
-  const int64_t per_task = std::clamp<int64_t>(static_cast<int64_t>(kTaskBytes / chunk_bytes), 1, by_count);
-  pool_.parallel_for((n_chunks + per_task - 1) / per_task, [&](int64_t task, int thread) {
-    const int64_t end = std::min(n_chunks, (task + 1) * per_task);
-    for (int64_t chunk = task * per_task; chunk < end; ++chunk) bias_chunk(pass, k, chunk, thread);
+  const size_t group_bytes = w.panel_bytes * static_cast<size_t>(kGroupPanels);
+  const int64_t by_count = (n_groups + 4 * pool_.n_threads() - 1) / (4 * pool_.n_threads());
+  const int64_t per_task = std::clamp<int64_t>(static_cast<int64_t>(kTaskBytes / group_bytes), 1, by_count);
+  pool_.parallel_for((n_groups + per_task - 1) / per_task, [&](int64_t task, int thread) {
+    const int64_t end = std::min(n_groups, (task + 1) * per_task);
+    for (int64_t group = task * per_task; group < end; ++group) bias_group(pass, k, group, thread);
   });
 }
 
-void SequentialDecoder::bias_chunk(const HeadPass& pass, int32_t k, int64_t chunk_idx, int thread) {
+void SequentialDecoder::bias_group(const HeadPass& pass, int32_t k, int64_t group_idx, int thread) {
   const PackedMatrix& w = weights_.markov_out;
   const auto n = static_cast<int64_t>(active_.size());
-  const int64_t first_panel = chunk_idx * kPanelsPerChunk, column = chunk_idx * kPickChunk;
-  const int64_t n_chunks = (w.n_panels + kPanelsPerChunk - 1) / kPanelsPerChunk;
-  const int64_t n_columns = std::min(kPickChunk, w.n_out - column);
-  float* bias = bias_.data() + thread * n * kPickChunk;
-  matmul_panels({&w, bias, kPickChunk, nullptr}, activations_, first_panel,
-                std::min(w.n_panels, first_panel + kPanelsPerChunk));
+  const int64_t first_panel = group_idx * kGroupPanels, first_chunk = group_idx * kGroupChunks;
+  float* bias = bias_.data() + thread * n * kGroupColumns;
+  matmul_panels({&w, bias, kGroupColumns, nullptr}, activations_, first_panel,
+                std::min(w.n_panels, first_panel + kGroupPanels));
   for (int64_t i = 0; i < n; ++i) {
-    float* z = pass.logits + row_of(pass, k, static_cast<size_t>(i)) * w.n_out + column;
-    add_row(z, bias + i * kPickChunk, n_columns);
-    chunk_max_.data()[i * n_chunks + chunk_idx] = max_row(z, n_columns);
+    const std::span<float> claim = claims_[static_cast<size_t>(i)];
+    float* z = pass.logits + row_of(pass, k, static_cast<size_t>(i)) * w.n_out;
+    for (int64_t chunk = first_chunk; chunk < std::min(n_chunks(), first_chunk + kGroupChunks); ++chunk) {
+      const int64_t column = chunk * kPickChunk, n_columns = std::min(kPickChunk, w.n_out - column);
+      const float* b = bias + i * kGroupColumns + (chunk - first_chunk) * kPickChunk;
+      if (!claim.empty()) claim[static_cast<size_t>(chunk)] = max_row(b, n_columns);
+      add_row(z + column, b, n_columns);
+      chunk_max_.data()[i * n_chunks() + chunk] = max_row(z + column, n_columns);
+    }
   }
+}
+
+/// Whether every sequence of the step picks by its largest logits and its previous token has bounds.
+bool SequentialDecoder::can_prune(const HeadPass& pass) const {
+  if (!prunes_ || pass.keep_logits || full_steps_left_ > 0) return false;
+  return std::ranges::all_of(active_, [&](int32_t request_idx) {
+    const DraftRequest& request = *pass.requests[static_cast<size_t>(request_idx)].request;
+    const PickKind kind = pick_kind(request);
+    if (kind == PickKind::kSampled) return false;
+    if (kind == PickKind::kCoupled && request.sampling->has_filters()) return false;
+    return !bounds_.find(previous_[static_cast<size_t>(request_idx)]).empty();
+  });
+}
+
+/// add_bias for one row, without the chunks that cannot be picked from: the largest base logit of a chunk
+/// plus the largest bias its previous token gave there is no less than its largest sum (rounding keeps the
+/// order), so a chunk below the best sum found so far, less what a coupled pick looks at, has nothing to say.
+/// Chunks that are read get the bits of a full walk.
+void SequentialDecoder::prune(const HeadPass& pass, int32_t k, size_t active_idx, int thread) {
+  const PackedMatrix& w = weights_.markov_out;
+  const auto request_idx = static_cast<size_t>(active_[active_idx]);
+  const DraftRequest& request = *pass.requests[request_idx].request;
+  const std::span<const float> bounds = bounds_.find(previous_[request_idx]);
+  const auto n = static_cast<size_t>(n_chunks());
+  float* z = pass.logits + row_of(pass, k, active_idx) * w.n_out;
+  float* maxima = chunk_max_.data() + active_idx * n;
+  const auto columns_of = [&](size_t chunk) {
+    return std::min(kPickChunk, w.n_out - static_cast<int64_t>(chunk) * kPickChunk);
+  };
+  size_t first = 0;
+  for (size_t chunk = 0; chunk < n; ++chunk) {
+    maxima[chunk] = max_row(z + chunk * kPickChunk, columns_of(chunk)) + bounds[chunk];
+    if (!(maxima[chunk] <= maxima[first])) first = chunk;
+  }
+  Activations& x = row_activations_[static_cast<size_t>(thread)];
+  x.assign(pool_, latent_.data() + static_cast<int64_t>(active_idx) * w.n_in, 1, w.n_in, w.n_in,
+           uses_int8_activations(w.kind));
+  float* bias = bias_.data() + thread * static_cast<int64_t>(active_.size()) * kGroupColumns;
+  const auto read = [&](size_t chunk) {
+    const int64_t panel = static_cast<int64_t>(chunk) * kPanelsPerChunk;
+    matmul_panels({&w, bias, kGroupColumns, nullptr}, x, panel,
+                  std::min(w.n_panels, panel + kPanelsPerChunk));
+    add_row(z + chunk * kPickChunk, bias, columns_of(chunk));
+    maxima[chunk] = max_row(z + chunk * kPickChunk, columns_of(chunk));
+    ++chunks_read_[active_idx];
+  };
+  const bool greedy = pick_kind(request) == PickKind::kGreedy;
+  const float reach =
+      greedy ? 0.0f : static_cast<float>(std::log(kNegligibleWeight)) * request.sampling->temperature;
+  read(first);
+  float best = maxima[first];
+  for (size_t chunk = 0; chunk < n; ++chunk) {
+    if (chunk == first) continue;
+    if (maxima[chunk] < best + reach) {
+      maxima[chunk] = -std::numeric_limits<float>::infinity();
+      continue;
+    }
+    read(chunk);
+    best = std::max(best, maxima[chunk]);
+  }
+}
+
+/// Walks alone over scattered chunks pay only while these are few.
+void SequentialDecoder::judge_pruning() {
+  for (const int64_t n_read : chunks_read_) {
+    ++n_pruned_steps_;
+    n_pruned_chunks_ += n_read;
+    share_read_ += 0.05 * (static_cast<double>(n_read) / static_cast<double>(n_chunks()) - share_read_);
+  }
+  if (share_read_ <= kMostShare) return;
+  share_read_ = 0.0;
+  full_steps_left_ = kFullSteps;
 }
 
 void SequentialDecoder::choose_shortlists(const HeadPass& pass) {
@@ -305,8 +413,8 @@ PickRow SequentialDecoder::pick_row(const HeadPass& pass, int32_t k, size_t acti
   }
   PickRow out{{pass.logits + static_cast<size_t>(row) * n_columns, n_columns}, {}, config_.d2t};
   if (config_.head != SequentialHead::kNone) {
-    const size_t n_chunks = (n_columns + kPickChunk - 1) / kPickChunk;
-    out.chunk_max = {chunk_max_.data() + active_idx * n_chunks, n_chunks};
+    const auto n = static_cast<size_t>(n_chunks());
+    out.chunk_max = {chunk_max_.data() + active_idx * n, n};
   }
   return out;
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "draft/bias_bounds.h"
 #include "draft/draft_config.h"
 #include "draft/draft_pick.h"
 #include "draft/draft_weights.h"
@@ -56,6 +57,12 @@ class SequentialDecoder {
     biases_.assign(biases.begin(), biases.end());
   }
 
+  /// Steps, of one sequence each, in which only some of w2 was read; for tests and benchmarks.
+  int64_t n_pruned_steps() const { return n_pruned_steps_; }
+  /// Chunks of w2 read in these steps, of n_chunks() each.
+  int64_t n_pruned_chunks() const { return n_pruned_chunks_; }
+  int64_t n_chunks() const { return (config_.draft_vocab_size + kPickChunk - 1) / kPickChunk; }
+
  private:
   bool grow(const HeadPass& pass);
   void keep_distributions(const HeadPass& pass, DraftBlock& out) const;
@@ -66,7 +73,10 @@ class SequentialDecoder {
   void multiply_joint(const HeadPass& pass, int32_t k);
   void update_rnn();
   void add_bias(const HeadPass& pass, int32_t k);
-  void bias_chunk(const HeadPass& pass, int32_t k, int64_t chunk_idx, int thread);
+  void bias_group(const HeadPass& pass, int32_t k, int64_t group_idx, int thread);
+  bool can_prune(const HeadPass& pass) const;
+  void prune(const HeadPass& pass, int32_t k, size_t active_idx, int thread);
+  void judge_pruning();
   void choose_shortlists(const HeadPass& pass);
   void score_shortlist(const HeadPass& pass, int32_t k, size_t active_idx, int thread);
   PickRow pick_row(const HeadPass& pass, int32_t k, size_t active_idx) const;
@@ -93,7 +103,7 @@ class SequentialDecoder {
   FloatBuffer joint_out_;                   // (active, rows of markov_joint)
   FloatBuffer state_;                       // (requests, rank) of the rnn
   FloatBuffer chunk_max_;                   // (active, chunks)
-  FloatBuffer bias_;                        // (threads, active, kPickChunk)
+  FloatBuffer bias_;                        // (threads, active, kGroupColumns)
   FloatBuffer shortlist_logits_;            // (active, shortlist)
   FloatBuffer thread_rows_;                 // (threads, rank + shortlist)
   std::vector<int32_t> shortlist_columns_;  // (rows, shortlist) ascending
@@ -101,6 +111,16 @@ class SequentialDecoder {
   std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per thread
   std::vector<PickScratch> scratch_;                                // per thread
   Activations activations_;
+
+  // Pruned steps, see prune().
+  bool prunes_ = false;
+  BiasBounds bounds_;
+  std::vector<std::span<float>> claims_;      // (active) where this step's bounds are kept
+  std::vector<Activations> row_activations_;  // per thread
+  std::vector<int64_t> chunks_read_;          // (active)
+  double share_read_ = 0.0;                   // of w2, mean of late
+  int32_t full_steps_left_ = 0;               // before pruning is tried again
+  int64_t n_pruned_steps_ = 0, n_pruned_chunks_ = 0;
 };
 
 }  // namespace dspark
