@@ -13,7 +13,8 @@ constexpr double kForget = 0.98;          // of acceptance counts, per round
 constexpr double kPriorWeight = 4.0;      // rounds that the assumption about a position is worth
 constexpr double kFirstAcceptance = 0.6;  // assumed before anything was seen
 constexpr double kPriorStep = 0.1;        // weight of the newest step in the running mean of survivals
-constexpr double kKnownTries = 8.0;       // rounds after which acceptance says something about other loads
+constexpr double kProspectWeight = 1.0;   // the same where a load is judged before it was seen
+constexpr double kKnownTries = 4.0;       // rounds after which acceptance says something about other loads
 constexpr double kMostRemembered = 25.0;  // rounds that a memory from an earlier run is worth at most
 constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen load is trusted
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
@@ -66,7 +67,8 @@ AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t
   double conditional = kFirstAcceptance, product = 1.0, tokens = 1.0;
   shape.draft_sequences = n_sequences;
   for (int32_t length = 1; length <= std::min(max_block, kMaxDraftTokens); ++length) {
-    conditional = acceptance_at(static_cast<size_t>(length) - 1, conditional);
+    const AcceptanceCount& seen = acceptance_[static_cast<size_t>(length) - 1];
+    conditional = (seen.hits + kProspectWeight * conditional) / (seen.tries + kProspectWeight);
     product *= conditional;
     tokens += product;
     shape.draft_length = length;

@@ -130,6 +130,78 @@ TEST(AdaptivePlanner, DraftsNoLongerThanIsVerified) {
   EXPECT_EQ(planner.draft_length(1, 7), 3);  // two fit; one more to see whether it would
 }
 
+// Budgets that must not anticipate are made of what was recorded two steps ago.
+TEST(AdaptivePlanner, CarefulBudgetsAreTwoStepsOld) {
+  const std::vector<float> low(7, 0.05f), high(7, 0.95f);
+  AdaptivePlanner planner(table_of(1, 0.004, 0.001));
+  std::vector<SurvivalRecord> records;
+  plan(planner, {high}, records, false);
+  plan(planner, {low}, records, false);
+  const int32_t from_high = plan(planner, {low}, records, false)[0];  // high is two steps ago
+  const int32_t from_low = plan(planner, {high}, records, false)[0];  // low is
+  EXPECT_EQ(from_high, 7);
+  EXPECT_EQ(from_low, 0);
+}
+
+// The load jumps from 1 to 16 and back: what was learned at one load holds at that load.
+TEST(AdaptivePlanner, LoadsHaveVerdictsOfTheirOwn) {
+  AdaptivePlanner planner(table_of(8, 0.005, 0.001));
+  std::vector<SurvivalRecord> records;
+  EXPECT_GE(run_steps(planner, records, 300, 0.8f, 3), 290);
+  int n_drafting = 0;
+  for (int step = 0; step < 300; ++step) {  // at 16 every draft costs more than it brings
+    const int32_t length = planner.draft_length(16, 7);
+    if (length == 0) continue;
+    ++n_drafting;
+    planner.observe_gain({32, 16, 0, 0}, 16, 18);
+  }
+  EXPECT_LE(n_drafting, 40);
+  EXPECT_GE(run_steps(planner, records, 300, 0.8f, 3), 290);
+}
+
+// A drafter that helps nobody costs less than 3 % of short requests too, in a first run and in later ones.
+TEST(AdaptivePlanner, AUselessDrafterIsCheapEvenForShortRequests) {
+  PlannerMemory memory;
+  for (int run = 0; run < 3; ++run) {
+    for (const int32_t n_sequences : {1, 4, 16}) {
+      AdaptivePlanner planner(table_of(2, 0.002, 0.0015), memory);
+      double plain_s = 0.0, lost_s = 0.0;
+      for (int step = 0; step < 64; ++step) {
+        const double plain_step_s = planner.costs().step_seconds({n_sequences, 0, 0, 0});
+        plain_s += plain_step_s;
+        if (planner.draft_length(n_sequences, 7) == 0) continue;
+        const StepShape shape{2 * n_sequences, n_sequences, 0, 0};
+        for (int32_t r = 0; r < n_sequences; ++r) planner.observe_round(1, 0);
+        planner.observe_gain(shape, n_sequences, n_sequences);
+        lost_s += planner.costs().step_seconds(shape) - plain_step_s;
+      }
+      EXPECT_LT(lost_s, 0.03 * plain_s) << "run " << run << ", " << n_sequences << " sequences";
+      if (run > 0) {
+        EXPECT_LT(lost_s, 0.015 * plain_s);
+      }
+      memory = planner.memory();
+    }
+  }
+}
+
+TEST(AdaptivePlanner, DraftsShortWhereLengthCosts) {
+  CostTable table = table_of(64, 0.0, 0.008);  // verification is free, drafts are not
+  table.draft_short = {{1, 0.001}};
+  table.draft_length = 8;
+  AdaptivePlanner planner(table);
+  for (int i = 0; i < 200; ++i) planner.observe_round(7, i % 2);  // one draft in two, never two
+  std::vector<SurvivalRecord> records;
+  int n_long = 0;
+  for (int step = 0; step < 100; ++step) {
+    const int32_t length = planner.draft_length(1, 7);
+    n_long += length > 2 ? 1 : 0;
+    if (length == 0) continue;
+    plan(planner, {std::vector<float>(static_cast<size_t>(length), 0.9f)}, records);
+    planner.observe_gain({1 + length, 1, 0, 0}, 1, 3);
+  }
+  EXPECT_LE(n_long, 4);  // one in 32 looks whether longer drafts got better
+}
+
 // Without a confidence head the outcomes of rounds say what to expect.
 TEST(AdaptivePlanner, LearnsFromRoundsWhenNobodyIsConfident) {
   const auto lengths_after = [](int32_t accepted) {
