@@ -16,7 +16,7 @@ TEST(DraftEvidence, DependsOnTheDraftsBeforeAndNotOnTheDraftItself) {
   ThreadPool pool(2);
   DraftConfig config = test::small_draft_config();
   config.confidence = config.confidence_with_markov = false;
-  const test::RandomDraft random(config, DType::kF32, 3);
+  test::RandomDraft random(config, DType::kF32, 3);
   const auto drafter =
       BlockDrafter::create(random.checkpoint(), random.target(pool, true), pool, test::exact_options());
   ASSERT_TRUE(drafter.ok()) << drafter.status().to_string();
