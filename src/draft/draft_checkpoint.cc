@@ -162,10 +162,9 @@ Result<DraftCheckpoint> open_draft_checkpoint(const std::string& path) {
   return read_draft_checkpoint(std::make_shared<const Checkpoint>(std::move(opened)));
 }
 
-Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> file) {
-  DraftCheckpoint out;
-  out.file = std::move(file);
-  const Checkpoint& in = *out.file;
+namespace {
+
+Result<DraftDescription> describe(const Checkpoint& in) {
   if (!is_draft_checkpoint(in)) {
     const bool gguf = in.format() == Checkpoint::Format::kGguf;
     const std::string name = gguf ? gguf_architecture(in) : first_architecture(in.config());
@@ -179,7 +178,21 @@ Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> 
   const auto read = in.format() == Checkpoint::Format::kGguf ? read_gguf_draft
                     : is_speculators(in.config())            ? read_speculators_draft
                                                              : read_deepspec_draft;
-  DSPARK_ASSIGN_OR_RETURN(DraftDescription draft, read(in));
+  return read(in);
+}
+
+}  // namespace
+
+Result<DraftConfig> read_draft_config(const Checkpoint& file) {
+  DSPARK_ASSIGN_OR_RETURN(DraftDescription draft, describe(file));
+  return std::move(draft.config);
+}
+
+Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> file) {
+  DraftCheckpoint out;
+  out.file = std::move(file);
+  const Checkpoint& in = *out.file;
+  DSPARK_ASSIGN_OR_RETURN(DraftDescription draft, describe(in));
   DSPARK_RETURN_IF_ERROR(bind_tensors(draft, out));
   out.config = std::move(draft.config);
   if (in.format() == Checkpoint::Format::kGguf) drop_zero_head(out);

@@ -47,6 +47,9 @@ Result<DraftCheckpoint> open_draft_checkpoint(const std::string& path);
 /// The same for a checkpoint that is open already.
 Result<DraftCheckpoint> read_draft_checkpoint(std::shared_ptr<const Checkpoint> file);
 
+/// The configuration alone; tensors need not be there. errors: as open_draft_checkpoint.
+Result<DraftConfig> read_draft_config(const Checkpoint& file);
+
 /// True when `file` looks like a drafter of any of these formats (by architecture name), false for a target
 /// model or anything else. Used by dspark inspect and quantize.
 bool is_draft_checkpoint(const Checkpoint& file);

@@ -22,6 +22,7 @@
 #include "models/float_buffer.h"
 #include "models/hyper_connections.h"
 #include "models/model.h"
+#include "models/model_shapes.h"
 #include "models/moe.h"
 
 namespace dspark {
@@ -37,6 +38,14 @@ struct V4DrafterOptions {
 
 /// True when the checkpoint of this target has a drafter inside.
 bool has_bundled_drafter(const TargetModel& target);
+
+/// Settings of the drafter inside; its stages are counted by their tensors, or, without tensors, by the
+/// entries of compress_ratios behind the target's layers. errors: not_found (no settings), invalid_argument
+/// (the key).
+Result<DraftConfig> read_v4_draft_config(const ModelConfig& model, const Checkpoint& file);
+/// All its tensors, `mtp.*`.
+std::vector<ExpectedTensor> v4_draft_tensors(const Checkpoint& file, const ModelConfig& model,
+                                             const DraftConfig& draft);
 
 /// Weights of the bundled drafter.
 struct V4DraftWeights {

@@ -46,47 +46,24 @@ Result<std::vector<int32_t>> read_taps(const json& config, const std::string& wh
   return taps;
 }
 
-Result<DraftConfig> read_config(const TargetModel& target) {
-  const ModelConfig& model = target.config();
-  const json& config = target.checkpoint().config();
-  const std::string where = target.checkpoint().path() + ": config.json";
-  DraftConfig draft;
-  draft.kind = DraftKind::kDSpark;
-  draft.target_name = model.name;
-  draft.dim = model.dim;
-  draft.n_heads = model.n_heads;
-  draft.n_kv_heads = 1;
-  draft.head_dim = model.head_dim;
-  draft.norm_eps = model.norm_eps;
-  draft.window = model.v4.window;
-  draft.vocab_size = draft.draft_vocab_size = model.vocab_size;
-  draft.target_layers = model.n_layers;
-  draft.context_length = model.context_length;
-  draft.head = SequentialHead::kVanilla;
-  draft.confidence = draft.confidence_with_markov = true;
-  DSPARK_ASSIGN_OR_RETURN(draft.block_size, read_number(config, where, "dspark_block_size", kMaxBlock));
-  DSPARK_ASSIGN_OR_RETURN(draft.markov_rank, read_number(config, where, "dspark_markov_rank", 1 << 16));
-  DSPARK_ASSIGN_OR_RETURN(draft.mask_token_id,
-                          read_number(config, where, "dspark_noise_token_id", model.vocab_size - 1));
-  DSPARK_ASSIGN_OR_RETURN(draft.taps, read_taps(config, where, model.n_layers));
-  if (draft.block_size < 1 || draft.markov_rank < 1) {
-    return invalid_argument(where + ": 'dspark_block_size' and 'dspark_markov_rank' must be positive");
-  }
-  // num_nextn_predict_layers counts something else (1 in a release with three stages): the tensors tell.
-  while (draft.n_layers < kMaxStages &&
-         target.checkpoint().find(fmt::format("mtp.{}.attn_norm.weight", draft.n_layers)) != nullptr) {
-    ++draft.n_layers;
-  }
-  return draft;
+// Stages by their tensors; without tensors by what compress_ratios lists behind the target's layers.
+// num_nextn_predict_layers counts something else (1 in a release with three stages).
+int32_t count_stages(const ModelConfig& model, const Checkpoint& file) {
+  int32_t n = 0;
+  while (n < kMaxStages && file.find(fmt::format("mtp.{}.attn_norm.weight", n)) != nullptr) ++n;
+  if (n > 0 || !file.tensors().empty()) return n;
+  const auto ratios = file.config().find("compress_ratios");
+  if (ratios == file.config().end() || !ratios->is_array()) return 0;
+  const auto behind = static_cast<int64_t>(ratios->size()) - model.n_layers;
+  return static_cast<int32_t>(std::clamp<int64_t>(behind, 0, kMaxStages));
 }
 
 std::string head_prefix(const DraftConfig& draft) {
   return fmt::format("mtp.{}.", draft.n_layers - 1);
 }
 
-Status check_tensors(const Checkpoint& checkpoint, const ModelConfig& model, const DraftConfig& draft) {
+void expect_draft(TensorFinder& finder, const ModelConfig& model, const DraftConfig& draft) {
   const std::string last = head_prefix(draft);
-  TensorFinder finder(checkpoint);
   finder.expect("mtp.0.main_proj.weight", {model.dim, static_cast<int64_t>(draft.taps.size()) * model.dim});
   finder.expect("mtp.0.main_norm.weight", {model.dim});
   for (int32_t i = 0; i < draft.n_layers; ++i)
@@ -96,6 +73,11 @@ Status check_tensors(const Checkpoint& checkpoint, const ModelConfig& model, con
   finder.expect(last + "markov_head.markov_w1.weight", {model.vocab_size, draft.markov_rank});
   finder.expect(last + "markov_head.markov_w2.weight", {model.vocab_size, draft.markov_rank});
   finder.expect(last + "confidence_head.proj.weight", {1, model.dim + draft.markov_rank});
+}
+
+Status check_draft_tensors(const Checkpoint& checkpoint, const ModelConfig& model, const DraftConfig& draft) {
+  TensorFinder finder(checkpoint);
+  expect_draft(finder, model, draft);
   // Copies of the target's embedding and head; everything outside of mtp.* is the target's.
   const auto ignorable = [](std::string_view name) {
     return !name.starts_with("mtp.") || name.ends_with(".embed.weight") || name.ends_with(".head.weight");
@@ -131,6 +113,48 @@ int64_t cache_pages(const V4DrafterOptions& options) {
 
 }  // namespace
 
+Result<DraftConfig> read_v4_draft_config(const ModelConfig& model, const Checkpoint& file) {
+  const json& config = file.config();
+  const std::string where = file.path() + ": config.json";
+  if (!config.is_object() || !config.contains("dspark_block_size")) {
+    return not_found(where + ": 'dspark_block_size' is missing (no drafter inside)");
+  }
+  DraftConfig draft;
+  draft.kind = DraftKind::kDSpark;
+  draft.target_name = model.name;
+  draft.dim = model.dim;
+  draft.n_heads = model.n_heads;
+  draft.n_kv_heads = 1;
+  draft.head_dim = model.head_dim;
+  draft.norm_eps = model.norm_eps;
+  draft.window = model.v4.window;
+  draft.vocab_size = draft.draft_vocab_size = model.vocab_size;
+  draft.target_layers = model.n_layers;
+  draft.context_length = model.context_length;
+  draft.head = SequentialHead::kVanilla;
+  draft.confidence = draft.confidence_with_markov = true;
+  DSPARK_ASSIGN_OR_RETURN(draft.block_size, read_number(config, where, "dspark_block_size", kMaxBlock));
+  DSPARK_ASSIGN_OR_RETURN(draft.markov_rank, read_number(config, where, "dspark_markov_rank", 1 << 16));
+  DSPARK_ASSIGN_OR_RETURN(draft.mask_token_id,
+                          read_number(config, where, "dspark_noise_token_id", model.vocab_size - 1));
+  DSPARK_ASSIGN_OR_RETURN(draft.taps, read_taps(config, where, model.n_layers));
+  if (draft.block_size < 1 || draft.markov_rank < 1) {
+    return invalid_argument(where + ": 'dspark_block_size' and 'dspark_markov_rank' must be positive");
+  }
+  draft.n_layers = count_stages(model, file);
+  if (draft.n_layers < 1) return not_found(where + ": no stage of a drafter (mtp.0) behind the layers");
+  return draft;
+}
+
+std::vector<ExpectedTensor> v4_draft_tensors(const Checkpoint& file, const ModelConfig& model,
+                                             const DraftConfig& draft) {
+  TensorFinder finder(file);
+  expect_draft(finder, model, draft);
+  std::vector<ExpectedTensor> tensors;
+  for (const auto& [name, shape] : finder.expected()) tensors.push_back({name, shape});
+  return tensors;
+}
+
 bool has_bundled_drafter(const TargetModel& target) {
   return target.config().v4.n_streams > 0 &&
          target.checkpoint().format() == Checkpoint::Format::kSafetensors &&
@@ -148,8 +172,8 @@ Result<std::unique_ptr<V4Drafter>> V4Drafter::create(const TargetModel& target, 
                                         options.max_sequences, options.context_length, options.cache_tokens));
   }
   const ModelConfig& model = target.config();
-  DSPARK_ASSIGN_OR_RETURN(DraftConfig draft, read_config(target));
-  DSPARK_RETURN_IF_ERROR(check_tensors(target.checkpoint(), model, draft));
+  DSPARK_ASSIGN_OR_RETURN(DraftConfig draft, read_v4_draft_config(model, target.checkpoint()));
+  DSPARK_RETURN_IF_ERROR(check_draft_tensors(target.checkpoint(), model, draft));
   V4DraftWeights weights;
   BlockWeights head;
   WeightReader reader(target.checkpoint(), pool, options.float_activations);

@@ -65,6 +65,15 @@ Result<Checkpoint> Checkpoint::open(const std::string& path) {
   return std::move(builder.checkpoint);
 }
 
+Result<Checkpoint> Checkpoint::open_config(const std::string& path) {
+  Result<Checkpoint> whole = open(path);
+  if (whole.ok() || whole.status().code() != StatusCode::kNotFound) return whole;
+  CheckpointBuilder builder(path);
+  if (!builder.add_config(path).ok() || builder.checkpoint.config().is_null()) return whole;
+  builder.checkpoint.format_ = Format::kSafetensors;
+  return std::move(builder.checkpoint);
+}
+
 const MetaValue* Checkpoint::meta(std::string_view key) const {
   const auto it = metadata_.find(key);
   return it == metadata_.end() ? nullptr : &it->second;

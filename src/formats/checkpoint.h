@@ -48,6 +48,9 @@ class Checkpoint {
   /// errors: not_found, corrupt_data, unsupported; messages name the file and the field or tensor.
   static Result<Checkpoint> open(const std::string& path);
 
+  /// As open; a folder with config.json but without weights is fine too and has no tensors.
+  static Result<Checkpoint> open_config(const std::string& path);
+
   Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;

@@ -20,6 +20,8 @@ struct CheckpointBuilder {
   Status add_safetensors(MappedFile file);
   /// Fills from a Hugging Face model folder (hf_folder.cc).
   Status add_folder(const std::filesystem::path& folder);
+  /// Only its config.json and generation_config.json.
+  Status add_config(const std::filesystem::path& folder);
 
   Checkpoint checkpoint;
 

@@ -94,11 +94,16 @@ Status CheckpointBuilder::add_shards(const fs::path& folder, const fs::path& ind
   return {};
 }
 
-Status CheckpointBuilder::add_folder(const fs::path& folder) {
+Status CheckpointBuilder::add_config(const fs::path& folder) {
   checkpoint.folder_ = folder.string();
   DSPARK_ASSIGN_OR_RETURN(*checkpoint.config_, read_optional_object(folder / "config.json"));
   DSPARK_ASSIGN_OR_RETURN(*checkpoint.generation_config_,
                           read_optional_object(folder / "generation_config.json"));
+  return ok_status();
+}
+
+Status CheckpointBuilder::add_folder(const fs::path& folder) {
+  DSPARK_RETURN_IF_ERROR(add_config(folder));
   const fs::path single = folder / "model.safetensors";
   if (is_file(single)) {
     DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::open(single.string()));

@@ -8,6 +8,7 @@
 
 #include "kernels/row_math.h"
 #include "kernels/rows.h"
+#include "models/model_shapes.h"
 #include "tensor/quantize.h"
 
 namespace dspark {
@@ -59,12 +60,7 @@ Decoder::Decoder(std::shared_ptr<const Checkpoint> checkpoint, ModelConfig confi
 }
 
 std::vector<KvLayerShape> Decoder::kv_shapes() const {
-  std::vector<KvLayerShape> shapes;
-  for (int32_t i = 0; i < config_.n_layers; ++i) {
-    if (config_.shares_kv(i)) continue;
-    shapes.push_back({config_.layer(i).n_kv_heads, config_.layer(i).head_dim});
-  }
-  return shapes;
+  return cache_shapes(config_);
 }
 
 SharedWeights Decoder::shared_weights() const {

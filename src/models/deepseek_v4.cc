@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/rows.h"
+#include "models/model_shapes.h"
 #include "tensor/quantize.h"
 
 namespace dspark {
@@ -32,9 +33,7 @@ DeepseekV4::DeepseekV4(std::shared_ptr<const Checkpoint> checkpoint, ModelConfig
       hyper_(v4_hyper_shape(config_)) {}
 
 std::vector<KvLayerShape> DeepseekV4::kv_shapes() const {
-  std::vector<KvLayerShape> shapes;
-  for (V4Attention kind : config_.v4.attention) shapes.push_back(v4_kv_shape(config_, kind));
-  return shapes;
+  return cache_shapes(config_);
 }
 
 SharedWeights DeepseekV4::shared_weights() const {

@@ -180,40 +180,59 @@ Status load_v4_block(WeightReader& reader, const ModelConfig& config, V4BlockKin
                   weights.moe);
 }
 
+namespace {
+
+/// Names outside of the blocks.
+struct TopNames {
+  explicit TopNames(bool gguf)
+      : embedding(gguf ? "token_embd.weight" : "embed.weight"),
+        final_norm(gguf ? "output_norm.weight" : "norm.weight"),
+        head(gguf ? "output.weight" : "head.weight"),
+        head_hc(gguf ? "output_hc" : "hc_head"),
+        block(gguf ? "blk" : "layers") {}
+  std::string prefix(int32_t layer_idx) const { return fmt::format("{}.{}.", block, layer_idx); }
+  std::string embedding, final_norm, head, head_hc, block;
+};
+
+V4BlockKind kind_of(const ModelConfig& config, int32_t layer_idx) {
+  const auto at = static_cast<size_t>(layer_idx);
+  return {config.v4.attention[at], config.v4.hash_routed[at]};
+}
+
+}  // namespace
+
+void expect_v4_weights(TensorFinder& finder, const ModelConfig& config, bool gguf) {
+  const TopNames names(gguf);
+  finder.expect(names.embedding, {config.vocab_size, config.dim});
+  finder.expect(names.final_norm, {config.dim});
+  finder.expect(names.head, {config.vocab_size, config.dim});
+  expect_hyper(finder, config, gguf, names.head_hc, config.v4.n_streams, 1);
+  for (int32_t i = 0; i < config.n_layers; ++i) {
+    expect_v4_block(finder, config, kind_of(config, i), gguf, names.prefix(i));
+  }
+}
+
 Result<V4Weights> load_v4_weights(const Checkpoint& checkpoint, const ModelConfig& config, ThreadPool& pool,
                                   bool float_activations) {
   const bool gguf = checkpoint.format() == Checkpoint::Format::kGguf;
-  const std::string embedding = gguf ? "token_embd.weight" : "embed.weight";
-  const std::string final_norm = gguf ? "output_norm.weight" : "norm.weight";
-  const std::string head = gguf ? "output.weight" : "head.weight";
-  const std::string head_hc = gguf ? "output_hc" : "hc_head";
-  const auto prefix = [&](int32_t i) { return fmt::format("{}.{}.", gguf ? "blk" : "layers", i); };
-  const auto kind = [&](int32_t i) {
-    const auto at = static_cast<size_t>(i);
-    return V4BlockKind{config.v4.attention[at], config.v4.hash_routed[at]};
-  };
-
+  const TopNames names(gguf);
   TensorFinder finder(checkpoint);
-  finder.expect(embedding, {config.vocab_size, config.dim});
-  finder.expect(final_norm, {config.dim});
-  finder.expect(head, {config.vocab_size, config.dim});
-  expect_hyper(finder, config, gguf, head_hc, config.v4.n_streams, 1);
-  for (int32_t i = 0; i < config.n_layers; ++i) expect_v4_block(finder, config, kind(i), gguf, prefix(i));
+  expect_v4_weights(finder, config, gguf);
   DSPARK_RETURN_IF_ERROR(
       finder.finish(config.arch, [](std::string_view name) { return name.starts_with("mtp."); }));
 
   V4Weights weights;
   WeightReader reader(checkpoint, pool, float_activations);
-  weights.embedding = *checkpoint.find(embedding);
+  weights.embedding = *checkpoint.find(names.embedding);
   weights.layers.resize(static_cast<size_t>(config.n_layers));
   for (int32_t i = 0; i < config.n_layers; ++i) {
-    DSPARK_RETURN_IF_ERROR(
-        load_v4_block(reader, config, kind(i), gguf, prefix(i), weights.layers[static_cast<size_t>(i)]));
+    DSPARK_RETURN_IF_ERROR(load_v4_block(reader, config, kind_of(config, i), gguf, names.prefix(i),
+                                         weights.layers[static_cast<size_t>(i)]));
   }
-  DSPARK_RETURN_IF_ERROR(load_hyper(reader, gguf, head_hc, weights.head_hc));
-  weights.final_norm = reader.floats(final_norm);
-  weights.head_tensor = *checkpoint.find(head);
-  DSPARK_ASSIGN_OR_RETURN(weights.head, reader.matrix(head));
+  DSPARK_RETURN_IF_ERROR(load_hyper(reader, gguf, names.head_hc, weights.head_hc));
+  weights.final_norm = reader.floats(names.final_norm);
+  weights.head_tensor = *checkpoint.find(names.head);
+  DSPARK_ASSIGN_OR_RETURN(weights.head, reader.matrix(names.head));
   weights.packed_bytes = reader.packed_bytes();
   return weights;
 }

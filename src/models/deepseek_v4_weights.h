@@ -72,6 +72,9 @@ void expect_hyper(TensorFinder& finder, const ModelConfig& config, bool gguf, co
                   int64_t n_fn, int64_t n_scale);
 Status load_hyper(WeightReader& reader, bool gguf, const std::string& prefix, HyperWeights& weights);
 
+/// Asks for everything of the target.
+void expect_v4_weights(TensorFinder& finder, const ModelConfig& config, bool gguf);
+
 /// Everything of the target. Tensors of the bundled drafter (`mtp.*`) are left alone.
 /// errors: missing, misshapen or unexplained tensors (each listed by name); out_of_memory.
 Result<V4Weights> load_v4_weights(const Checkpoint& checkpoint, const ModelConfig& config, ThreadPool& pool,

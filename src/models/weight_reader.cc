@@ -170,6 +170,7 @@ bool TensorFinder::check_quantised(const TensorView& tensor, const std::vector<i
 
 void TensorFinder::expect(const std::string& name, const std::vector<int64_t>& shape) {
   known_.insert(name);
+  expected_.emplace_back(name, shape);
   const TensorView* tensor = checkpoint_.find(name);
   if (tensor == nullptr) {
     missing_.push_back(name);
@@ -184,6 +185,7 @@ void TensorFinder::expect(const std::string& name, const std::vector<int64_t>& s
 
 void TensorFinder::expect_integers(const std::string& name, const std::vector<int64_t>& shape) {
   known_.insert(name);
+  expected_.emplace_back(name, shape);
   const TensorView* tensor = checkpoint_.find(name);
   if (tensor == nullptr) {
     missing_.push_back(name);

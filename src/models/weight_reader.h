@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/arena.h"
@@ -37,6 +38,9 @@ class TensorFinder {
   /// The tensor may be there; nobody reads it.
   void allow(const std::string& name) { known_.insert(name); }
 
+  /// What was asked for so far.
+  const std::vector<std::pair<std::string, std::vector<int64_t>>>& expected() const { return expected_; }
+
   /// errors: what is missing, misshapen, unexplained (and not `is_ignorable`) or of a wrong type, by name.
   Status finish(const std::string& arch, const std::function<bool(std::string_view)>& is_ignorable) const;
 
@@ -46,6 +50,7 @@ class TensorFinder {
 
   const Checkpoint& checkpoint_;
   std::unordered_set<std::string> known_;
+  std::vector<std::pair<std::string, std::vector<int64_t>>> expected_;
   std::vector<std::string> missing_;
   std::vector<std::string> misshapen_;
   std::vector<std::string> undecodable_;

@@ -71,28 +71,7 @@ class WeightLoader {
  private:
   Status check_all() const {
     TensorFinder finder(checkpoint_);
-    finder.expect(names_.embedding(), {config_.vocab_size, config_.dim});
-    finder.expect(names_.final_norm(), {config_.dim});
-    if (!config_.tied_head) finder.expect(names_.head(), {config_.vocab_size, config_.dim});
-    if (config_.per_layer_dim > 0) {
-      const int64_t all_layers = static_cast<int64_t>(config_.n_layers) * config_.per_layer_dim;
-      finder.expect(names_.per_layer_embedding(), {config_.vocab_size, all_layers});
-      finder.expect(names_.per_layer_projection(), {all_layers, config_.dim});
-      finder.expect(names_.per_layer_norm(), {config_.per_layer_dim});
-    }
-    for (int32_t layer = 0; layer < config_.n_layers; ++layer) {
-      for (const LayerTensor& tensor : layer_tensors(config_, layer)) {
-        std::vector<int64_t> shape = {extent_of(config_, config_.layer(layer), tensor.out)};
-        if (tensor.matrix != nullptr) shape.push_back(extent_of(config_, config_.layer(layer), tensor.in));
-        finder.expect(names_.layer(tensor, layer), shape);
-      }
-      for (const LayerTensor& tensor : unread_layer_tensors(config_, layer)) {
-        finder.allow(names_.layer(tensor, layer));
-      }
-      if (config_.mla.kv_rank > 0) expect_mla(finder, config_, is_gguf(), names_.layer_prefix(layer));
-      if (!config_.layer(layer).moe) continue;
-      expect_moe(finder, expert_names(layer), config_.moe, config_.dim, config_.vocab_size);
-    }
+    expect_weights(finder, checkpoint_, config_);
     return finder.finish(config_.arch,
                          [&](std::string_view name) { return names_.is_ignorable(name, config_); });
   }
@@ -139,6 +118,35 @@ class WeightLoader {
 };
 
 }  // namespace
+
+void expect_weights(TensorFinder& finder, const Checkpoint& checkpoint, const ModelConfig& config) {
+  const TensorNames names(checkpoint);
+  const bool gguf = checkpoint.format() == Checkpoint::Format::kGguf;
+  finder.expect(names.embedding(), {config.vocab_size, config.dim});
+  finder.expect(names.final_norm(), {config.dim});
+  if (!config.tied_head) finder.expect(names.head(), {config.vocab_size, config.dim});
+  if (config.per_layer_dim > 0) {
+    const int64_t all_layers = static_cast<int64_t>(config.n_layers) * config.per_layer_dim;
+    finder.expect(names.per_layer_embedding(), {config.vocab_size, all_layers});
+    finder.expect(names.per_layer_projection(), {all_layers, config.dim});
+    finder.expect(names.per_layer_norm(), {config.per_layer_dim});
+  }
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    for (const LayerTensor& tensor : layer_tensors(config, layer)) {
+      std::vector<int64_t> shape = {extent_of(config, config.layer(layer), tensor.out)};
+      if (tensor.matrix != nullptr) shape.push_back(extent_of(config, config.layer(layer), tensor.in));
+      finder.expect(names.layer(tensor, layer), shape);
+    }
+    for (const LayerTensor& tensor : unread_layer_tensors(config, layer)) {
+      finder.allow(names.layer(tensor, layer));
+    }
+    const std::string prefix = names.layer_prefix(layer);
+    if (config.mla.kv_rank > 0) expect_mla(finder, config, gguf, prefix);
+    if (!config.layer(layer).moe) continue;
+    expect_moe(finder, moe_names(config.arch, config.moe, gguf, prefix), config.moe, config.dim,
+               config.vocab_size);
+  }
+}
 
 Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config, ThreadPool& pool,
                                   bool float_activations) {

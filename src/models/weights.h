@@ -57,6 +57,10 @@ struct ModelWeights {
   size_t packed_bytes = 0;
 };
 
+class TensorFinder;
+/// Asks for every tensor of a decoder.
+void expect_weights(TensorFinder& finder, const Checkpoint& checkpoint, const ModelConfig& config);
+
 /// Finds every tensor by its name in the file, checks all names and shapes before any work, then packs.
 /// errors: missing, misshapen or unexplained tensors (each listed by name); whatever pack_matrix reports.
 Result<ModelWeights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config, ThreadPool& pool,
