@@ -80,6 +80,7 @@ void describe(CLI::App& app) {
 
 void register_all(CLI::App& app, int& exit_code) {
   register_run(app, exit_code);
+  register_serve(app, exit_code);
   register_bench(app, exit_code);
   register_profile(app, exit_code);
   register_inspect(app, exit_code);

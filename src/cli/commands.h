@@ -11,6 +11,7 @@ namespace dspark::cli {
 /// Each adds one subcommand to `app`. The callback runs after the whole command line was accepted and writes
 /// 0 (done), 1 (failed) or 2 (wrong usage) to `exit_code`; both references must outlive the parse.
 void register_run(CLI::App& app, int& exit_code);
+void register_serve(CLI::App& app, int& exit_code);
 void register_bench(CLI::App& app, int& exit_code);
 void register_profile(CLI::App& app, int& exit_code);
 void register_inspect(CLI::App& app, int& exit_code);

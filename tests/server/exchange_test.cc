@@ -64,8 +64,8 @@ TEST(Exchange, HangUpIsToldOnce) {
   Exchange exchange(request(), 10);
   int aborted = 0;
   exchange.on_abort([&] { ++aborted; });
-  exchange.abort();
-  exchange.abort();
+  exchange.hang_up();
+  exchange.hang_up();
   EXPECT_EQ(aborted, 1);
   EXPECT_FALSE(exchange.write("x"));
   exchange.on_abort([&] { ++aborted; });
@@ -73,7 +73,7 @@ TEST(Exchange, HangUpIsToldOnce) {
   Exchange done(request(), 10);
   done.on_abort([&] { ++aborted; });
   done.respond({});
-  done.abort();
+  done.hang_up();
   EXPECT_EQ(aborted, 2);
 }
 
@@ -88,7 +88,7 @@ TEST(Access, Keys) {
   EXPECT_FALSE(ApiKeys::parse("# none\n", "keys.txt").ok());
   const auto blank = ApiKeys::parse("good\nbad key\n", "keys.txt");
   ASSERT_FALSE(blank.ok());
-  EXPECT_NE(blank.status().message().find("keys.txt:2"), std::string::npos) << blank.status().message();
+  EXPECT_NE(blank.status().message().find("keys.txt line 2"), std::string::npos) << blank.status().message();
   EXPECT_EQ(key_of("Bearer abc", ""), "abc");
   EXPECT_EQ(key_of("bearer abc", ""), "abc");
   EXPECT_EQ(key_of("Basic abc", ""), "");

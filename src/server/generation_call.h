@@ -1,0 +1,89 @@
+#pragma once
+// One request for text on its way: its answers (prompts times n) collected or streamed into an exchange.
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "constrain/output_parser.h"
+#include "server/answer_stream.h"
+#include "server/completion_request.h"
+#include "server/completion_writer.h"
+#include "server/exchange.h"
+#include "server/model_host.h"
+
+namespace dspark {
+
+/// thread: start() and cancel() from any thread; updates come from the engine's.
+class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
+ public:
+  /// parsing: how content, reasoning and tool calls are told apart; not used for completions.
+  GenerationCall(ModelHost& host, CompletionRequest request, std::shared_ptr<Exchange> exchange,
+                 OutputParser::Options parsing);
+
+  /// Submits everything; the exchange gets an answer or an error in any case. client: whose turn it is in the
+  /// queue. requires: prompts not empty.
+  void start(const std::vector<std::vector<int32_t>>& prompts, const std::string& client);
+  /// Ends the answers; message: for the client, when it still listens.
+  void cancel(const std::string& message);
+
+  /// For /slots.
+  struct View {
+    std::string request_id, model;
+    int64_t n_choices = 0, n_done = 0;
+    UsageCounts usage;
+    double age_s = 0;
+    bool streamed = false;
+  };
+  View view() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Choice {
+    RequestId id = 0;
+    bool first_of_prompt = false;
+    bool sent_first = false;
+    bool ended = false;
+    std::string echo;  // text in front of the answer
+    AnswerPiece whole;
+    std::unique_ptr<OutputParser> parser;  // null: all text is content
+    TraceText trace;
+    GenerateStats stats;
+    Clock::time_point last_token;
+    bool has_token = false;
+  };
+
+  ApiError submit_all(const std::vector<std::vector<int32_t>>& prompts, const std::string& client);
+  void on_update(size_t index, const StreamUpdate& update);
+  void measure(Choice& choice, const StreamUpdate& update);
+  void add_notes(AnswerPiece& piece, const StreamUpdate& update) const;
+  void stream_piece(Choice& choice, AnswerPiece piece);
+  void split_text(Choice& choice, const StreamUpdate& update, AnswerPiece& piece);
+  void add_event(const OutputEvent& event, AnswerPiece& piece) const;
+  bool fail_early(const StreamUpdate& update);
+  ApiError error_of(const StreamUpdate& update) const;
+  void finish();
+  void cancel_all();
+  UsageCounts usage() const;
+  std::string bytes_of(int32_t token) const;
+
+  ModelHost& host_;
+  const CompletionRequest request_;
+  const std::shared_ptr<Exchange> exchange_;
+  const Clock::time_point arrived_;
+  const OutputParser::Options parsing_;
+  AnswerHead head_;
+
+  mutable std::mutex mutex_;
+  std::vector<Choice> choices_;
+  size_t n_left_ = 0;
+  std::unique_ptr<AnswerStream> stream_;  // not null once streaming began
+  bool logged_first_ = false;
+  bool failed_ = false;  // an error was sent; what still comes is dropped
+  std::string cancel_message_;
+};
+
+}  // namespace dspark
