@@ -168,9 +168,8 @@ class Errors(ServeCase):
 
     def test_paths_and_methods(self):
         self.error(self.server.get("/nothing"), 404)
-        answer = self.server.get("/v1/chat/completions")
-        self.error(answer, 405)
-        self.assertIn("POST", answer.headers["allow"])
+        self.error(self.server.get("/v1/chat/completions"), 405)
+        self.error(self.server.post("/metrics", {}), 405)
 
 
 class Others(ServeCase):
@@ -196,7 +195,8 @@ class Others(ServeCase):
         connection.close()
         self.assertEqual("".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]), text)
         for prompt in (None, "", [], 5, [["a"]], [-1], [10**9], {}):
-            self.error(self.server.post("/v1/completions", {**body, "prompt": prompt}), 400, "prompt")
+            error = self.error(self.server.post("/v1/completions", {**body, "prompt": prompt}), 400)
+            self.assertTrue(error["param"].startswith("prompt"), (prompt, error))
 
     def test_tokenize_round_trip(self):
         text = "hello äöü 日本 <|im_end|>"
@@ -249,7 +249,8 @@ class Others(ServeCase):
         self.assertTrue(api["openapi"].startswith("3.1"))
         for path, methods in api["paths"].items():
             for method in methods:
-                answer = self.server.request(method.upper(), path, b"{}" if method != "get" else None)
+                place = path.replace("{name}", "page.css")
+                answer = self.server.request(method.upper(), place, b"{}" if method != "get" else None)
                 self.assertNotIn(answer.status, (404, 405), (method, path, answer.body[:200]))
 
     def test_page(self):
