@@ -131,8 +131,11 @@ def model_of(url, key):
     request = urllib.request.Request(url.rstrip("/") + "/v1/models")
     if key:
         request.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)["data"][0]["id"]
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["data"][0]["id"]
+    except OSError as error:
+        sys.exit(f"serve_load: {url}: {error}")
 
 
 def parse_arguments():
