@@ -210,7 +210,7 @@ class RunWithDrafter(Drafted):
         text = self.succeed(*flags[:-1]).stdout
         shown = self.succeed(*flags).stdout
         lines = shown.split("\n")
-        self.assertEqual(lines[0], "drafts: [accepted] <correction> (bonus) {-rejected-} {~trimmed~}")
+        self.assertEqual(lines[0], "drafts: [accepted] [=looked up=] <correction> (bonus) {-rejected-} {~trimmed~}")
         self.assertRegex(shown, r"\d+ rounds: [\d.]+ tokens per round")
         self.assertRegex(shown, r"\d+ drafted, [1-9]\d* trimmed")
         body = "\n".join(lines[1:]).rsplit("\n", 7)[0]
