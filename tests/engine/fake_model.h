@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "models/model.h"
@@ -33,9 +34,11 @@ class FakeModel final : public TargetModel {
 
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override {
     ++n_forwards;
-    const auto end = std::chrono::steady_clock::now() +
-                     std::chrono::duration<double>(pass_s + row_s * static_cast<double>(batch.n_rows()));
-    while (pass_s > 0.0 && std::chrono::steady_clock::now() < end) {
+    if (pass_seconds) {
+      const auto end =
+          std::chrono::steady_clock::now() + std::chrono::duration<double>(pass_seconds(batch.n_rows()));
+      while (std::chrono::steady_clock::now() < end) {
+      }
     }
     if (fail_from_forward >= 0 && n_forwards > fail_from_forward) return {{}, {}, {}, true};
     largest_batch = std::max(largest_batch, batch.n_rows());
@@ -90,9 +93,8 @@ class FakeModel final : public TargetModel {
 
   int64_t n_forwards = 0;
   int64_t largest_batch = 0;
-  // Least time of a pass and, besides, of each of its rows: what costs are learned from.
-  double pass_s = 0.0, row_s = 0.0;
-  int64_t fail_from_forward = -1;  // >= 0: later passes report a lack of memory
+  std::function<double(int64_t n_rows)> pass_seconds;  // least time of a pass: what costs are learned from
+  int64_t fail_from_forward = -1;                      // >= 0: later passes report a lack of memory
 
  private:
   static uint64_t mix(uint64_t x) {

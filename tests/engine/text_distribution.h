@@ -44,9 +44,9 @@ enum class Confidence {
 /// tokens.
 class SamplingDrafter final : public Drafter {
  public:
-  /// least: the smaller of the two confidences.
-  SamplingDrafter(bool sure, Confidence confidence, float least = 0.2f)
-      : sure_(sure), confidence_(confidence), least_(least) {}
+  /// least, most: the two confidences it has.
+  SamplingDrafter(bool sure, Confidence confidence, float least = 0.2f, float most = 0.8f)
+      : sure_(sure), confidence_(confidence), least_(least), most_(most) {}
   std::string_view name() const override { return "sampling"; }
   int32_t max_block() const override { return 3; }
 
@@ -61,9 +61,9 @@ class SamplingDrafter final : public Drafter {
       for (int32_t k = 0; k < request.max_tokens; ++k) {
         const int32_t draft = sure_ ? static_cast<int32_t>(hash_of(tokens, 3) % kVocab)
                                     : sample(request, tokens, k, out.probs_row(i, k));
-        const float before = hash_of(tokens, 9) % 3 == 0 ? least_ : 0.8f;
+        const float before = hash_of(tokens, 9) % 3 == 0 ? least_ : most_;
         tokens.push_back(draft);
-        const float after = hash_of(tokens, 11) % 2 == 0 ? least_ : 0.8f;
+        const float after = hash_of(tokens, 11) % 2 == 0 ? least_ : most_;
         const auto at = i * static_cast<size_t>(out.stride) + static_cast<size_t>(k);
         out.tokens[at] = draft;
         if (confidence_ != Confidence::kNone) {
@@ -96,7 +96,7 @@ class SamplingDrafter final : public Drafter {
 
   bool sure_;
   Confidence confidence_;
-  float least_;
+  float least_, most_;
   std::map<int32_t, Text> told_;
   DrawScratch scratch_;
 };
