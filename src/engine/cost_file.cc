@@ -238,14 +238,14 @@ Result<CostSource> find_costs(const LoadedModel& loaded, const Drafter* drafter,
   CostSource source;
   if (choice == "none" || drafter == nullptr || options.costs || !options.policy.needs_costs()) return source;
   source.key = cost_key(loaded, drafter, drafter_spec, options);
-  const bool named = choice != "auto" && !choice.empty();
-  source.path = named ? choice : cost_cache_path(source.key);
+  source.named = choice != "auto" && !choice.empty();
+  source.path = source.named ? choice : cost_cache_path(source.key);
   std::error_code ec;
   if (source.path.empty() || !std::filesystem::exists(source.path, ec)) return source;
   Result<SavedCosts> saved = read_costs(source.path);
   Status status = saved.ok() ? check_cost_key(source.path, source.key, saved->key) : saved.status();
   if (!status.ok()) {
-    if (named) return status;
+    if (source.named) return status;
     source.ignored = status.message();
     return source;
   }
@@ -257,6 +257,13 @@ Result<CostSource> find_costs(const LoadedModel& loaded, const Drafter* drafter,
 
 Status save_costs(const CostSource& source, const Engine& engine) {
   if (source.path.empty() || engine.planner() == nullptr) return ok_status();
+  constexpr double kMostCorrection = 1.5;
+  const double correction = engine.planner()->costs().correction();
+  if (!source.named && (correction > kMostCorrection || correction < 1.0 / kMostCorrection)) {
+    std::error_code ec;
+    std::filesystem::remove(source.path, ec);
+    return ok_status();
+  }
   return write_costs(source.path,
                      {source.key, engine.planner()->costs().table(), engine.planner()->memory()});
 }

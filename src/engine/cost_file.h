@@ -54,6 +54,7 @@ struct CostSource {
   std::string path;     // empty: nowhere
   std::string ignored;  // why a file in the cache was not used; empty: there was none, or it was
   bool was_read = false;
+  bool named = false;  // by the user, not found in the cache
   CostKey key;
 };
 
@@ -63,7 +64,9 @@ struct CostSource {
 Result<CostSource> find_costs(const LoadedModel& loaded, const Drafter* drafter,
                               std::string_view drafter_spec, const std::string& choice,
                               EngineOptions& options);
-/// Writes what the engine measured and learned where it came from. Does nothing without a path or costs.
+/// Writes what the engine measured and learned where it came from. A table in the cache that steps
+/// contradicted, because it was measured in a bad moment, is removed instead, so that the next start measures
+/// again. Does nothing without a path or costs.
 Status save_costs(const CostSource& source, const Engine& engine);
 
 }  // namespace dspark
