@@ -1,173 +1,165 @@
 #!/usr/bin/env python3
-"""`dspark serve`: Responses, Messages, embeddings, schemas, traces and simulated users, on a tiny model."""
+"""`dspark serve`: constrained answers, tools, embeddings, the Responses and Messages interfaces, simulated users."""
 
 import base64
 import json
-import re
+import socket
 import struct
 import time
 
 import serve_harness
-from serve_harness import ServeCase, chat, events
+from serve_harness import ServeCase, Server, chat, chat_text, events
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"},
+                                           "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2}},
+          "required": ["name", "age", "tags"], "additionalProperties": False}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {
+    "type": "object", "properties": {"word": {"enum": ["cat", "dog"]}}, "required": ["word"],
+    "additionalProperties": False}}}
 
 
 def named_events(response):
-    """[(event, data)] of a stream with names."""
-    return [(name, json.loads(data)) for name, data in
-            re.findall(r"event: (\S+)\ndata: (.*)\n\n", response.read().decode("utf-8"))]
+    """(event name, data) of a stream of named events."""
+    out = []
+    for block in response.read().decode().split("\n\n"):
+        name = [line[6:].strip() for line in block.splitlines() if line.startswith("event:")]
+        data = [line[5:].strip() for line in block.splitlines() if line.startswith("data:")]
+        if data and data != ["[DONE]"]:
+            out.append((name[0] if name else None, json.loads(data[0])))
+    return out
+
+
+class Constrained(ServeCase):
+    def test_schema_with_and_without_speculation(self):
+        for seed in range(4):
+            body = chat("a pet", max_tokens=150, temperature=1.2, min_p=0, seed=seed, response_format={
+                "type": "json_schema", "json_schema": {"name": "pet", "schema": SCHEMA}})
+            texts = []
+            for policy in ("fixed:4", "off"):
+                answer = self.server.post("/v1/chat/completions", {**body, "speculation": {"policy": policy}})
+                self.assertEqual(answer.status, 200, answer.body)
+                texts.append(answer.json["choices"][0]["message"]["content"])
+            self.assertEqual(texts[0], texts[1])
+            pet = json.loads(texts[0])
+            self.assertEqual(sorted(pet), ["age", "name", "tags"])
+            self.assertIsInstance(pet["age"], int)
+
+    def test_grammar(self):
+        answer = self.server.post("/v1/chat/completions", chat("go", max_tokens=20, grammar='root ::= ("yes" | "no") " sir"'))
+        self.assertIn(answer.json["choices"][0]["message"]["content"], ("yes sir", "no sir"))
+        self.assertEqual(answer.json["choices"][0]["finish_reason"], "stop")
+        self.error(self.server.post("/v1/chat/completions", chat("go", grammar="root ::= (")), 400, "grammar")
+        bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
+        self.error(self.server.post("/v1/chat/completions", chat("go", response_format=bad)), 400)
+
+    def test_forced_tool_call(self):
+        body = chat("look", max_tokens=100, tools=[TOOL], tool_choice="required")
+        answer = self.server.post("/v1/chat/completions", body).json["choices"][0]
+        self.assertEqual(answer["finish_reason"], "tool_calls")
+        call = answer["message"]["tool_calls"][0]
+        self.assertEqual(call["function"]["name"], "look_up")
+        self.assertIn(json.loads(call["function"]["arguments"])["word"], ("cat", "dog"))
+        connection, response = self.server.open_stream("/v1/chat/completions", body)
+        chunks = events(response)
+        connection.close()
+        deltas = [piece for chunk in chunks[:-1] for choice in chunk["choices"]
+                  for piece in choice["delta"].get("tool_calls") or ()]
+        self.assertEqual("".join(piece["function"].get("arguments") or "" for piece in deltas),
+                         call["function"]["arguments"])
+        self.assertEqual(chat_text(chunks), "")
+        self.error(self.server.post("/v1/chat/completions", chat("x", tools=[{"type": "function"}])), 400)
 
 
 class Interfaces(ServeCase):
-    arguments = (*ServeCase.arguments, "--simulated-load")
-
-    def setUp(self):
-        body = chat("hello", max_tokens=20, ignore_eos=True)
-        self.text = self.server.post("/v1/chat/completions", body).json["choices"][0]["message"]["content"]
+    def test_embeddings(self):
+        body = {"input": ["hello", "other"], "pooling": "last"}
+        answer = self.server.post("/v1/embeddings", body)
+        self.assertEqual(answer.status, 200, answer.body)
+        vectors = [entry["embedding"] for entry in answer.json["data"]]
+        self.assertEqual([entry["index"] for entry in answer.json["data"]], [0, 1])
+        self.assertNotEqual(vectors[0], vectors[1])
+        self.assertAlmostEqual(sum(x * x for x in vectors[0]), 1, places=4)
+        coded = self.server.post("/v1/embeddings", {**body, "encoding_format": "base64"}).json["data"][0]["embedding"]
+        raw = base64.b64decode(coded)
+        for got, wanted in zip(struct.unpack(f"<{len(raw) // 4}f", raw), vectors[0]):
+            self.assertAlmostEqual(got, wanted, places=6)
+        for wrong in (None, "", [], 5, [5.5], {}):
+            self.error(self.server.post("/v1/embeddings", {"input": wrong}), 400)
+        self.error(self.server.post("/v1/embeddings", {"input": "x", "pooling": "max"}), 400)
 
     def test_responses(self):
-        body = {"input": "hello", "max_output_tokens": 20, "temperature": 0, "ignore_eos": True}
-        whole = self.server.post("/v1/responses", body).json
-        self.assertEqual(whole["output"][0]["content"][0]["text"], self.text)
-        self.assertEqual((whole["status"], whole["incomplete_details"]["reason"]), ("incomplete", "max_output_tokens"))
-        self.assertEqual(whole["usage"]["output_tokens"], 20)
+        body = {"input": "hello", "max_output_tokens": 12, "temperature": 0, "ignore_eos": True}
+        answer = self.server.post("/v1/responses", body).json
+        wanted = self.server.post("/v1/chat/completions", chat("hello", max_tokens=12, ignore_eos=True)).json
+        text = wanted["choices"][0]["message"]["content"]
+        self.assertEqual(answer["object"], "response")
+        self.assertEqual(answer["output"][0]["content"][0]["text"], text)
+        self.assertEqual(answer["usage"]["output_tokens"], 12)
         connection, response = self.server.open_stream("/v1/responses", body)
         stream = named_events(response)
         connection.close()
-        self.assertEqual([data["sequence_number"] for _, data in stream], list(range(len(stream))))
         self.assertTrue(all(name == data["type"] for name, data in stream))
-        self.assertEqual("".join(data["delta"] for name, data in stream if name == "response.output_text.delta"), self.text)
-        self.assertEqual(stream[0][0], "response.created")
-        self.assertEqual(stream[-1][0], "response.incomplete")
-        self.assertEqual(stream[-1][1]["response"]["output"][0]["content"], whole["output"][0]["content"])
-
-    def test_responses_items(self):
-        turns = [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]
-        body = {"input": turns, "max_output_tokens": 20, "temperature": 0, "ignore_eos": True}
-        whole = self.server.post("/v1/responses", body).json
-        self.assertEqual(whole["output"][0]["content"][0]["text"], self.text)
+        self.assertEqual("".join(data["delta"] for name, data in stream if name == "response.output_text.delta"), text)
+        numbers = [data["sequence_number"] for _, data in stream]
+        self.assertEqual(numbers, list(range(numbers[0], numbers[0] + len(numbers))))
         self.error(self.server.post("/v1/responses", {**body, "previous_response_id": "x"}), 400, "previous_response_id")
-        self.error(self.server.post("/v1/responses", {}), 400, "input")
-        self.error(self.server.post("/v1/responses", {"input": [{"type": "image"}]}), 400, "input[0].type")
-        self.error(self.server.post("/v1/responses", {"input": [7]}), 400, "input[0]")
+        self.error(self.server.post("/v1/responses", {"input": 5}), 400)
 
     def test_messages(self):
-        body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 20, "temperature": 0, "ignore_eos": True}
-        whole = self.server.post("/v1/messages", body).json
-        self.assertEqual(whole["content"], [{"type": "text", "text": self.text}])
-        self.assertEqual((whole["stop_reason"], whole["role"]), ("max_tokens", "assistant"))
-        self.assertEqual(whole["usage"]["output_tokens"], 20)
+        body = {"max_tokens": 12, "temperature": 0, "ignore_eos": True, "messages": [{"role": "user", "content": "hello"}]}
+        answer = self.server.post("/v1/messages", body).json
+        wanted = self.server.post("/v1/chat/completions", chat("hello", max_tokens=12, ignore_eos=True)).json
+        text = wanted["choices"][0]["message"]["content"]
+        self.assertEqual(answer["type"], "message")
+        self.assertEqual("".join(part["text"] for part in answer["content"]), text)
+        self.assertEqual(answer["stop_reason"], "max_tokens")
         connection, response = self.server.open_stream("/v1/messages", body)
         stream = named_events(response)
         connection.close()
-        self.assertEqual([name for name, _ in stream if name != "content_block_delta"],
-                         ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"])
-        self.assertEqual("".join(data["delta"]["text"] for name, data in stream if name == "content_block_delta"), self.text)
-        counted = self.server.post("/v1/messages/count_tokens", body).json["input_tokens"]
-        usage = whole["usage"]
-        self.assertEqual(counted, usage["input_tokens"] + usage["cache_read_input_tokens"])
-        self.error(self.server.post("/v1/messages", {"messages": [{"role": "system", "content": "x"}]}), 400,
-                   "messages[0].role")
-        image = {"messages": [{"role": "user", "content": [{"type": "image"}]}]}
-        self.error(self.server.post("/v1/messages", image), 400, "messages[0].content[0].type")
+        names = [name for name, _ in stream if name != "ping"]
+        self.assertEqual(names[0], "message_start")
+        self.assertEqual(names[-1], "message_stop")
+        self.assertEqual("".join(data["delta"]["text"] for name, data in stream if name == "content_block_delta"), text)
+        counted = self.server.post("/v1/messages/count_tokens", {"messages": body["messages"]}).json["input_tokens"]
+        self.assertEqual(counted, answer["usage"]["input_tokens"])
 
-    def test_embeddings(self):
-        body = {"input": ["hello there", "something else"]}
-        answer = self.server.post("/v1/embeddings", body).json
-        vectors = [entry["embedding"] for entry in answer["data"]]
-        self.assertEqual(len(vectors), 2)
-        for vector in vectors:
-            self.assertAlmostEqual(sum(x * x for x in vector), 1.0, places=4)
-        self.assertNotEqual(vectors[0], vectors[1])
-        packed = self.server.post("/v1/embeddings", {**body, "encoding_format": "base64"}).json["data"][0]["embedding"]
-        raw = base64.b64decode(packed)
-        for a, b in zip(struct.unpack(f"<{len(raw) // 4}f", raw), vectors[0]):
-            self.assertAlmostEqual(a, b, places=6)
-        last = self.server.post("/v1/embeddings", {**body, "pooling": "last"}).json["data"][0]["embedding"]
-        self.assertNotEqual(last, vectors[0])
-        for field, value in (("input", None), ("input", []), ("input", [{}]), ("pooling", "max"), ("encoding_format", "x")):
-            self.error(self.server.post("/v1/embeddings", {**body, field: value}), 400, field)
 
-    def test_json_schema(self):
-        schema = {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}, "n": {"type": "integer"}},
-                  "required": ["kind", "n"], "additionalProperties": False}
-        body = chat("hello", max_tokens=80, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
-        texts = set()
-        for speculation in ({"policy": "off"}, {"policy": "fixed:4"}):
-            answer = self.server.post("/v1/chat/completions", {**body, "speculation": speculation}).json["choices"][0]
-            texts.add(answer["message"]["content"])
-            value = json.loads(answer["message"]["content"])
-            self.assertIn(value["kind"], ("a", "b"))
-            self.assertIsInstance(value["n"], int)
-            self.assertEqual(answer["finish_reason"], "stop")
-        self.assertEqual(len(texts), 1)
-        bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
-        self.error(self.server.post("/v1/chat/completions", {**body, "response_format": bad}), 400, "response_format")
-        self.error(self.server.post("/v1/chat/completions", chat("x", grammar="root ::= (")), 400, "grammar")
-        forced = self.server.post("/v1/chat/completions", chat("x", max_tokens=20, grammar='root ::= "yes" | "no"')).json
-        self.assertIn(forced["choices"][0]["message"]["content"], ("yes", "no"))
-
-    def test_forced_tool_calls(self):
-        schema = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": False}
-        tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
-        body = chat("x", tools=[tool], tool_choice="required", max_tokens=200)
-        choice = self.server.post("/v1/chat/completions", body).json["choices"][0]
-        self.assertEqual(choice["finish_reason"], "tool_calls")
-        call = choice["message"]["tool_calls"][0]["function"]
-        self.assertEqual(call["name"], "f")
-        self.assertIn(json.loads(call["arguments"]), ({"on": True}, {"on": False}))
-        connection, response = self.server.open_stream("/v1/chat/completions", body)
-        pieces = [piece["function"] for chunk in events(response) if chunk != "[DONE]"
-                  for piece in chunk["choices"][0]["delta"].get("tool_calls", ())]
-        connection.close()
-        self.assertEqual((pieces[0]["name"], "".join(piece["arguments"] for piece in pieces)), ("f", call["arguments"]))
-        answer = self.server.post("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 200,
-                                                   "temperature": 0, "tool_choice": {"type": "any"},
-                                                   "tools": [{"name": "f", "input_schema": schema}]}).json
-        self.assertEqual((answer["stop_reason"], answer["content"][0]["name"]), ("tool_use", "f"))
-        self.assertEqual(answer["content"][0]["input"], json.loads(call["arguments"]))
-        self.error(self.server.post("/v1/chat/completions", chat("x", tool_choice="required")), 400, "tool_choice")
-        self.error(self.server.post("/v1/chat/completions", chat("x", tools=[{}])), 400, "tools[0]")
-        named = {"type": "function", "function": {"name": "g"}}
-        self.error(self.server.post("/v1/chat/completions", chat("x", tools=[tool], tool_choice=named)), 400, "tool_choice")
-
-    def test_trace_texts_are_the_content(self):
-        body = chat("abcabc", max_tokens=60, ignore_eos=True, temperature=1.3, seed=3, dspark_trace=True, stop=["zzzz"])
-        connection, response = self.server.open_stream("/v1/chat/completions", body)
-        chunks = [chunk for chunk in events(response) if chunk != "[DONE]" and chunk["choices"]]
-        connection.close()
-        for chunk in chunks:
-            content = chunk["choices"][0]["delta"].get("content") or ""
-            self.assertEqual("".join(token["text"] for token in chunk["dspark"]["tokens"]), content)
-
+class Others(serve_harness.Tool):
     def test_simulated_users(self):
-        def running():
-            return self.server.metric("vllm:num_requests_running")
-        self.assertEqual(self.server.request("PUT", "/dspark/load", {"users": 3}).json, {"users": 3})
-        before = self.server.metric("vllm:generation_tokens_total")
-        end = time.monotonic() + 60
-        # No answer of theirs is longer than 160 tokens: more means that they ask again.
-        while self.server.metric("vllm:generation_tokens_total") <= before + 3 * 160:
+        server = Server("-m", self.chat_model, "-c", "2048", "--simulated-load")
+        self.addCleanup(server.stop)
+        self.assertEqual(server.request("PUT", "/dspark/load", {"users": 3}).json["users"], 3)
+        end = time.monotonic() + 30
+        while server.metric("vllm:generation_tokens_total") < 50:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.02)
-        self.assertEqual(self.server.request("PUT", "/dspark/load", {"users": 0}).status, 200)
-        while running() > 0:
+        self.assertEqual(server.request("PUT", "/dspark/load", {"users": 100000}).status, 400)
+        self.assertEqual(server.request("PUT", "/dspark/load", {"users": 0}).json["users"], 0)
+        while server.metric("vllm:num_requests_running") > 0:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.02)
-        self.error(self.server.request("PUT", "/dspark/load", {"users": 10**6}), 400, "users")
+        plain = Server("-m", self.chat_model, "--no-page")
+        self.addCleanup(plain.stop)
+        self.assertEqual(plain.request("PUT", "/dspark/load", {"users": 3}).status, 403)
+        self.assertEqual(plain.get("/").status, 404)
 
-    def test_slots(self):
-        connection, response = self.server.open_stream("/v1/chat/completions", chat("abc", max_tokens=1500, ignore_eos=True))
-        response.read(50)
-        slots = self.server.get("/slots").json
-        self.assertEqual([slot["stream"] for slot in slots], [True])
-        self.assertGreater(slots[0]["usage"]["completion_tokens"], 0)
+    def test_deadline_and_queue_timeout(self):
+        server = Server("-m", self.chat_model, "-c", "65536", "--parallel", "1", "--queue-timeout", "0.2")
+        self.addCleanup(server.stop)
+        connection, response = server.open_stream("/v1/chat/completions", chat("abc", max_tokens=60000, ignore_eos=True))
+        response.readline()
+        late = server.post("/v1/chat/completions", chat("abc", max_tokens=2))
+        self.assertEqual(late.status, 429, late.body)
+        self.assertIn("retry-after", late.headers)
+        connection.sock and connection.sock.shutdown(socket.SHUT_RDWR)
         response.close()
         connection.close()
-
-
-class LoadIsOff(ServeCase):
-    def test_without_the_flag(self):
-        self.error(self.server.request("PUT", "/dspark/load", {"users": 3}), 403)
+        body = chat("abc", max_tokens=60000, ignore_eos=True, deadline_s=0.3)
+        end = time.monotonic() + 30
+        while (answer := server.post("/v1/chat/completions", body)).status == 429:
+            self.assertLess(time.monotonic(), end)
+        self.assertEqual(answer.json["choices"][0]["finish_reason"], "length")
+        self.assertLess(answer.json["usage"]["completion_tokens"], 60000)
 
 
 if __name__ == "__main__":
