@@ -242,7 +242,7 @@ class Shutdown(serve_harness.Tool):
 
 class Usage(serve_harness.Tool):
     def test_wrong_usage(self):
-        self.assertIn("port", self.fail_with(1, "serve", "-m", self.chat_model, "--port", "99999"))
+        self.assertIn("--port", self.fail_with(2, "serve", "-m", self.chat_model, "--port", "99999"))
         self.assertIn("no-such.gguf", self.fail_with(1, "serve", "-m", "no-such.gguf"))
         self.assertIn("no.such.host.invalid",
                       self.fail_with(1, "serve", "-m", self.chat_model, "--host", "no.such.host.invalid"))
