@@ -205,10 +205,14 @@ void add_network_options(CLI::App& command, ServeFlags& flags) {
   HttpOptions& http = flags.server.http;
   command.add_option("--host", http.host, "address to listen on")->capture_default_str();
   command.add_option("--port", http.port, "port to listen on (0: any free one; the line on stdout tells)")
+      ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   command.add_option("--unix-socket", http.unix_path, "listen on this unix socket instead");
-  command.add_option("--io-threads", http.io_threads, "threads for connections")->capture_default_str();
+  command.add_option("--io-threads", http.io_threads, "threads for connections")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   command.add_option("--max-connections", http.max_connections, "most open connections")
+      ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
   command.add_option("--max-body-mb", flags.max_body_mb, "largest body of a request")
       ->check(CLI::Range(1, 1024))

@@ -83,7 +83,7 @@ HttpRequest head_of(const Parser& parser, const std::string& peer) {
 
 }  // namespace
 
-struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
+struct HttpServer::Impl {
   Impl(HttpOptions the_options, HttpHandlers the_handlers)
       : options(std::move(the_options)), handlers(std::move(the_handlers)), signals(io) {}
 
@@ -96,29 +96,30 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
 
   const HttpOptions options;
   const HttpHandlers handlers;
+  std::atomic<int64_t> n_connections{0};
+  std::atomic<int64_t> n_busy{0};
+  int port = 0;
+  // Ends before everything above: what connections still run is destroyed with it.
   asio::io_context io;
   asio::signal_set signals;
   std::optional<asio::ip::tcp::acceptor> tcp;
   std::optional<asio::local::stream_protocol::acceptor> local;
   std::vector<std::thread> threads;
-  std::atomic<int64_t> n_connections{0};
-  std::atomic<int64_t> n_busy{0};
-  int port = 0;
 };
 
 // One client. Everything runs on the strand of its socket.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(std::shared_ptr<HttpServer::Impl> server, Socket socket, std::string peer)
-      : server_(std::move(server)),
+  Connection(HttpServer::Impl& server, Socket socket, std::string peer)
+      : server_(server),
         socket_(std::move(socket)),
         timer_(socket_.get_executor()),
         wake_timer_(socket_.get_executor(), Clock::time_point::max()),
-        buffer_(server_->options.max_header_bytes + kMaxPipelined),
+        buffer_(server_.options.max_header_bytes + kMaxPipelined),
         peer_(std::move(peer)) {
-    ++server_->n_connections;
+    ++server_.n_connections;
   }
-  ~Connection() { --server_->n_connections; }
+  ~Connection() { --server_.n_connections; }
 
   asio::awaitable<void> run();
   Socket::executor_type executor() { return socket_.get_executor(); }
@@ -139,7 +140,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void arm(double seconds);
   void disarm();
 
-  const std::shared_ptr<HttpServer::Impl> server_;
+  HttpServer::Impl& server_;  // outlives its connections
   Socket socket_;
   asio::steady_timer timer_;       // of the operation in hand
   asio::steady_timer wake_timer_;  // never expires; cancelled to wake the coroutine
@@ -215,7 +216,7 @@ asio::awaitable<void> Connection::stop_watching() {
 }
 
 asio::awaitable<bool> Connection::send(std::string_view bytes) {
-  arm(server_->options.write_timeout_s);
+  arm(server_.options.write_timeout_s);
   const auto [ec, n] = co_await asio::async_write(socket_, asio::buffer(bytes.data(), bytes.size()), kAwait);
   disarm();
   sent_ += static_cast<int64_t>(n);
@@ -224,7 +225,7 @@ asio::awaitable<bool> Connection::send(std::string_view bytes) {
 
 asio::awaitable<bool> Connection::refuse(HttpResponse response) {
   HttpRequest unread;
-  const std::string common = server_->handlers.common_headers ? server_->handlers.common_headers(unread) : "";
+  const std::string common = server_.handlers.common_headers ? server_.handlers.common_headers(unread) : "";
   keep_alive_ = false;
   const std::string bytes = response_head(response, {.close = true, .common = common}) + response.body;
   if (!co_await send(bytes)) co_return false;
@@ -232,7 +233,7 @@ asio::awaitable<bool> Connection::refuse(HttpResponse response) {
   error_code ignored;
   socket_.shutdown(Socket::shutdown_send, ignored);
   arm(kLingerSeconds);
-  for (size_t left = 4 * server_->options.max_body_bytes; left > 0;) {
+  for (size_t left = 4 * server_.options.max_body_bytes; left > 0;) {
     buffer_.clear();
     const auto [ec, n] = co_await socket_.async_read_some(buffer_.prepare(kMaxPipelined), kAwait);
     if (ec) break;
@@ -251,7 +252,7 @@ asio::awaitable<bool> Connection::refuse_bad_header(error_code ec) {
   }
   if (ec == http::error::body_limit) {
     co_return co_await refuse(error_response(
-        413, "the body is larger than " + std::to_string(server_->options.max_body_bytes) + " bytes"));
+        413, "the body is larger than " + std::to_string(server_.options.max_body_bytes) + " bytes"));
   }
   const bool malformed = ec.category() == make_error_code(http::error::bad_method).category() &&
                          ec != http::error::end_of_stream;
@@ -262,36 +263,36 @@ asio::awaitable<bool> Connection::refuse_bad_header(error_code ec) {
 asio::awaitable<bool> Connection::read_header(Parser& parser) {
   if (buffer_.size() == 0) {
     buffer_.shrink_to_fit();
-    arm(server_->options.idle_timeout_s);
+    arm(server_.options.idle_timeout_s);
     const auto [ec, n] = co_await socket_.async_read_some(buffer_.prepare(kReadBytes), kAwait);
     disarm();
     buffer_.commit(n);
     if (ec) co_return false;
   }
-  ++server_->n_busy;
-  arm(server_->options.header_timeout_s);
+  ++server_.n_busy;
+  arm(server_.options.header_timeout_s);
   const auto [ec, n] = co_await http::async_read_header(socket_, buffer_, parser, kAwait);
   disarm();
   if (!ec) co_return true;
   co_await refuse_bad_header(ec);
-  --server_->n_busy;
+  --server_.n_busy;
   co_return false;
 }
 
 // returns: false when the connection is to be closed. Counts the connection as busy when true.
 asio::awaitable<bool> Connection::read_request(HttpRequest& request) {
   Parser parser;
-  parser.header_limit(static_cast<uint32_t>(server_->options.max_header_bytes));
-  parser.body_limit(server_->options.max_body_bytes);
+  parser.header_limit(static_cast<uint32_t>(server_.options.max_header_bytes));
+  parser.body_limit(server_.options.max_body_bytes);
   if (!co_await read_header(parser)) co_return false;
   request = head_of(parser, peer_);
   keep_alive_ = parser.get().keep_alive();
   http_1_0_ = parser.get().version() < 11;
   std::optional<HttpResponse> refusal;
-  if (server_->handlers.on_header) refusal = server_->handlers.on_header(request);
+  if (server_.handlers.on_header) refusal = server_.handlers.on_header(request);
   if (refusal) {
     co_await refuse(std::move(*refusal));
-    --server_->n_busy;
+    --server_.n_busy;
     co_return false;
   }
   if (!parser.is_done()) {
@@ -301,14 +302,14 @@ asio::awaitable<bool> Connection::read_request(HttpRequest& request) {
     }
     error_code failure;
     if (ok) {
-      arm(server_->options.body_timeout_s);
+      arm(server_.options.body_timeout_s);
       const auto [ec, n] = co_await http::async_read(socket_, buffer_, parser, kAwait);
       disarm();
       failure = ec;
       if (ec) co_await refuse_bad_header(ec);
     }
     if (!ok || failure) {
-      --server_->n_busy;
+      --server_.n_busy;
       co_return false;
     }
   }
@@ -324,7 +325,7 @@ bool Connection::append(std::string& out, const Exchange::Taken& taken, const st
     framing.streamed = taken.streamed;
     framing.chunked = taken.streamed && !http_1_0_;
     if (taken.streamed && http_1_0_) keep_alive_ = false;
-    if (server_->handlers.closing && server_->handlers.closing()) keep_alive_ = false;
+    if (server_.handlers.closing && server_.handlers.closing()) keep_alive_ = false;
     framing.close = !keep_alive_;
     framing.common = common;
     out += response_head(taken.head, framing);
@@ -354,8 +355,8 @@ asio::awaitable<bool> Connection::send_exchange(Exchange& exchange, const std::s
 // returns: whether the connection can take another request.
 asio::awaitable<bool> Connection::answer(HttpRequest request) {
   const Clock::time_point start = Clock::now();
-  const HttpHandlers& handlers = server_->handlers;
-  exchange_ = std::make_shared<Exchange>(std::move(request), server_->options.max_buffered);
+  const HttpHandlers& handlers = server_.handlers;
+  exchange_ = std::make_shared<Exchange>(std::move(request), server_.options.max_buffered);
   exchange_->request_id = make_request_id(exchange_->request().header("x-request-id"));
   std::string common = "X-Request-Id: " + exchange_->request_id + "\r\n";
   if (handlers.common_headers) common += handlers.common_headers(exchange_->request());
@@ -377,7 +378,7 @@ asio::awaitable<bool> Connection::answer(HttpRequest request) {
   }
   co_await stop_watching();
   exchange_.reset();
-  --server_->n_busy;
+  --server_.n_busy;
   co_return whole&& keep_alive_ && !gone_ && (!ended_ || buffer_.size() > 0);
 }
 
@@ -399,14 +400,15 @@ Status HttpServer::Impl::listen_tcp() {
   error_code ec;
   asio::ip::tcp::resolver resolver(io);
   const auto found = resolver.resolve(options.host, std::to_string(options.port), ec);
-  if (ec || found.empty()) return invalid_argument("cannot listen on " + place + ": " + ec.message());
+  if (ec || found.empty())
+    return invalid_argument("--host, --port: cannot listen on " + place + ": " + ec.message());
   const asio::ip::tcp::endpoint endpoint = found.begin()->endpoint();
   tcp.emplace(io);
   tcp->open(endpoint.protocol(), ec);
   if (!ec) tcp->set_option(asio::socket_base::reuse_address(true), ec);
   if (!ec) tcp->bind(endpoint, ec);
   if (!ec) tcp->listen(asio::socket_base::max_listen_connections, ec);
-  if (ec) return invalid_argument("cannot listen on " + place + ": " + ec.message());
+  if (ec) return invalid_argument("--host, --port: cannot listen on " + place + ": " + ec.message());
   port = tcp->local_endpoint(ec).port();
   return ok_status();
 }
@@ -464,8 +466,7 @@ asio::awaitable<void> HttpServer::Impl::accept_all(Acceptor& acceptor) {
       const auto endpoint = accepted.remote_endpoint(ec);
       if (!ec) peer = endpoint.address().to_string();
     }
-    auto connection =
-        std::make_shared<Connection>(this->shared_from_this(), Socket(std::move(accepted)), std::move(peer));
+    auto connection = std::make_shared<Connection>(*this, Socket(std::move(accepted)), std::move(peer));
     const auto executor = connection->executor();
     asio::co_spawn(
         executor, [connection] { return connection->run(); }, asio::detached);
@@ -494,7 +495,7 @@ Status HttpOptions::validate() const {
   return ok_status();
 }
 
-HttpServer::HttpServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 HttpServer::~HttpServer() {
   stop();
@@ -502,19 +503,20 @@ HttpServer::~HttpServer() {
 
 Result<std::unique_ptr<HttpServer>> HttpServer::open(HttpOptions options, HttpHandlers handlers) {
   DSPARK_RETURN_IF_ERROR(options.validate());
-  auto impl = std::make_shared<Impl>(std::move(options), std::move(handlers));
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(handlers));
   DSPARK_RETURN_IF_ERROR(impl->listen());
+  if (impl->handlers.on_signal) {
+    // From here on: whoever is told the address may send a signal. It is kept until start().
+    error_code ignored;
+    impl->signals.add(SIGINT, ignored);
+    impl->signals.add(SIGTERM, ignored);
+  }
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 
 void HttpServer::start() {
   Impl& impl = *impl_;
-  if (impl.handlers.on_signal) {
-    error_code ignored;
-    impl.signals.add(SIGINT, ignored);
-    impl.signals.add(SIGTERM, ignored);
-    impl.wait_signal();
-  }
+  if (impl.handlers.on_signal) impl.wait_signal();
   // The acceptors are members: they live as long as the coroutine.
   if (impl.tcp) asio::co_spawn(impl.io, impl.accept_all(*impl.tcp), asio::detached);
   if (impl.local) asio::co_spawn(impl.io, impl.accept_all(*impl.local), asio::detached);

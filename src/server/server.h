@@ -107,9 +107,10 @@ class Server {
   void put_load(const ExchangePtr& exchange);
 
   const ServerOptions options_;
+  /// Ends after the models: requests in their engines still know connections.
+  std::unique_ptr<HttpServer> http_;
   const std::vector<std::unique_ptr<ModelHost>> models_;
   RateLimiter limiter_;
-  std::unique_ptr<HttpServer> http_;
   std::vector<std::unique_ptr<SimulatedUsers>> users_;  // one per model
   std::atomic<int> n_signals_{0};
 
