@@ -44,6 +44,15 @@ class Constrained(ServeCase):
             self.assertEqual(sorted(pet), ["age", "name", "tags"])
             self.assertIsInstance(pet["age"], int)
 
+    def test_trace_texts_are_the_content(self):
+        body = chat("abcabc", max_tokens=60, ignore_eos=True, temperature=1.3, seed=3, dspark_trace=True, stop=["zzzz"])
+        connection, response = self.server.open_stream("/v1/chat/completions", body)
+        chunks = [chunk for chunk in events(response) if chunk != "[DONE]" and chunk["choices"]]
+        connection.close()
+        for chunk in chunks:
+            content = chunk["choices"][0]["delta"].get("content") or ""
+            self.assertEqual("".join(token["text"] for token in chunk["dspark"]["tokens"]), content)
+
     def test_grammar(self):
         answer = self.server.post("/v1/chat/completions", chat("go", max_tokens=20, grammar='root ::= ("yes" | "no") " sir"'))
         self.assertIn(answer.json["choices"][0]["message"]["content"], ("yes sir", "no sir"))
@@ -125,15 +134,6 @@ class Interfaces(ServeCase):
 
 
 class Others(serve_harness.Tool):
-    def test_trace_texts_are_the_content(self):
-        body = chat("abcabc", max_tokens=60, ignore_eos=True, temperature=1.3, seed=3, dspark_trace=True, stop=["zzzz"])
-        connection, response = self.server.open_stream("/v1/chat/completions", body)
-        chunks = [chunk for chunk in events(response) if chunk != "[DONE]" and chunk["choices"]]
-        connection.close()
-        for chunk in chunks:
-            content = chunk["choices"][0]["delta"].get("content") or ""
-            self.assertEqual("".join(token["text"] for token in chunk["dspark"]["tokens"]), content)
-
     def test_simulated_users(self):
         server = Server("-m", self.chat_model, "-c", "2048", "--simulated-load")
         self.addCleanup(server.stop)
