@@ -83,6 +83,7 @@ void register_all(CLI::App& app, int& exit_code) {
   register_serve(app, exit_code);
   register_bench(app, exit_code);
   register_profile(app, exit_code);
+  register_plan(app, exit_code);
   register_inspect(app, exit_code);
   register_tokenize(app, exit_code);
   register_eval(app, exit_code);

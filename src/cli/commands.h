@@ -14,6 +14,7 @@ void register_run(CLI::App& app, int& exit_code);
 void register_serve(CLI::App& app, int& exit_code);
 void register_bench(CLI::App& app, int& exit_code);
 void register_profile(CLI::App& app, int& exit_code);
+void register_plan(CLI::App& app, int& exit_code);
 void register_inspect(CLI::App& app, int& exit_code);
 void register_quantize(CLI::App& app, int& exit_code);
 void register_data(CLI::App& app, int& exit_code);
