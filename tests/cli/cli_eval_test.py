@@ -215,7 +215,7 @@ class RunWithDrafter(Drafted):
         self.assertRegex(shown, r"\d+ drafted, [1-9]\d* trimmed")
         body = "\n".join(lines[1:]).rsplit("\n", 7)[0]
         kept = re.sub(r"\{-.*?-\}|\{~.*?~\}", "", body, flags=re.DOTALL)
-        kept = re.sub(r"[\[\]<>()]", "", kept)
+        kept = re.sub(r"\[=|=\]|[\[\]<>()]", "", kept)
         self.assertTrue(kept.startswith(text.rstrip("\n")[:20]), (kept, text))
         coloured = self.succeed(*flags, "--color").stdout
         self.assertIn("\033[90;9m", coloured)
