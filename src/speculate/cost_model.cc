@@ -19,10 +19,19 @@ Status check_points(std::span<const CostPoint> points, const char* list) {
   return ok_status();
 }
 
-// A larger pass never costs less: dips in a measurement are noise.
+// A larger pass never costs less: dips in a measurement are noise, and so may be the bump before one. Points
+// that contradict each other share their mean (isotonic regression), so that one bump does not lift all
+// behind it.
 void make_monotone(std::vector<CostPoint>& points) {
-  for (size_t i = 1; i < points.size(); ++i) {
-    points[i].seconds = std::max(points[i].seconds, points[i - 1].seconds);
+  for (size_t end = 1; end < points.size(); ++end) {
+    double sum = points[end].seconds;
+    size_t begin = end;
+    // Points before `begin` never fall; equal ones are pools made earlier and join as a whole.
+    while (begin > 0 && points[begin - 1].seconds > sum / static_cast<double>(end - begin + 1)) {
+      const double pooled = points[begin - 1].seconds;
+      while (begin > 0 && points[begin - 1].seconds == pooled) sum += points[--begin].seconds;
+    }
+    for (size_t i = begin; i <= end; ++i) points[i].seconds = sum / static_cast<double>(end - begin + 1);
   }
 }
 
