@@ -76,11 +76,13 @@ void add_schedule_flags(CLI::App& command, ScheduleFlags& flags) {
       ->capture_default_str();
   command.add_option("--concurrency", flags.concurrency, "numbers of clients")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostSequences))
       ->capture_default_str();
   command.add_option("--policies", flags.policies, "verify policies to compare")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->capture_default_str();
   command.add_option("--requests", flags.requests, "requests of a run (0: 4 per client, at least 64)")
@@ -90,6 +92,7 @@ void add_schedule_flags(CLI::App& command, ScheduleFlags& flags) {
       ->capture_default_str();
   command.add_option("--rates", flags.rates, "requests per second with open arrivals")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -20,10 +20,12 @@ void add_workload_flags(CLI::App& command, LoadFlags& flags) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--synthetic", flags.synthetic, "random prompts of these lengths, e.g. 64,512")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostTokens));
   command.add_option("--weights", flags.weights, "shares of the prompt files, then of the synthetic lengths")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--limit", flags.limit, "prompts of each file (0: all)")
       ->check(CLI::NonNegativeNumber)
@@ -42,6 +44,7 @@ void add_workload_flags(CLI::App& command, LoadFlags& flags) {
 void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
   command.add_option("--concurrency", flags.concurrency, "numbers of clients, e.g. 1,4,16")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostClients))
       ->capture_default_str();
@@ -50,6 +53,7 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
           "--policies", flags.policies,
           "verify policies to compare (default: off,fixed:1,fixed:2,fixed:3,fixed:5,fixed:7,adaptive)")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("-r,--rounds", flags.rounds, "rounds over all policies; medians are reported")
       ->check(CLI::Range(1, 1000))
@@ -70,6 +74,7 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
       ->capture_default_str();
   command.add_option("--rates", flags.rates, "requests per second with open arrivals")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -84,6 +89,7 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
   command
       .add_option("--burst", flags.burst, "instead of a sweep: the number of clients over time, e.g. 1,16,1")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(1, kMostClients));
   command.add_option("--phase-seconds", flags.phase_seconds, "seconds of each number of --burst")
