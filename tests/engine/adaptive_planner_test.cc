@@ -1,5 +1,5 @@
 // Adaptive verify lengths on cost tables and confidences made up for the purpose.
-#include "engine/adaptive_planner.h"
+#include "speculate/adaptive_planner.h"
 
 #include <gtest/gtest.h>
 
