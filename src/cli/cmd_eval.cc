@@ -43,6 +43,7 @@ SpecFlags baseline_flags(const EvalCommandFlags& flags, const Engine& engine) {
                                     engine.drafter() == nullptr ? 0 : engine.drafter()->max_block());
   SpecFlags spec;
   spec.drafter = flags.baseline;
+  spec.hybrid = false;  // what is named, and nothing beside it
   spec.accept = flags.eval.spec.accept;
   spec.spec = VerifyPolicy::fixed(n_drafts > 0 ? n_drafts : 7).to_string();
   return spec;
