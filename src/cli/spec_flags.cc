@@ -92,7 +92,8 @@ Result<SpecChoice> check_spec(const SpecFlags& flags) {
 
 namespace {
 
-// A calibration for another way of serving is better than none, but not as good as it looks.
+// A calibration for another way of serving is better than none, but not as good as it looks. Whoever names a
+// file is told; the file beside the drafter is nobody's choice, and only another target makes it suspicious.
 void warn_of_mismatch(const LoadedModel& loaded, const SpecFlags& flags, AcceptRule rule) {
   if (flags.calibration == "none" || !flags.temperature) return;
   const std::string path = flags.calibration.empty() ? calibration_beside(flags.drafter) : flags.calibration;
@@ -100,8 +101,10 @@ void warn_of_mismatch(const LoadedModel& loaded, const SpecFlags& flags, AcceptR
   const Result<Calibration> calibration = read_calibration(path);
   if (!calibration.ok()) return;  // load_drafter tells
   const std::string target = std::filesystem::path(loaded.path).filename().string();
-  const std::string text =
-      calibration_mismatch(*calibration, rule, static_cast<double>(*flags.temperature), target);
+  const bool named = !flags.calibration.empty();
+  const std::string text = calibration_mismatch(
+      *calibration, named ? rule : calibration->accept_rule,
+      named ? static_cast<double>(*flags.temperature) : calibration->temperature, target);
   if (!text.empty()) report_warning(path + ": " + text + "; 'dspark calibrate' makes one for this run");
 }
 

@@ -67,7 +67,8 @@ struct Step {
 TEST(DraftView, MarksEveryTokenByItsOrigin) {
   const Tokenizer tokenizer = small_tokenizer();
   DraftView view(tokenizer, false);
-  EXPECT_EQ(view.legend(), "drafts: [accepted] [=looked up=] <correction> (bonus) {-rejected-} {~trimmed~}\n");
+  EXPECT_EQ(view.legend(),
+            "drafts: [accepted] [=looked up=] <correction> (bonus) {-rejected-} {~trimmed~}\n");
   EXPECT_EQ(Step::prompt(kA).shown(view), "a");
   EXPECT_EQ(Step::of_round({kA, kB, kB, kBreak, kA}, 4, 2, kA).shown(view), "[ab]{-b\\n-}{~a~}<a>");
   EXPECT_EQ(Step::of_round({kA, kB, kB}, 2, 2, kBreak).shown(view), "[ab]{~b~}(\n)");
