@@ -97,7 +97,7 @@ void register_all(CLI::App& app, int& exit_code) {
   // After the commands, which would inherit it.
   app.footer(
       "Every command has its own help, e.g. 'dspark run --help'.\n"
-      "Variables: DSPARK_MODEL (default model file), DSPARK_ISA=portable|avx2|avx512.");
+      "Variables: DSPARK_MODEL (default model file), DSPARK_ISA=portable|avx2|avx512vnni|avx512.");
 }
 
 // A misspelt or impossible instruction set would otherwise run another one than was asked for, unnoticed.

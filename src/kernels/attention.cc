@@ -17,6 +17,8 @@ const AttentionKernels& active_attention_kernels() {
 #if defined(__x86_64__)
   switch (active_isa()) {
     case Isa::kAvx512:
+      return attention_kernels_avx512bf16();
+    case Isa::kAvx512Vnni:
       return attention_kernels_avx512();
     case Isa::kAvx2:
       return attention_kernels_avx2();

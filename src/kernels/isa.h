@@ -6,13 +6,15 @@
 
 namespace dspark {
 
+/// Nested: a CPU that has one has those before it.
 enum class Isa {
   kPortable,
   kAvx2,
-  kAvx512
-};  // kAvx512: AVX-512 F/BW/VL/DQ + VNNI + BF16 (Zen 4, Sapphire Rapids)
+  kAvx512Vnni,  // AVX-512 F/BW/VL/DQ + VNNI (Cascade Lake, Ice Lake)
+  kAvx512       // and BF16 (Zen 4, Sapphire Rapids); only attention over a bf16 cache differs
+};
 
-/// The best set this CPU and build have, or the one that DSPARK_ISA=portable|avx2|avx512 forces
+/// The best set this CPU and build have, or the one that DSPARK_ISA=portable|avx2|avx512vnni|avx512 forces
 /// (ignored here when it names none that runs; the command line refuses it). Decided on first use.
 Isa active_isa();
 const char* isa_name(Isa isa);

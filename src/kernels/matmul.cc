@@ -12,6 +12,7 @@ const MatmulKernels& kernels() {
 #if defined(__x86_64__)
   switch (active_isa()) {
     case Isa::kAvx512:
+    case Isa::kAvx512Vnni:
       return kMatmulAvx512;
     case Isa::kAvx2:
       return kMatmulAvx2;

@@ -14,6 +14,7 @@ const RowKernels& active_kernels() {
 #if defined(__x86_64__)
   switch (active_isa()) {
     case Isa::kAvx512:
+    case Isa::kAvx512Vnni:
       return row_kernels_avx512();
     case Isa::kAvx2:
       return row_kernels_avx2();

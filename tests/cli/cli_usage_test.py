@@ -18,7 +18,7 @@ class Usage(Tool):
             self.assertIn("Usage: dspark " + command, self.succeed(command, "--help").stdout)
 
     def test_version(self):
-        self.assertRegex(self.succeed("--version").stdout, r"^dspark \d+\.\d+\.\d+ \((portable|avx2|avx512) kernels\)\n$")
+        self.assertRegex(self.succeed("--version").stdout, r"^dspark \d+\.\d+\.\d+ \((portable|avx2|avx512vnni|avx512) kernels\)\n$")
 
     def test_forced_instruction_set_is_the_one_that_runs(self):
         def version(isa):

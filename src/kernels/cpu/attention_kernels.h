@@ -60,5 +60,6 @@ const AttentionKernels& active_attention_kernels();
 const AttentionKernels& attention_kernels_portable();
 const AttentionKernels& attention_kernels_avx2();
 const AttentionKernels& attention_kernels_avx512();
+const AttentionKernels& attention_kernels_avx512bf16();
 
 }  // namespace dspark
