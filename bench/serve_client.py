@@ -1,4 +1,4 @@
-"""Talks to OpenAI-compatible servers for bench/serve_load.py. Standard library only."""
+"""Talks to OpenAI-compatible servers for bench/serve_load.py and bench/serve_soak.py. Standard library only."""
 
 import asyncio
 import json

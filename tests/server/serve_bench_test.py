@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""bench/serve_load.py on a tiny model: what they start, write and say; no times are judged."""
+"""bench/serve_load.py and bench/serve_soak.py on a tiny model: what they start, write and say; no times are judged."""
 
 import json
 import socket
@@ -10,6 +10,7 @@ import serve_harness
 from harness import BINARY, ROOT, Tool
 
 LOAD = ROOT / "bench" / "serve_load.py"
+SOAK = ROOT / "bench" / "serve_soak.py"
 QUICK = ("--clients", "1,2", "--rounds", "2", "--prompt-tokens", "96", "--new-tokens", "12", "-t", "1")
 # Stands for the peers' servers: takes their options, answers as ours does.
 PEER = """#!/usr/bin/env python3
@@ -97,6 +98,21 @@ class ServeLoad(Tool):
             self.assertGreater(row["http_over_engine"], 0)
         self.assertIn("| adaptive | 2 |", (out / "serve_overhead.md").read_text())
         self.check_gone(result)
+
+    def test_soak(self):
+        out = self.path / "soak"
+        result = self.bench(SOAK, "--dspark", BINARY, "-m", self.chat_model, "-d", "ngram", "--seconds", "4", "--every", "1",
+                            "--idle", "50", "--streams", "8", "--context", "300", "--new-tokens", "100", "--out", out)
+        report = json.loads((out / "serve_soak.json").read_text())
+        self.assertEqual(report["verdict"], "passed", result.stdout)
+        self.assertGreaterEqual(len(report["samples"]), 3)
+        self.assertGreater(report["answers"], 0)
+        self.assertGreater(report["hung_up"], 0)
+        self.assertIn("verdict: passed", result.stdout)
+        # A limit that cannot be kept is reported.
+        worse = self.bench(SOAK, "--dspark", BINARY, "-m", self.chat_model, "-d", "ngram", "--seconds", "2", "--every", "1",
+                           "--idle", "5", "--streams", "2", "--context", "300", "--growth-mb", "-100", "--out", out, status=1)
+        self.assertIn("verdict: failed", worse.stdout)
 
 
 if __name__ == "__main__":
