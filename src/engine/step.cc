@@ -47,7 +47,7 @@ void Engine::draft() {
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
                                &sequence->request.sampling, sequence->rule, sequence->pages,
-                               sequence->stop_ids});
+                               sequence->stop_ids, sequence->request.draft_probabilities});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;

@@ -68,7 +68,8 @@ Json trace_of(const AnswerPiece& piece) {
                   {"origin", token_origin_name(note.event.origin)},
                   {"draft_idx", note.event.draft_idx},
                   {"confidence", nullptr},
-                  {"p", std::exp(static_cast<double>(note.event.logprob))}};
+                  {"target_probability", std::exp(static_cast<double>(note.event.logprob))}};
+    if (note.draft_probability >= 0.0f) entry["draft_probability"] = note.draft_probability;
     if (note.confidence >= 0.0f) entry["confidence"] = note.confidence;
     if (note.source[0] != '\0') entry["source"] = note.source;
     tokens.push_back(std::move(entry));

@@ -28,6 +28,7 @@ struct TokenNote {
   TokenEvent event;
   std::vector<std::pair<std::string, float>> top;  // likeliest first: bytes, log-probability
   float confidence = -1.0f;                        // of an accepted draft; negative: unknown
+  float draft_probability = -1.0f;                 // what the drafter gave it; negative: unknown
   const char* source = "";                         // who proposed an accepted draft: "model", "lookup"
   std::string shown;                               // with trace: what it adds to the text, whole characters
 };

@@ -87,6 +87,7 @@ ApiError GenerationCall::submit_all(const std::vector<std::vector<int32_t>>& pro
     generate.sampling.seed += n_in_prompt;
     generate.queue.client = client;
     if (request_.trace && generate.n_logprobs < 0) generate.n_logprobs = 0;
+    generate.draft_probabilities = request_.trace;
     Choice& choice = choices_[i];
     choice.first_of_prompt = n_in_prompt == 0;
     choice.whole.index = static_cast<int32_t>(i);
@@ -141,13 +142,12 @@ void GenerationCall::add_notes(AnswerPiece& piece, const StreamUpdate& update) c
       const TokenLogprob& other = update.top_logprobs[i * n_top + k];
       note.top.emplace_back(bytes_of(other.token), other.logprob);
     }
-    const int draft = note.event.draft_idx;
-    if (draft >= 0 && update.round != nullptr &&
-        static_cast<size_t>(draft) < update.round->confidence.size()) {
-      note.confidence = update.round->confidence[static_cast<size_t>(draft)];
-    }
-    if (draft >= 0 && update.round != nullptr && static_cast<size_t>(draft) < update.round->sources.size()) {
-      note.source = proposal_source_name(update.round->sources[static_cast<size_t>(draft)]);
+    if (note.event.draft_idx >= 0 && update.round != nullptr) {
+      const auto draft = static_cast<size_t>(note.event.draft_idx);
+      const RoundView& round = *update.round;
+      if (draft < round.confidence.size()) note.confidence = round.confidence[draft];
+      if (draft < round.probability.size()) note.draft_probability = round.probability[draft];
+      if (draft < round.sources.size()) note.source = proposal_source_name(round.sources[draft]);
     }
     piece.tokens.push_back(std::move(note));
   }

@@ -86,7 +86,7 @@ class FakeServer:
             for text, origin, place in words:
                 token = {"text": text, "origin": "plain" if plain else origin, "draft_idx": -1 if plain else place}
                 if token["origin"] == "accepted":
-                    token.update(confidence=0.75, p=0.5)
+                    token.update(confidence=0.75, draft_probability=0.5, target_probability=0.9)
                 send({"choices": [{"index": 0, "delta": {"content": text}}], "dspark": {"tokens": [token]}})
                 self.generated += 1
                 if self.mode == "slow":

@@ -60,8 +60,10 @@ class Page(unittest.TestCase):
         self.assertEqual(classes, ["t plain", "t accepted d1", "t accepted d2", "t accepted d4", "t correction", "t bonus"])
         self.browser.hover(".message.assistant .t.d2")
         tip = self.browser.text("#tip")
-        for part in ("accepted draft", "place 2", "probability 0.50", "confidence 0.75"):
+        for part in ("accepted draft", "place 2", "draft probability 0.50", "confidence 0.75", "the model's probability 0.90"):
             self.assertIn(part, tip)
+        self.browser.hover(".message.assistant .t.correction")  # what is not known is not shown
+        self.assertEqual(self.browser.text("#tip"), "correction: the draft was another")
         self.picture("answer")
         self.assertEqual(self.browser.errors(), [])
 

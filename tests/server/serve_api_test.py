@@ -101,7 +101,9 @@ class Chat(ServeCase):
         connection.close()
         tokens = [token for chunk in chunks if chunk != "[DONE]" for token in chunk.get("dspark", {}).get("tokens", ())]
         self.assertEqual(len(tokens), 32)
-        self.assertTrue(all(0 <= token["p"] <= 1.0001 for token in tokens))
+        self.assertTrue(all(0 <= token["target_probability"] <= 1.0001 for token in tokens))
+        for token in tokens:  # looked-up drafts have no probability
+            self.assertNotIn("draft_probability", token)
         origins = {token["origin"] for token in tokens}
         self.assertIn("accepted", origins)
         self.assertLessEqual(origins, {"plain", "accepted", "correction", "bonus"})

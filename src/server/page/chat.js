@@ -54,8 +54,9 @@
       plain: 'plain' }[token.origin] || token.origin];
     if (place) facts.push(`place ${place} of its block`);
     if (token.source === 'lookup') facts.push('proposed by look-up');
-    if (typeof token.p === 'number') facts.push(`draft probability ${token.p.toFixed(2)}`);
+    if (typeof token.draft_probability === 'number') facts.push(`draft probability ${token.draft_probability.toFixed(2)}`);
     if (typeof token.confidence === 'number') facts.push(`confidence ${token.confidence.toFixed(2)}`);
+    if (typeof token.target_probability === 'number') facts.push(`the model's probability ${token.target_probability.toFixed(2)}`);
     span.dataset.tip = facts.join('\n');
     return span;
   }
