@@ -60,6 +60,7 @@ std::span<const Server::Route> Server::routes() {
       {"POST", "/v1/messages/count_tokens", &Server::post_count_tokens, true, false},
       {"POST", "/v1/embeddings", &Server::post_embeddings, true, true},
       {"GET", "/v1/models", &Server::get_models, true, false},
+      {"GET", "/v1/models/*", &Server::get_model, true, false},
       {"POST", "/tokenize", &Server::post_tokenize, true, false},
       {"POST", "/detokenize", &Server::post_detokenize, true, false},
       {"GET", "/health", &Server::get_health, false, false},

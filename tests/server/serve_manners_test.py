@@ -262,7 +262,17 @@ class Limits(serve_harness.Tool):
     def test_several_models(self):
         server = Server("-m", f"one={self.chat_model}", "-m", f"two={self.base_model}")
         self.addCleanup(server.stop)
-        self.assertEqual([model["id"] for model in server.get("/v1/models").json["data"]], ["one", "two"])
+        listed = server.get("/v1/models").json["data"]
+        self.assertEqual([model["id"] for model in listed], ["one", "two"])
+        for model in listed:
+            self.assertEqual(server.get("/v1/models/" + model["id"]).json, model)
+        self.assertEqual(server.get("/v1/models/t%77o").json["id"], "two")
+        missing = server.get("/v1/models/thr%22ee")
+        self.assertEqual(missing.status, 404)
+        error = missing.json["error"]
+        self.assertEqual((error["type"], error["param"], error["code"]), ("invalid_request_error", "model", "model_not_found"))
+        self.assertIn('thr"ee', error["message"])
+        self.assertEqual(server.post("/v1/models/one", {}).status, 405)
         body = {"prompt": "hello", "max_tokens": 3}
         for name in ("one", "two"):
             answer = server.post("/v1/completions", {**body, "model": name})
