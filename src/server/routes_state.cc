@@ -42,7 +42,7 @@ Json model_json(const ModelHost& model) {
   return {{"model", model.name()},
           {"arch", model.loaded().model->config().arch},
           {"drafter", std::move(drafter)},
-          {"drafter_error", nullptr},
+          {"drafter_error", model.drafter_error().empty() ? Json(nullptr) : Json(model.drafter_error())},
           {"policy", options.policy.to_string()},
           {"accept", std::string(accept_rule_name(options.accept_rule))},
           {"n_ctx", model.context_length()},
