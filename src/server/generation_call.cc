@@ -218,15 +218,18 @@ void GenerationCall::add_event(const OutputEvent& event, AnswerPiece& piece) con
   }
 }
 
-void GenerationCall::split_text(Choice& choice, const StreamUpdate& update, AnswerPiece& piece) {
-  if (choice.parser == nullptr) {
-    piece.text.append(update.text);
-    return;
-  }
+std::vector<OutputEvent> GenerationCall::split_text(Choice& choice, const StreamUpdate& update) const {
   std::vector<OutputEvent> events;
-  choice.parser->feed(update.text, events);
-  if (update.finish_reason != FinishReason::kNone) choice.parser->finish(events);
-  for (const OutputEvent& event : events) add_event(event, piece);
+  if (choice.parser == nullptr) {
+    if (!update.text.empty()) {
+      events.push_back({OutputEvent::Kind::kContent, -1, std::string(update.text), choice.text_bytes});
+    }
+  } else {
+    choice.parser->feed(update.text, events);
+    if (update.finish_reason != FinishReason::kNone) choice.parser->finish(events);
+  }
+  choice.text_bytes += update.text.size();
+  return events;
 }
 
 void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
@@ -245,11 +248,12 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
   piece.index = choice.whole.index;
   // Prompts are told once they were read.
   if (!choice.echo.empty() && (ends || !update.tokens.empty())) piece.text = std::exchange(choice.echo, {});
-  split_text(choice, update, piece);
+  const std::vector<OutputEvent> events = split_text(choice, update);
+  for (const OutputEvent& event : events) add_event(event, piece);
   add_notes(piece, update);
   if (request_.trace) {
     std::vector<TokenNote> tokens = std::exchange(piece.tokens, {});
-    choice.trace.share(update.text, ends, tokens, piece.tokens);
+    choice.trace.share(update.text, events, ends, tokens, piece.tokens);
   }
   if (ends) {
     piece.finish_reason = api_reason(update.finish_reason);
