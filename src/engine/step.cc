@@ -310,6 +310,7 @@ void Engine::learn_costs() {
     stats_.scheduler = planner_->stats();
   }
   stats_.scheduler.n_positions = drift_.n_positions();
+  stats_.scheduler.bins = drift_.bins();
   for (int32_t j = 0; j < drift_.n_positions(); ++j) {
     stats_.scheduler.drift[static_cast<size_t>(j)] = drift_.at(j);
   }
