@@ -314,7 +314,7 @@ class Shutdown(serve_harness.Tool):
         connection.close()
         self.assertIn('"error"', rest)
         self.assertNotIn("[DONE]", rest)
-        server.wait()
+        self.assertEqual(server.wait(), 0)
 
     def test_second_signal_leaves_at_once(self):
         server = self.start("--drain-seconds", "600")
@@ -323,7 +323,8 @@ class Shutdown(serve_harness.Tool):
         server.signal()
         wait_until(lambda: server.get("/health").status == 503, "health says so")
         server.signal()
-        server.wait()
+        self.assertEqual(server.wait(), 130)
+        self.assertIn("event=stop forced=1", server.log())
         connection.close()
 
 
