@@ -211,6 +211,7 @@ void HybridDrafter::write(Slot& slot, size_t request_idx, const DraftRequest& re
     out.confidence[at] = static_cast<float>(p);
     out.confidence_logits[at] = logit_of(p);
     out.sources[at] = ProposalSource::kLookup;
+    out.probability[at] = -1.0f;  // that of the model's draft, which is not in the block
     out.n_tokens[request_idx] = k + 1;
     if (request.stops_at(out.tokens[at])) break;
   }

@@ -138,6 +138,9 @@ RoundView Engine::round_of(const Sequence& sequence) const {
   const auto n = static_cast<size_t>(step.n_drafted);
   round.drafts = std::span(draft_block_.tokens).subspan(first, n);
   round.sources = std::span(draft_block_.sources).subspan(first, n);
+  if (sequence.request.draft_probabilities) {
+    round.probability = std::span(draft_block_.probability).subspan(first, n);
+  }
   if (draft_block_.has_confidence) {
     round.confidence = confidences(sequence);
     round.confidence_logits = std::span(draft_block_.confidence_logits).subspan(first, n);

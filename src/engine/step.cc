@@ -47,7 +47,7 @@ void Engine::draft() {
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
                                &sequence->request.sampling, sequence->rule, sequence->pages,
-                               sequence->stop_ids});
+                               sequence->stop_ids, sequence->request.draft_probabilities});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
@@ -310,6 +310,7 @@ void Engine::learn_costs() {
     stats_.scheduler = planner_->stats();
   }
   stats_.scheduler.n_positions = drift_.n_positions();
+  stats_.scheduler.bins = drift_.bins();
   for (int32_t j = 0; j < drift_.n_positions(); ++j) {
     stats_.scheduler.drift[static_cast<size_t>(j)] = drift_.at(j);
   }

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -10,6 +11,16 @@ from tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("DSPARK_BINARY") or str(ROOT / "build" / "release" / "dspark")
+
+
+def require(what, is_there):
+    """Ends a test that needs a tool which is not installed: failed where DSPARK_REQUIRE_TOOLS is 1, as it is in
+    scripts/test, else with 77, which CTest reports as skipped."""
+    if is_there:
+        return
+    required = os.environ.get("DSPARK_REQUIRE_TOOLS") == "1"
+    print(f"{Path(sys.argv[0]).stem}: {'error' if required else 'skipped'}: no {what}; scripts/setup installs what is missing")
+    sys.exit(1 if required else 77)
 
 
 class Tool(unittest.TestCase):

@@ -96,6 +96,25 @@ class Browser:
     def resize(self, width, height):
         self._call("POST", self.session + "window/rect", {"width": width, "height": height})
 
+    def phone(self, width, height):
+        """A touch screen of that size: windows themselves cannot be that narrow."""
+        self._cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+        self._cdp("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def no_phone(self):
+        self._cdp("Emulation.clearDeviceMetricsOverride")
+        self._cdp("Emulation.setTouchEmulationEnabled", enabled=False)
+
+    def _cdp(self, command, **parameters):
+        self._call("POST", self.session + "goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def tap(self, selector):
+        origin = {ELEMENT: self.find(selector)}
+        self._call("POST", self.session + "actions", {"actions": [
+            {"type": "pointer", "id": "t", "parameters": {"pointerType": "touch"}, "actions": [
+                {"type": "pointerMove", "duration": 0, "origin": origin, "x": 0, "y": 0},
+                {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]}]})
+
     def text(self, selector):
         return self.run("const n = document.querySelector(arguments[0]); return n ? n.textContent : null", selector)
 
