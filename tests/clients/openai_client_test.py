@@ -14,7 +14,7 @@ import openai
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "server"))
 
-from serve_harness import Server, Tool  # noqa: E402
+from serve_harness import SLOWDOWN, Server, Tool  # noqa: E402
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
                                            "age": {"type": "integer", "minimum": 0, "maximum": 120},
@@ -35,7 +35,7 @@ class OpenAI(Tool):
                             environment={"DSPARK_API_KEY": "secret"})
         cls.addClassCleanup(cls.server.stop)
         cls.client = openai.OpenAI(base_url=f"http://127.0.0.1:{cls.server.port}/v1", api_key="secret", max_retries=0,
-                                   timeout=120)
+                                   timeout=120 * SLOWDOWN)
         cls.addClassCleanup(cls.client.close)
 
     def chat(self, text="hello", **fields):

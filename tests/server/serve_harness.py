@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "cli"))
 
-from harness import BINARY, Tool  # noqa: E402
+from harness import BINARY, SLOWDOWN, Tool  # noqa: E402
 
-TIMEOUT = 60
+TIMEOUT = 60 * SLOWDOWN
 
 
 class Server:
