@@ -10,6 +10,8 @@ from pathlib import Path
 from tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# Limits of time are for a hang; under sanitizers everything takes longer (cmake/dspark.cmake).
+SLOWDOWN = float(os.environ.get("DSPARK_TEST_SLOWDOWN", "1"))
 BINARY = os.environ.get("DSPARK_BINARY") or str(ROOT / "build" / "release" / "dspark")
 
 
@@ -39,7 +41,7 @@ class Tool(unittest.TestCase):
     def call(self, *arguments, stdin="", environment=None, binary=BINARY):
         clean = {key: value for key, value in os.environ.items() if key != "DSPARK_MODEL"}
         clean["XDG_CACHE_HOME"] = str(self.path / "cache")
-        return subprocess.run([binary, *arguments], input=stdin, capture_output=True, text=True, timeout=120,
+        return subprocess.run([binary, *arguments], input=stdin, capture_output=True, text=True, timeout=120 * SLOWDOWN,
                               check=False, cwd=self.path, env={**clean, **(environment or {})})
 
     def succeed(self, *arguments, **options):

@@ -5,7 +5,7 @@ import unittest
 
 import anthropic
 
-from client_case import DRAFTED, KEY, ClientCase
+from client_case import DRAFTED, KEY, SLOWDOWN, ClientCase
 
 CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Oslo"]}}, "required": ["city"],
         "additionalProperties": False}
@@ -26,7 +26,7 @@ class Messages(ClientCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.client = anthropic.Anthropic(base_url=cls.url, api_key=KEY, max_retries=0, timeout=120)
+        cls.client = anthropic.Anthropic(base_url=cls.url, api_key=KEY, max_retries=0, timeout=120 * SLOWDOWN)
         cls.addClassCleanup(cls.client.close)
 
     def ask(self, messages=SKY, temperature=0, **fields):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "server"))
 
-from serve_harness import ROOT, Server, Tool  # noqa: E402
+from serve_harness import ROOT, SLOWDOWN, Server, Tool  # noqa: E402
 
 CACHE = Path(os.environ.get("DSPARK_MODELS") or ROOT / "models" / "cache")
 DEFAULT_MODEL = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"

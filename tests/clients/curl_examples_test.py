@@ -12,7 +12,7 @@ import subprocess
 import sys
 import unittest
 
-from client_case import served_model
+from client_case import SLOWDOWN, served_model
 from serve_harness import ROOT, Server, Tool
 
 PAGES = ("README.md", "docs/server.md")
@@ -58,7 +58,7 @@ class CurlExamples(Tool):
         self.assertIn(WRITTEN_ADDRESS, command)
         script = CURL + command.replace(WRITTEN_ADDRESS, f"127.0.0.1:{self.server.port}")
         result = subprocess.run(["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                timeout=120, check=False)
+                                timeout=120 * SLOWDOWN, check=False)
         self.assertEqual(result.returncode, 0, result.stderr)
         told = re.findall(r"^HTTP (\d+) ([^;\s]*)", result.stderr, re.MULTILINE)
         self.assertEqual([status for status, _ in told], ["200"], result.stdout[:500] + result.stderr)

@@ -12,7 +12,7 @@ from langchain_core.tools import tool  # noqa: E402
 from langchain_openai import ChatOpenAI  # noqa: E402
 from pydantic import BaseModel, Field  # noqa: E402
 
-from client_case import DRAFTED, KEY, ClientCase  # noqa: E402
+from client_case import DRAFTED, KEY, SLOWDOWN, ClientCase  # noqa: E402
 
 City = Literal["Paris", "Oslo"]
 
@@ -46,7 +46,7 @@ def report(message):
 
 class LangChain(ClientCase):
     def model(self, extra=DRAFTED, **fields):
-        return ChatOpenAI(model="default", base_url=self.url + "/v1", api_key=KEY, max_retries=0, timeout=120,
+        return ChatOpenAI(model="default", base_url=self.url + "/v1", api_key=KEY, max_retries=0, timeout=120 * SLOWDOWN,
                           **{"temperature": 0, "max_completion_tokens": 100, "extra_body": extra, **fields})
 
     def loop(self, extra):

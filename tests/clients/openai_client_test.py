@@ -9,7 +9,7 @@ import unittest
 
 import openai
 
-from client_case import DRAFTED, KEY, ClientCase
+from client_case import DRAFTED, KEY, SLOWDOWN, ClientCase
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
                                            "age": {"type": "integer", "minimum": 0, "maximum": 120},
@@ -33,7 +33,7 @@ class OpenAI(ClientCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.client = openai.OpenAI(base_url=cls.url + "/v1", api_key=KEY, max_retries=0, timeout=120)
+        cls.client = openai.OpenAI(base_url=cls.url + "/v1", api_key=KEY, max_retries=0, timeout=120 * SLOWDOWN)
         cls.addClassCleanup(cls.client.close)
 
     def chat(self, messages=SKY, **fields):

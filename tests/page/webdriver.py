@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+SLOWDOWN = float(os.environ.get("DSPARK_TEST_SLOWDOWN", "1"))
 KEYS = {"enter": "\ue007", "escape": "\ue00c"}
 
 
@@ -35,7 +37,7 @@ class Browser:
         self.session = ""
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                      f"--window-size={width},{height}", f"--user-data-dir={self.profile.name}"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * SLOWDOWN
         while True:
             try:
                 answer = self._call("POST", "session", {"capabilities": {"alwaysMatch": {
@@ -64,7 +66,7 @@ class Browser:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data=data, method=method,
                                          headers={"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=120) as response:
+            with urllib.request.urlopen(request, timeout=120 * SLOWDOWN) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.read().decode(errors='replace')[:400]}") from None
@@ -123,7 +125,7 @@ class Browser:
 
     def wait(self, what, script, *arguments, seconds=60):
         """Until the script returns something true."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * SLOWDOWN
         while time.monotonic() < deadline:
             value = self.run(script, *arguments)
             if value:

@@ -17,13 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "cli"))
 
-from harness import BINARY, Tool  # noqa: E402
+from harness import BINARY, SLOWDOWN, Tool  # noqa: E402
 
-TIMEOUT = 60
+TIMEOUT = 60 * SLOWDOWN
 
 
 def wait_until(check, what, seconds=60):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOWDOWN
     while not check():
         if time.monotonic() > end:
             raise AssertionError("never came true: " + what)

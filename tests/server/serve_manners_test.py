@@ -65,7 +65,7 @@ class BadClients(ServeCase):
         wait_until(lambda: "status=499" in self.server.log(), "the log tells")
 
     def test_keep_alive_and_pipelining(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=serve_harness.TIMEOUT)
         for _ in range(3):
             connection.request("POST", "/v1/chat/completions", json.dumps(chat("hello", max_tokens=2)))
             answer = connection.getresponse()
@@ -79,7 +79,7 @@ class BadClients(ServeCase):
     def test_http_1_0_stream_ends_with_the_connection(self):
         data = json.dumps({**chat("hello", max_tokens=4, ignore_eos=True), "stream": True}).encode()
         got = None
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=30) as link:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=serve_harness.TIMEOUT) as link:
             link.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
             got = b""
             while piece := link.recv(65536):
@@ -108,7 +108,7 @@ class Slow(serve_harness.Tool):
     def test_slowloris(self):
         server = Server("-m", self.chat_model, "--header-timeout", "0.5", "--body-timeout", "0.5")
         self.addCleanup(server.stop)
-        links = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(20)]
+        links = [socket.create_connection(("127.0.0.1", server.port), timeout=serve_harness.TIMEOUT) for _ in range(20)]
         for link in links:
             link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
         answer = server.post("/v1/chat/completions", chat("hello", max_tokens=2))
@@ -116,7 +116,7 @@ class Slow(serve_harness.Tool):
         for link in links:
             self.assertIn(b" 408 ", link.recv(1000))
             link.close()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=serve_harness.TIMEOUT) as link:
             link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             self.assertIn(b" 408 ", link.recv(1000))
 
