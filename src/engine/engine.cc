@@ -85,6 +85,13 @@ Engine::~Engine() {
   if (options_.on_close) options_.on_close(*this);
 }
 
+/// Most rows of a step that decoding sequences may have, anchors and drafts: each needs logits.
+int64_t Engine::max_decode_rows() const {
+  const int64_t row_bytes = int64_t{4} * model_.config().vocab_size;
+  const int64_t least = 2 * int64_t{options_.max_sequences} + 16;
+  return std::min(int64_t{options_.max_batch_rows}, std::max(least, options_.logit_bytes / row_bytes));
+}
+
 /// Makes the buffers of the model as large as steps under the engine's own policy can need; a request with a
 /// longer policy of its own may grow them once.
 Status Engine::reserve() {
@@ -92,7 +99,7 @@ Status Engine::reserve() {
       drafter_ == nullptr ? 0 : std::min(options_.policy.draft_tokens(), drafter_->max_block());
   const int64_t most_rows = options_.max_batch_rows;
   const int64_t decode_rows =
-      std::min(most_rows, int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
+      std::min(max_decode_rows(), int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
   return model_.reserve(std::min(most_rows, decode_rows + options_.prefill_rows), decode_rows);
 }
 

@@ -38,6 +38,9 @@ struct EngineOptions {
   KvDType kv_dtype = KvDType::kBF16;
   int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
+  /// Memory for the logits of a step: drafts whose rows do not fit are trimmed. Two rows for every sequence and
+  /// sixteen more fit always.
+  int64_t logit_bytes = int64_t{64} << 20;
   bool prefix_cache = true;       // requests that begin alike share their pages, see engine/page_cache.h
   int64_t max_waiting = 0;        // most requests that wait for their first start; 0: any number
   VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
@@ -155,6 +158,7 @@ class Engine {
 
   Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafter> drafter, KvPool pool);
 
+  int64_t max_decode_rows() const;
   Status reserve();
   Status make_planner();
   void make_page_cache();

@@ -164,7 +164,7 @@ void Engine::plan() {
   plan_adaptive();
   const int64_t rows_for_prompts =
       prefills ? std::min(options_.prefill_rows, options_.max_batch_rows / 2) : 0;
-  cap_verify_rows(verify_lengths_, options_.max_batch_rows - rows_for_prompts);
+  cap_verify_rows(verify_lengths_, std::min(options_.max_batch_rows - rows_for_prompts, max_decode_rows()));
   size_t next = 0;
   for (auto& sequence : running_) {
     if (decodes(*sequence)) sequence->step.n_verify = verify_lengths_[next++];

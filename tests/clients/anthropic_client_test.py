@@ -95,6 +95,7 @@ class Messages(ClientCase):
     def test_errors(self):
         with self.assertRaises(anthropic.BadRequestError) as caught:
             self.ask(temperature=-1)
+        self.assertEqual(caught.exception.body["type"], "error")
         self.assertEqual(caught.exception.body["error"]["type"], "invalid_request_error")
         self.assertIn("temperature", caught.exception.body["error"]["message"])
         with self.assertRaises(anthropic.BadRequestError):

@@ -46,6 +46,9 @@ class OpenAI(ClientCase):
 class Chat(OpenAI):
     def test_models(self):
         self.assertEqual([model.id for model in self.client.models.list()], ["default"])
+        self.assertEqual(self.client.models.retrieve("default").id, "default")
+        with self.assertRaises(openai.NotFoundError):
+            self.client.models.retrieve("other")
 
     def test_chat_with_and_without_speculation(self):
         for fields in ({"temperature": 0}, {"temperature": 0.8, "seed": 7}, {"temperature": 1, "seed": 8, "top_p": 0.9}):

@@ -42,6 +42,7 @@ class FakeModel final : public TargetModel {
     }
     if (fail_from_forward >= 0 && n_forwards > fail_from_forward) return {{}, {}, {}, true};
     largest_batch = std::max(largest_batch, batch.n_rows());
+    most_logit_rows = std::max(most_logit_rows, static_cast<int64_t>(batch.logit_rows.size()));
     check(batch);
     for (const KvRun& run : batch.runs) {
       for (int32_t i = 0; i < run.n_rows; ++i) {
@@ -93,6 +94,7 @@ class FakeModel final : public TargetModel {
 
   int64_t n_forwards = 0;
   int64_t largest_batch = 0;
+  int64_t most_logit_rows = 0;
   std::function<double(int64_t n_rows)> pass_seconds;  // least time of a pass: what costs are learned from
   int64_t fail_from_forward = -1;                      // >= 0: later passes report a lack of memory
 
