@@ -13,6 +13,7 @@
 #include "train/data_source.h"
 #include "train/draft_init.h"
 #include "train/draft_step.h"
+#include "train/head_product.h"
 #include "train/optimizer.h"
 #include "train/run_log.h"
 #include "train/train_state.h"
@@ -56,7 +57,7 @@ class Run {
       : options_(options),
         callbacks_(callbacks),
         device_(options.device),
-        precision_(options.float32 ? Precision::kFloat32 : Precision::kBFloat16) {}
+        precision_(choose_precision(options.float32, options.bf16, device_.is_cpu(), cpu_has_bf16_dot())) {}
 
   Status execute() {
     DSPARK_RETURN_IF_ERROR(open());
@@ -113,6 +114,9 @@ class Run {
     DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), eval_header, counters_.step));
     eval_log_ = std::make_unique<RunLog>(std::move(eval));
     note(describe());
+    if (precision_ == Precision::kFloat32 && !options_.float32) {
+      note("products in fp32: this CPU has no bf16 dot products (--bf16 emulates them)");
+    }
     return ok_status();
   }
 
@@ -326,6 +330,7 @@ Status TrainOptions::validate() const {
   if (!(average >= 0 && average < 1)) return wrong("--average", "0 to below 1");
   if (!(holdout >= 0 && holdout <= 0.5)) return wrong("--holdout", "0 to 0.5");
   if (!(clip > 0)) return wrong("--clip", "a number above 0");
+  if (float32 && bf16) return invalid_argument("give either --float32 or --bf16");
   if (threads < 1) return wrong("--threads", "at least 1");
   if (device != "cpu" && device.rfind("cuda", 0) != 0) return wrong("--device", "cpu or cuda");
   return ok_status();

@@ -59,6 +59,7 @@ struct TrainOptions {
   int64_t checkpoint_steps = 0;    // and, if not 0, after every so many steps
   int32_t threads = 1;
   bool float32 = false;        // no bf16 products
+  bool bf16 = false;           // bf16 products on a CPU that has to emulate them too
   std::string device = "cpu";  // or cuda
 
   /// errors: invalid_argument naming the option.

@@ -68,7 +68,8 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--checkpoint-steps", o.checkpoint_steps, "also every so many steps");
   app.add_option("-t,--threads", o.threads, "threads")->capture_default_str();
-  app.add_flag("--float32", o.float32, "no bf16 products");
+  CLI::Option* float32 = app.add_flag("--float32", o.float32, "no bf16 products");
+  app.add_flag("--bf16", o.bf16, "bf16 products even where the CPU emulates them")->excludes(float32);
   app.add_option("--device", o.device, "cpu or cuda")->capture_default_str();
 }
 
