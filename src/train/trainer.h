@@ -88,11 +88,12 @@ struct TrainCallbacks {
   std::function<void(const std::string&)> on_note;
 };
 
-/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs), log.csv
-/// (one line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec
-/// layout). A run that was killed continues from its last state and gives the losses of an uninterrupted one,
-/// as long as its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches
-/// and drafter do not fit.
+/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs),
+/// options.json (a run continues with the options that it began with, src/train/run_options.h), log.csv (one
+/// line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec layout). A
+/// run that was killed continues from its last state and gives the losses of an uninterrupted one, as long as
+/// its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches and drafter
+/// do not fit.
 Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks);
 
 }  // namespace dspark
