@@ -10,28 +10,6 @@ using at::Tensor;
 
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
-/// Cosines and sines of a set of rows, fp32 [rows, 1, head_dim / 2].
-struct Angles {
-  Tensor cos;
-  Tensor sin;
-};
-
-Angles rope_angles(const RopeTable& rope, const Tensor& positions) {
-  // Double, rounded once: positions reach tens of thousands.
-  const std::vector<double> frequencies(rope.inv_freq.begin(), rope.inv_freq.end());
-  const Tensor inv = at::tensor(frequencies, at::kDouble).to(positions.device());
-  const Tensor angles = (positions.to(at::kDouble).unsqueeze(1) * inv.unsqueeze(0)).unsqueeze(1);
-  const double factor = rope.attention_factor;
-  return {(at::cos(angles) * factor).to(at::kFloat), (at::sin(angles) * factor).to(at::kFloat)};
-}
-
-/// x [rows, heads, head_dim], pairs (j, j + head_dim / 2).
-Tensor rotate(const Tensor& x, const Angles& angles) {
-  const auto halves = x.chunk(2, -1);
-  return at::cat(
-      {halves[0] * angles.cos - halves[1] * angles.sin, halves[1] * angles.cos + halves[0] * angles.sin}, -1);
-}
-
 /// Everything the layers share.
 class Backbone {
  public:
@@ -131,7 +109,7 @@ class Backbone {
                                .view({n_blocks, block, kv_heads, group, head_dim})
                                .permute({2, 0, 3, 1, 4})
                                .reshape({kv_heads, n_blocks, group * block, head_dim});
-    const Tensor flat = queries.view({kv_heads, n_blocks * group * block, head_dim});
+    const Tensor flat = queries.reshape({kv_heads, n_blocks * group * block, head_dim});
     const Tensor far = at::bmm(flat, context_of(context.key).transpose(1, 2))
                            .view({kv_heads, n_blocks, group * block, n_context});
     const Tensor near = at::matmul(queries, block_of(block_rows.key).transpose(2, 3));
@@ -146,7 +124,7 @@ class Backbone {
                 context_of(context.value))
             .view({kv_heads, n_blocks, group * block, head_dim});
     const Tensor out = far_out + at::matmul(weights.slice(-1, n_context, width), block_of(block_rows.value));
-    return out.view({kv_heads, n_blocks, group, block, head_dim})
+    return out.reshape({kv_heads, n_blocks, group, block, head_dim})
         .permute({1, 3, 0, 2, 4})
         .reshape({n_blocks * block, kv_heads * group * head_dim});
   }
@@ -209,6 +187,21 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Precisi
   const at::ScalarType type = precision == Precision::kFloat32 ? at::kFloat : at::kBFloat16;
   const Tensor out = at::linear(x.to(type), weight.to(type));
   return bias.defined() ? out + bias : out;
+}
+
+Angles rope_angles(const RopeTable& rope, const Tensor& positions) {
+  // Double, rounded once: positions reach tens of thousands.
+  const std::vector<double> frequencies(rope.inv_freq.begin(), rope.inv_freq.end());
+  const Tensor inv = at::tensor(frequencies, at::kDouble).to(positions.device());
+  const Tensor angles = (positions.to(at::kDouble).unsqueeze(1) * inv.unsqueeze(0)).unsqueeze(1);
+  const double factor = rope.attention_factor;
+  return {(at::cos(angles) * factor).to(at::kFloat), (at::sin(angles) * factor).to(at::kFloat)};
+}
+
+Tensor rotate(const Tensor& x, const Angles& angles) {
+  const auto halves = x.chunk(2, -1);
+  return at::cat(
+      {halves[0] * angles.cos - halves[1] * angles.sin, halves[1] * angles.cos + halves[0] * angles.sin}, -1);
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {

@@ -13,8 +13,10 @@
 #include "train/data_source.h"
 #include "train/draft_init.h"
 #include "train/draft_step.h"
+#include "train/head_product.h"
 #include "train/optimizer.h"
 #include "train/run_log.h"
+#include "train/run_options.h"
 #include "train/train_state.h"
 
 namespace dspark {
@@ -56,7 +58,7 @@ class Run {
       : options_(options),
         callbacks_(callbacks),
         device_(options.device),
-        precision_(options.float32 ? Precision::kFloat32 : Precision::kBFloat16) {}
+        precision_(choose_precision(options.float32, options.bf16, device_.is_cpu(), cpu_has_bf16_dot())) {}
 
   Status execute() {
     DSPARK_RETURN_IF_ERROR(open());
@@ -79,7 +81,7 @@ class Run {
       }
       if (!go_on) return ok_status();
     }
-    return checkpoint();
+    return counters_.step == saved_step_ ? ok_status() : checkpoint();
   }
 
  private:
@@ -91,6 +93,7 @@ class Run {
       DSPARK_RETURN_IF_ERROR(check_cache(folder, cache.info(), caches, target.config));
       caches.push_back(std::move(cache));
     }
+    DSPARK_RETURN_IF_ERROR(open_folder());
     DSPARK_RETURN_IF_ERROR(open_model(target, caches));
     DSPARK_RETURN_IF_ERROR(check_model(caches.front().info(), target.config));
     DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(caches)));
@@ -102,10 +105,12 @@ class Run {
     if (options_.resume) {
       DSPARK_RETURN_IF_ERROR(
           load_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
+      saved_step_ = counters_.step;
     }
     if (options_.average > 0 && average_.empty()) {
       for (const auto& [name, tensor] : model_.trainable) average_[name] = tensor.detach().clone();
     }
+    DSPARK_RETURN_IF_ERROR(save_run_options(path("options.json"), options_, precision_));
     DSPARK_ASSIGN_OR_RETURN(
         RunLog log, RunLog::open(path("log.csv"), log_header(model_.config.block_size), counters_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
@@ -113,6 +118,9 @@ class Run {
     DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), eval_header, counters_.step));
     eval_log_ = std::make_unique<RunLog>(std::move(eval));
     note(describe());
+    if (precision_ == Precision::kFloat32 && !options_.float32 && !cpu_has_bf16_dot()) {
+      note("products in fp32: this CPU has no bf16 dot products (--bf16 emulates them)");
+    }
     return ok_status();
   }
 
@@ -154,7 +162,7 @@ class Run {
     return ok_status();
   }
 
-  Status open_model(const TrainTarget& target, const std::vector<TargetCacheReader>& caches) {
+  Status open_folder() {
     std::error_code ec;
     fs::create_directories(options_.out, ec);
     if (ec) return invalid_argument(options_.out + ": cannot make the folder: " + ec.message());
@@ -163,6 +171,12 @@ class Run {
       return invalid_argument(options_.out + (begun ? ": holds a run already: continue it with --resume"
                                                     : ": --resume, but there is no state.safetensors"));
     }
+    if (!options_.resume) return ok_status();
+    DSPARK_ASSIGN_OR_RETURN(precision_, check_run_options(path("options.json"), options_, precision_));
+    return ok_status();
+  }
+
+  Status open_model(const TrainTarget& target, const std::vector<TargetCacheReader>& caches) {
     if (options_.resume || !options_.init.empty()) {
       DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint start,
                               open_draft_checkpoint(options_.resume ? path("draft") : options_.init));
@@ -280,12 +294,13 @@ class Run {
 
   Status checkpoint() {
     counters_.elapsed_s = elapsed();
-    // The drafter first: a state without one could not be continued.
+    // The state last: what it claims to have been measured and exported is there. Rows of eval.csv behind the
+    // last state are cut off when the run goes on.
+    DSPARK_RETURN_IF_ERROR(evaluate());
     DSPARK_RETURN_IF_ERROR(export_draft(path("draft"), model_.config,
                                         average_.empty() ? model_.trainable : average_, model_.buffers));
-    DSPARK_RETURN_IF_ERROR(
-        save_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
-    return evaluate();
+    saved_step_ = counters_.step;
+    return save_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_);
   }
 
   TrainOptions options_;
@@ -302,7 +317,8 @@ class Run {
   TensorMap average_;
   TrainCounters counters_;
   Clock::time_point start_;
-  double earlier_s_ = 0;  // before this part of the run
+  double earlier_s_ = 0;     // before this part of the run
+  int64_t saved_step_ = -1;  // of the newest state
 };
 
 }  // namespace
@@ -326,6 +342,7 @@ Status TrainOptions::validate() const {
   if (!(average >= 0 && average < 1)) return wrong("--average", "0 to below 1");
   if (!(holdout >= 0 && holdout <= 0.5)) return wrong("--holdout", "0 to 0.5");
   if (!(clip > 0)) return wrong("--clip", "a number above 0");
+  if (float32 && bf16) return invalid_argument("give either --float32 or --bf16");
   if (threads < 1) return wrong("--threads", "at least 1");
   if (device != "cpu" && device.rfind("cuda", 0) != 0) return wrong("--device", "cpu or cuda");
   return ok_status();

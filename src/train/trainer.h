@@ -59,6 +59,7 @@ struct TrainOptions {
   int64_t checkpoint_steps = 0;    // and, if not 0, after every so many steps
   int32_t threads = 1;
   bool float32 = false;        // no bf16 products
+  bool bf16 = false;           // bf16 products on a CPU that has to emulate them too
   std::string device = "cpu";  // or cuda
 
   /// errors: invalid_argument naming the option.
@@ -87,11 +88,12 @@ struct TrainCallbacks {
   std::function<void(const std::string&)> on_note;
 };
 
-/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs), log.csv
-/// (one line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec
-/// layout). A run that was killed continues from its last state and gives the losses of an uninterrupted one,
-/// as long as its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches
-/// and drafter do not fit.
+/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs),
+/// options.json (a run continues with the options that it began with, src/train/run_options.h), log.csv (one
+/// line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec layout). A
+/// run that was killed continues from its last state and gives the losses of an uninterrupted one, as long as
+/// its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches and drafter
+/// do not fit.
 Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks);
 
 }  // namespace dspark

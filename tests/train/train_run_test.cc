@@ -9,6 +9,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "train/head_product.h"
 #include "train_cases.h"
 
 namespace dspark {
@@ -111,6 +112,7 @@ TEST_F(TrainRun, LearnsAndExportsADrafterThatOpens) {
 TEST_F(TrainRun, RoundedProductsLearnTheSame) {
   // bf16 products against fp32 ones.
   TrainOptions o = options("bf16");
+  o.bf16 = true;
   TrainOptions exact = options("fp32");
   exact.float32 = true;
   double losses[2] = {0, 0};
@@ -126,6 +128,23 @@ TEST_F(TrainRun, RoundedProductsLearnTheSame) {
   EXPECT_NEAR(losses[0], losses[1], 0.02 * losses[1]);
 }
 
+TEST_F(TrainRun, SaysThatTheCpuHasNoBf16) {
+  const auto notes_of = [&](const char* name, bool bf16) {
+    TrainOptions o = options(name);
+    o.steps = 1;
+    o.bf16 = bf16;
+    std::string notes;
+    TrainCallbacks callbacks;
+    callbacks.on_note = [&](const std::string& text) { notes += text + "\n"; };
+    const Status status = train_drafter(o, callbacks);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return notes;
+  };
+  const std::string text = "no bf16 dot products";
+  EXPECT_EQ(notes_of("plain", false).find(text) == std::string::npos, cpu_has_bf16_dot());
+  EXPECT_EQ(notes_of("forced", true).find(text), std::string::npos);
+}
+
 TEST_F(TrainRun, WrongInputIsNamed) {
   const auto message = [&](auto change) {
     TrainOptions o = options("wrong");
@@ -138,6 +157,7 @@ TEST_F(TrainRun, WrongInputIsNamed) {
   expect_part(message([](TrainOptions& o) { o.minutes = 1; }), "either --steps or --minutes");
   expect_part(message([](TrainOptions& o) { o.caches.clear(); }), "--data");
   expect_part(message([](TrainOptions& o) { o.head = "wide"; }), "--head");
+  expect_part(message([](TrainOptions& o) { o.float32 = o.bf16 = true; }), "either --float32 or --bf16");
   expect_part(message([](TrainOptions& o) { o.draft_vocab = 98; }), "the target has 96 ids");
   expect_part(message([](TrainOptions& o) { o.resume = true; }), "no state.safetensors");
   expect_part(message([](TrainOptions& o) { o.sequences = 5; }), "4 samples can be trained on");

@@ -3,15 +3,18 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <string>
 
+#include "cli/train/progress.h"
 #include "cli/train_plot.h"
 #include "train/trainer.h"
 
@@ -68,38 +71,32 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--checkpoint-steps", o.checkpoint_steps, "also every so many steps");
   app.add_option("-t,--threads", o.threads, "threads")->capture_default_str();
-  app.add_flag("--float32", o.float32, "no bf16 products");
+  CLI::Option* float32 = app.add_flag("--float32", o.float32, "no bf16 products");
+  app.add_flag("--bf16", o.bf16, "bf16 products even where the CPU emulates them")->excludes(float32);
   app.add_option("--device", o.device, "cpu or cuda")->capture_default_str();
 }
 
-/// Smoothed state of the progress line.
-class Progress {
+/// Prints progress and remarks to stderr.
+class Screen {
  public:
-  explicit Progress(const dspark::TrainOptions& options)
-      : options_(options), terminal_(isatty(STDERR_FILENO) != 0) {}
+  explicit Screen(const dspark::TrainOptions& options)
+      : progress_(options), terminal_(isatty(STDERR_FILENO) != 0) {}
 
-  void show(const dspark::TrainRecord& r) {
-    const double keep = n_ == 0 ? 0.0 : 0.95;
-    if (n_++ == 0) first_ = r;
-    loss_ = keep * loss_ + (1 - keep) * r.loss;
-    tau_ = keep * tau_ + (1 - keep) * r.tau;
+  void show(const dspark::TrainRecord& record) {
+    progress_.add(record);
     const auto now = std::chrono::steady_clock::now();
     const double interval = terminal_ ? 0.5 : 60.0;
-    if (n_ > 1 && std::chrono::duration<double>(now - shown_).count() < interval) return;
+    if (shown_once_ && std::chrono::duration<double>(now - shown_).count() < interval) return;
+    shown_once_ = true;
     shown_ = now;
-    const double seconds = r.elapsed_s - first_.elapsed_s;
-    const double rate = seconds > 0 ? static_cast<double>(r.anchors - first_.anchors) / seconds : 0.0;
-    double left = options_.minutes * 60 - r.elapsed_s;
-    if (options_.steps > 0) {
-      const auto done = static_cast<double>(r.step - first_.step);
-      left = done > 0 ? seconds / done * static_cast<double>(options_.steps - r.step) : 0.0;
+    std::string line = progress_.line();
+    if (terminal_) {
+      // A wrapped line could not be written over.
+      line.resize(std::min(line.size(), width() - 1));
+      fmt::print(stderr, "\r\x1b[K{}", line);
+    } else {
+      fmt::print(stderr, "{}\n", line);
     }
-    const auto minutes = static_cast<int64_t>(left / 60);
-    fmt::print(stderr,
-               "{}step {}  {:.0f} anchors/s  epoch {:.2f}  lr {:.2e}  loss {:.4f}  tau {:.3f}  norm {:.2f}  "
-               "left {}:{:02d} h{}",
-               terminal_ ? "\r\x1b[K" : "", r.step, rate, r.epoch, r.learning_rate, loss_, tau_,
-               r.gradient_norm, minutes / 60, minutes % 60, terminal_ ? "" : "\n");
     std::fflush(stderr);
   }
 
@@ -109,12 +106,15 @@ class Progress {
   }
 
  private:
-  const dspark::TrainOptions& options_;
+  static size_t width() {
+    winsize size{};
+    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? size.ws_col : 80;
+  }
+
+  dspark::cli::TrainProgress progress_;
   bool terminal_;
-  int64_t n_ = 0;
-  double loss_ = 0;
-  double tau_ = 0;
-  dspark::TrainRecord first_;
+  bool shown_once_ = false;
   std::chrono::steady_clock::time_point shown_;
 };
 
@@ -130,18 +130,18 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
-  Progress progress(options);
+  Screen screen(options);
   dspark::TrainCallbacks callbacks;
   callbacks.on_step = [&](const dspark::TrainRecord& record) {
-    progress.show(record);
+    screen.show(record);
     return !g_stop.load();
   };
-  callbacks.on_note = [&](const std::string& text) { progress.note(text); };
+  callbacks.on_note = [&](const std::string& text) { screen.note(text); };
   const dspark::Status status = dspark::train_drafter(options, callbacks);
   if (status.ok()) {
     // The drafter is there; a picture that could not be drawn is no failure of the run.
     const dspark::Status drawn = dspark::cli::write_train_plots(options.out);
-    progress.note(drawn.ok() ? "curves: " + options.out + "/tau.svg, loss.svg" : drawn.to_string());
+    screen.note(drawn.ok() ? "curves: " + options.out + "/tau.svg, loss.svg" : drawn.to_string());
     return 0;
   }
   fmt::print(stderr, "dspark: error: {}\n", status.message());
