@@ -48,13 +48,14 @@ struct EngineOptions {
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
   /// and the default policy is one of them.
   std::optional<CostTable> costs;
-  double cost_probe_s = 0.8;     // time for that measurement
+  double cost_probe_s = 0.8;     // time for that measurement; twice that where passes exceed 64 rows
   PlannerMemory planner_memory;  // how drafts fared in earlier runs (engine/cost_file.h)
   std::function<void(const Engine&)>
       on_close;                  // called once, before the engine goes: to keep what it learned
   std::vector<int32_t> eos_ids;  // ids that end the text unless a request ignores them
   TokenBytesFn token_bytes;      // needed for stop strings and StreamUpdate::text
-  /// The time that deadlines are compared with; empty: the steady clock. For tests.
+  /// The time that deadlines are compared with and that everything is measured by; empty: the steady clock.
+  /// For tests.
   std::function<std::chrono::steady_clock::time_point()> clock = {};
 
   /// errors: invalid_argument naming the option.
@@ -160,6 +161,7 @@ class Engine {
 
   int64_t max_decode_rows() const;
   Status reserve();
+  int32_t most_probed_rows() const;
   Status make_planner();
   void make_page_cache();
   Status fill_sequence(Sequence& sequence, GenerateRequest request);

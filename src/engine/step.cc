@@ -51,10 +51,10 @@ void Engine::draft() {
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
-  const Clock::time_point start = Clock::now();
+  const Clock::time_point start = now();
   draft_block_.reset(draft_requests_.size(), longest);
   const bool drafted = drafter_->propose(draft_requests_, draft_block_).ok();
-  step_stats_.draft_s = seconds(Clock::now() - start);
+  step_stats_.draft_s = seconds(now() - start);
   const int32_t vocab_size = model_.config().vocab_size;
   for (auto& sequence : running_) {
     const int32_t idx = sequence->step.draft_idx;
@@ -267,9 +267,9 @@ void Engine::append_rows(Sequence& sequence, std::span<const int32_t> tokens, in
 
 void Engine::forward() {
   if (batch_.n_rows() == 0) return;
-  const Clock::time_point start = Clock::now();
+  const Clock::time_point start = now();
   result_ = model_.forward(batch_, pool_);
-  step_stats_.forward_s = seconds(Clock::now() - start);
+  step_stats_.forward_s = seconds(now() - start);
   if (!result_.out_of_memory) return;
   for (auto& sequence : running_) {
     if (sequence->step.n_rows > 0) finish(*sequence, FinishReason::kError);
@@ -279,7 +279,7 @@ void Engine::forward() {
 /// Measurements of the step into the engine's sums.
 void Engine::learn() {
   if (batch_.n_rows() == 0) return;
-  step_stats_.step_s = seconds(Clock::now() - step_start_);
+  step_stats_.step_s = seconds(now() - step_start_);
   ++stats_.steps;
   stats_.prompt_tokens += step_stats_.prefill_rows;
   stats_.evicted_pages = pages_.n_evictions();
