@@ -53,6 +53,11 @@ Status calibrate(CalibrateFlags flags) {
                             spec.spec + "'");
   }
   if (spec.drafter == "none") return invalid_argument("--drafter: want the path of a learned drafter");
+  if (flags.output.empty()) flags.output = calibration_path(spec.drafter);
+  if (flags.output.empty()) {
+    return invalid_argument("--output: want a file to write ('" + spec.drafter +
+                            "' is no path that it could lie beside)");
+  }
   DSPARK_ASSIGN_OR_RETURN(EvalSetup setup, EvalSetup::open(flags.eval));
   SpecFlags raw = spec;
   raw.calibration = "none";
@@ -73,6 +78,7 @@ Status calibrate(CalibrateFlags flags) {
   calibration.temperature = static_cast<double>(flags.eval.temperature);
   DSPARK_RETURN_IF_ERROR(write_calibration(flags.output, calibration));
   print_fit(calibration);
+  fmt::print("written to {}\n", flags.output);
   return ok_status();
 }
 
@@ -89,7 +95,8 @@ void register_calibrate(CLI::App& app, int& exit_code) {
           "affine: a temperature and a bias per position; temperature: temperatures alone, as DSpark does")
       ->check(CLI::IsMember({"affine", "temperature"}))
       ->capture_default_str();
-  command->add_option("-o,--output", flags->output, "JSON file to write")->required();
+  command->add_option("-o,--output", flags->output,
+                      "JSON file to write (default: beside the drafter, where every run finds it)");
   command->callback([flags, &exit_code] {
     const Status status = calibrate(*flags);
     if (!status.ok()) exit_code = report_failure(status);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "draft/factory.h"
 #include "formats/atomic_file.h"
 #include "formats/json_reader.h"
 #include "speculate/scheduler.h"
@@ -125,6 +127,17 @@ Status write_calibration(const std::string& path, const Calibration& calibration
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   DSPARK_RETURN_IF_ERROR(file.write({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
   return file.commit();
+}
+
+std::string calibration_path(const std::string& drafter) {
+  std::error_code ec;
+  const std::filesystem::path path(split_drafter_spec(drafter).drafter);
+  if (!std::filesystem::exists(path, ec)) return "";
+  const std::filesystem::path beside =
+      std::filesystem::is_directory(path, ec)
+          ? path / "calibration.json"
+          : path.parent_path() / (path.stem().string() + ".calibration.json");
+  return beside.string();
 }
 
 }  // namespace dspark

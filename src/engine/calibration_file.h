@@ -10,6 +10,11 @@
 
 namespace dspark {
 
+/// Where the calibration of a drafter lies: "calibration.json" in its folder, or "NAME.calibration.json"
+/// beside a file "NAME.gguf". returns: that path, whether there is a file or not; "" when the drafter is no
+/// path.
+std::string calibration_path(const std::string& drafter);
+
 /// errors: not_found, corrupt_data (no JSON), invalid_argument naming file and key: temperatures finite and
 /// above 0, between 1 and kMaxDraftTokens of them; unknown keys are refused.
 Result<Calibration> read_calibration(const std::string& path);

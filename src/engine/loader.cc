@@ -123,12 +123,8 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
 
 std::string calibration_beside(const std::string& drafter) {
   std::error_code ec;
-  const std::filesystem::path path(split_drafter_spec(drafter).drafter);
-  const std::filesystem::path found = std::filesystem::is_directory(path, ec)
-                                          ? path / "calibration.json"
-                                          : path.parent_path() / (path.stem().string() + ".calibration.json");
-  const bool is_there = std::filesystem::exists(path, ec) && std::filesystem::is_regular_file(found, ec);
-  return is_there ? found.string() : "";
+  const std::string path = calibration_path(drafter);
+  return std::filesystem::is_regular_file(path, ec) ? path : "";
 }
 
 VerifyPolicy default_policy(const Drafter* drafter) {

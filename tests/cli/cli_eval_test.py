@@ -5,6 +5,7 @@ import json
 import re
 import unittest
 import xml.dom.minidom
+from pathlib import Path
 
 from harness import Tool
 from tiny_drafter import write_tiny_drafter
@@ -140,6 +141,19 @@ class Eval(Drafted):
             self.assertAlmostEqual(ece[1], fit["ece_after"][k], places=4)
         self.assertNotEqual(before["total"]["calibration"], after["total"]["calibration"])
 
+    def test_calibrate_without_a_name_writes_where_runs_look(self):
+        folder = Path(write_tiny_drafter(self.path / "to_calibrate"))
+        flags = ("-m", self.chat_model, "-n", "30", *self.files)
+        self.assertIn(str(folder / "calibration.json"), self.succeed("calibrate", "-d", str(folder), *flags).stdout)
+        written = (folder / "calibration.json").read_text()
+        self.succeed("calibrate", "-d", str(folder), "-o", "named.json", *flags)  # starts from the raw head again
+        self.assertEqual(written, (self.path / "named.json").read_text())
+        plain, _ = self.evaluate("-d", str(folder), "--calibration", "none")
+        found, _ = self.evaluate("-d", str(folder))
+        named, _ = self.evaluate("-d", str(folder), "--calibration", "named.json")
+        self.assertEqual(found["total"]["calibration"], named["total"]["calibration"])
+        self.assertNotEqual(found["total"]["calibration"], plain["total"]["calibration"])
+
     def test_calibration_files_that_are_wrong(self):
         flags = ("run", "-m", self.chat_model, "-p", "x", "-n", "2", "-d", self.drafter, "--calibration")
         for text, part in (("{", "sts_bad.json"), ("[]", "object"), ("{}", "temperatures"),
@@ -171,6 +185,7 @@ class Eval(Drafted):
         self.assertIn("context", self.fail_with(1, *base[:-1], "70000", *self.files))
         other = write_tiny_drafter(self.path / "other_target", vocab=300)
         self.assertRegex(self.fail_with(1, *base, "-d", other, *self.files), "300")
+        self.assertIn("--output", self.fail_with(1, "calibrate", "-m", self.chat_model, "-d", "bundled", *self.files))
         calibrate = ("calibrate", "-m", self.chat_model, "-n", "4", "-o", "no.json")
         self.assertIn("--drafter", self.fail_with(1, *calibrate, *self.files))
         self.assertIn("confidence head", self.fail_with(1, *calibrate, "-d", self.unsure, *self.files))
