@@ -281,7 +281,7 @@ class Others(ServeCase):
         self.assertTrue(api["openapi"].startswith("3.1"))
         for path, methods in api["paths"].items():
             for method in methods:
-                place = path.replace("{name}", "page.css")
+                place = path.replace("{name}", "page.css").replace("{model}", "chat")
                 answer = self.server.request(method.upper(), place, b"{}" if method != "get" else None)
                 self.assertNotIn(answer.status, (404, 405), (method, path, answer.body[:200]))
 
