@@ -38,21 +38,21 @@ Result<DataSource> DataSource::create(const TrainOptions& options, std::vector<T
   return source;
 }
 
-AnchorSet DataSource::load(const Place& place, uint64_t stream) const {
+AnchorSet DataSource::load(const Place& place, int64_t anchors, uint64_t stream) const {
   AnchorSet set;
   caches_[static_cast<size_t>(place.cache)].read(place.sample, set.sample);
-  set.anchors = draw_anchors(anchor_candidates(set.sample.loss_mask), anchors_, seed_, stream);
+  set.anchors = draw_anchors(anchor_candidates(set.sample.loss_mask), anchors, seed_, stream);
   return set;
 }
 
-std::vector<AnchorSet> DataSource::micro_step(int64_t index) const {
+std::vector<AnchorSet> DataSource::micro_step(int64_t index, int64_t anchors) const {
   const int64_t per_epoch = micro_steps_per_epoch();
   const std::vector<int32_t> order =
       shuffled_order(n_train(), seed_, static_cast<uint64_t>(index / per_epoch));
   std::vector<AnchorSet> sets;
   for (int64_t i = 0; i < sequences_; ++i) {
     const int64_t at = (index % per_epoch) * sequences_ + i;
-    sets.push_back(load(train_[static_cast<size_t>(order[static_cast<size_t>(at)])],
+    sets.push_back(load(train_[static_cast<size_t>(order[static_cast<size_t>(at)])], anchors,
                         static_cast<uint64_t>(index * sequences_ + i)));
   }
   return sets;
@@ -61,7 +61,8 @@ std::vector<AnchorSet> DataSource::micro_step(int64_t index) const {
 std::vector<AnchorSet> DataSource::held_out(int64_t first, int64_t count) const {
   std::vector<AnchorSet> sets;
   for (int64_t i = first; i < std::min(first + count, n_held_out()); ++i) {
-    sets.push_back(load(held_out_[static_cast<size_t>(i)], kHeldOutStream + static_cast<uint64_t>(i)));
+    sets.push_back(
+        load(held_out_[static_cast<size_t>(i)], anchors_, kHeldOutStream + static_cast<uint64_t>(i)));
   }
   return sets;
 }

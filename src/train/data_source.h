@@ -21,8 +21,8 @@ class DataSource {
   int64_t n_held_out() const { return static_cast<int64_t>(held_out_.size()); }
   /// Micro-steps of one epoch.
   int64_t micro_steps_per_epoch() const { return n_train() / sequences_; }
-  /// Blocks of micro-step `index`, counted from the beginning of the run.
-  std::vector<AnchorSet> micro_step(int64_t index) const;
+  /// Up to `anchors` blocks per sequence of micro-step `index`, counted from the beginning of the run.
+  std::vector<AnchorSet> micro_step(int64_t index, int64_t anchors) const;
   /// Up to `count` held-out samples from `first` on, always with the same anchors.
   std::vector<AnchorSet> held_out(int64_t first, int64_t count) const;
 
@@ -31,7 +31,7 @@ class DataSource {
     int32_t cache = 0;
     int64_t sample = 0;
   };
-  AnchorSet load(const Place& place, uint64_t stream) const;
+  AnchorSet load(const Place& place, int64_t anchors, uint64_t stream) const;
 
   std::vector<TargetCacheReader> caches_;
   std::vector<Place> train_;

@@ -75,10 +75,20 @@ Result<SequentialHead> head_of(const TrainOptions& options) {
   return invalid_argument("--head: expected vanilla, gated or rnn, found '" + options.head + "'");
 }
 
-/// The base behind a plain rotary table, whose second frequency is base^(-2 / head_dim).
+/// The base behind a rotary table, whose frequency j is base^(-2 j / head_dim). The last frequency gives it
+/// to the rounding of one float, the second one with an error that many times larger; but scaled tables
+/// stretch the last ones.
 double rope_base(const RopeTable& rope, int32_t head_dim) {
   if (rope.inv_freq.size() < 2 || rope.inv_freq[1] <= 0) return 10000.0;
-  return std::round(std::pow(static_cast<double>(rope.inv_freq[1]), -0.5 * head_dim));
+  const auto base_of = [&](size_t j) {
+    const double exponent = -0.5 * head_dim / static_cast<double>(j);
+    return std::round(std::pow(static_cast<double>(rope.inv_freq[j]), exponent));
+  };
+  const size_t last = rope.inv_freq.size() - 1;
+  if (rope.inv_freq[last] <= 0) return base_of(1);
+  const double base = base_of(last);
+  const double second = std::pow(base, -2.0 / head_dim);
+  return std::abs(second / rope.inv_freq[1] - 1.0) < 1e-6 ? base : base_of(1);
 }
 
 Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& target,

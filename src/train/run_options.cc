@@ -53,6 +53,10 @@ ordered_json options_json(const TrainOptions& o) {
   out["l1"] = o.l1;
   out["confidence"] = o.confidence;
   out["decay"] = o.decay;
+  out["first-stage"] = o.first_stage;
+  out["first-anchors"] = o.first_anchors;
+  out["curriculum"] = o.curriculum;
+  out["loss-slide"] = o.loss_slide;
   out["lr"] = o.learning_rate;
   out["warmup"] = o.warmup;
   out["beta1"] = o.beta1;

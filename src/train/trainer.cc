@@ -17,6 +17,7 @@
 #include "train/optimizer.h"
 #include "train/run_log.h"
 #include "train/run_options.h"
+#include "train/step_plan.h"
 #include "train/train_state.h"
 
 namespace dspark {
@@ -212,19 +213,24 @@ class Run {
     return elapsed() >= options_.minutes * 60;
   }
 
+  /// Share of the budget that is used.
+  double progress() const {
+    if (options_.steps > 0) return static_cast<double>(counters_.step) / static_cast<double>(options_.steps);
+    return elapsed() / (options_.minutes * 60);
+  }
+
   double learning_rate() const {
     if (options_.steps > 0) {
       return learning_rate_at_step(options_.learning_rate, options_.warmup, counters_.step, options_.steps);
     }
-    return learning_rate_at(options_.learning_rate, options_.warmup, elapsed() / (options_.minutes * 60));
+    return learning_rate_at(options_.learning_rate, options_.warmup, progress());
   }
 
-  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const TensorMap& params, double scale) const {
-    const StepBatch batch = build_step_batch(sets, model_.config, options_.max_context, device_);
+  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const DraftConfig& config,
+                        const TensorMap& params, const LossWeights& weights, double scale) const {
+    const StepBatch batch = build_step_batch(sets, config, options_.max_context, device_);
     const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
-    const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,
-                                 options_.decay};
-    return train_step(model_.config, params, frozen_, batch, log_sum, weights, scale, precision_);
+    return train_step(config, params, frozen_, batch, log_sum, weights, scale, precision_);
   }
 
   static void add_metrics(TrainRecord& record, const StepMetrics& metrics, double share) {
@@ -236,20 +242,30 @@ class Run {
     record.tau += share * metrics.tau;
     record.confidence_abs_error += share * metrics.confidence_abs_error;
     record.confidence_bias += share * metrics.confidence_bias;
-    record.accept_rate.resize(metrics.accept_rate.size());
+    // Slots that were not trained stay 0.
     for (size_t i = 0; i < metrics.accept_rate.size(); ++i)
       record.accept_rate[i] += share * metrics.accept_rate[i];
   }
 
-  TrainRecord step() {
+  TrainRecord empty_record() const {
     TrainRecord record;
+    record.accept_rate.resize(static_cast<size_t>(model_.config.block_size));
+    return record;
+  }
+
+  TrainRecord step() {
+    TrainRecord record = empty_record();
     const double rate = learning_rate();
+    const StepPlan plan = plan_step(options_, progress());
+    DraftConfig config = model_.config;
+    if (plan.first_slot_only) config.block_size = 1;
     zero_gradients(model_.trainable);
     const TensorMap params = model_.all();
     const double share = 1.0 / options_.accumulate;
     for (int32_t micro = 0; micro < options_.accumulate; ++micro) {
       const int64_t index = counters_.step * options_.accumulate + micro;
-      const StepMetrics metrics = run_batch(data_->micro_step(index), params, share);
+      const StepMetrics metrics =
+          run_batch(data_->micro_step(index, plan.anchors), config, params, plan.weights, share);
       counters_.anchors += metrics.n_blocks;
       add_metrics(record, metrics, share);
     }
@@ -272,14 +288,16 @@ class Run {
     if (n == 0) return ok_status();
     TensorMap params = average_.empty() ? model_.trainable : average_;
     params.insert(model_.buffers.begin(), model_.buffers.end());
+    const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,
+                                 options_.decay};
     std::vector<StepMetrics> parts;
     int64_t n_blocks = 0;
     for (int64_t first = 0; first < n; first += options_.sequences) {
       const auto sets = data_->held_out(first, std::min<int64_t>(options_.sequences, n - first));
-      parts.push_back(run_batch(sets, params, 0.0));
+      parts.push_back(run_batch(sets, model_.config, params, weights, 0.0));
       n_blocks += parts.back().n_blocks;
     }
-    TrainRecord mean;
+    TrainRecord mean = empty_record();
     mean.step = counters_.step;
     mean.anchors = counters_.anchors;
     mean.elapsed_s = elapsed();
@@ -341,6 +359,9 @@ Status TrainOptions::validate() const {
   if (!(warmup >= 0 && warmup < 1)) return wrong("--warmup", "0 to below 1");
   if (!(average >= 0 && average < 1)) return wrong("--average", "0 to below 1");
   if (!(holdout >= 0 && holdout <= 0.5)) return wrong("--holdout", "0 to 0.5");
+  if (!(decay > 0)) return wrong("--decay", "a number above 0");
+  if (!(first_stage >= 0 && first_stage < 1)) return wrong("--first-stage", "0 to below 1");
+  if (first_anchors < 0) return wrong("--first-anchors", "at least 1, or 0 for as many slots as later");
   if (!(clip > 0)) return wrong("--clip", "a number above 0");
   if (float32 && bf16) return invalid_argument("give either --float32 or --bf16");
   if (threads < 1) return wrong("--threads", "at least 1");

@@ -86,6 +86,9 @@ class KillResume(unittest.TestCase):
     def test_plain_run(self):
         self.check()
 
+    def test_run_with_stages(self):
+        self.check("--first-stage", "0.3", "--first-anchors", "12", "--curriculum", "--loss-slide")
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1], verbosity=2)

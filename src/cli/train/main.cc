@@ -57,6 +57,12 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--confidence", o.confidence, "factor of the confidence loss")->capture_default_str();
   app.add_option("--decay", o.decay, "slot j weighs exp(-j / decay)")->capture_default_str();
 
+  app.add_option("--first-stage", o.first_stage, "share of the budget that trains slot 1 only");
+  app.add_option("--first-anchors", o.first_anchors,
+                 "anchors per sequence meanwhile (default: --block times)");
+  app.add_flag("--curriculum", o.curriculum, "the decay rises from 1 to --decay");
+  app.add_flag("--loss-slide", o.loss_slide, "end with the factors of the reference: .1 / 0 / .9");
+
   app.add_option("--lr", o.learning_rate, "peak learning rate")->capture_default_str();
   app.add_option("--warmup", o.warmup, "share of the budget")->capture_default_str();
   app.add_option("--beta1", o.beta1, "AdamW")->capture_default_str();
