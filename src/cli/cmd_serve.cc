@@ -111,7 +111,8 @@ Result<std::unique_ptr<ModelHost>> load_host(const ServeFlags& flags, const Name
   DSPARK_ASSIGN_OR_RETURN(options.kv_dtype, parse_kv_type(flags.kv_type));
   SpecFlags spec = flags.spec;
   spec.drafter = drafter;
-  if (drafter == "none") spec.spec.clear();  // a policy is for the models that draft
+  spec.temperature = flags.server.sampling.temperature;  // of requests that name none
+  if (drafter == "none") spec.spec.clear();              // a policy is for the models that draft
   DSPARK_RETURN_IF_ERROR(check_spec(spec).status());
   ModelFlags file;
   file.model = model.value;
