@@ -133,7 +133,8 @@ Result<std::unique_ptr<ModelHost>> load_host(const ServeFlags& flags, const Name
   DSPARK_ASSIGN_OR_RETURN(options.kv_dtype, parse_kv_type(flags.kv_type));
   SpecFlags spec = flags.spec;
   spec.drafter = drafter;
-  if (drafter == "none") spec.spec.clear();
+  spec.temperature = flags.server.sampling.temperature;  // of requests that name none
+  if (drafter == "none") spec.spec.clear();              // a policy is for the models that draft
   // Mistakes show before the model is loaded; a drafter that may be missing is none.
   SpecFlags checked = spec;
   if (flags.drafter_optional && drafter != "none") checked.drafter = "ngram";

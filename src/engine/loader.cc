@@ -114,7 +114,10 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
       options.calibration.empty() ? calibration_beside(options.spec) : options.calibration;
   if (path.empty()) return drafter;
   if (drafter == nullptr) return invalid_argument(path + ": there is no drafter to calibrate");
-  DSPARK_ASSIGN_OR_RETURN(const Calibration calibration, read_calibration(path));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<Calibration> tables, read_calibrations(path));
+  const std::string target = std::filesystem::path(loaded.path).filename().string();
+  const Calibration& calibration =
+      tables[best_calibration(tables, options.rule, options.temperature, target)];
   if (const Status set = drafter->set_calibration(calibration.temperatures, calibration.biases); !set.ok()) {
     return Status(set.code(), path + ": " + set.message());
   }

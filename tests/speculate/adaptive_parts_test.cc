@@ -188,6 +188,40 @@ TEST(CalibrationMismatch, NamesWhatDiffers) {
   EXPECT_EQ(calibration_mismatch(made, AcceptRule::kCoupled, 0.0, ""), "");
 }
 
+TEST(CalibrationTables, TheBestFitIsUsedAndItsOwnTableReplaced) {
+  const auto table = [](AcceptRule rule, double temperature, const char* target) {
+    Calibration made;
+    made.temperatures = {1.0};
+    made.accept_rule = rule;
+    made.temperature = temperature;
+    made.target = target;
+    return made;
+  };
+  constexpr AcceptRule kCoupled = AcceptRule::kCoupled, kRejection = AcceptRule::kRejection;
+  std::vector<Calibration> tables;
+  put_calibration(tables, table(kCoupled, 0.0, "a"));
+  put_calibration(tables, table(kCoupled, 1.0, "a"));
+  put_calibration(tables, table(kCoupled, 0.5, "a"));
+  put_calibration(tables, table(kRejection, 1.0, "a"));
+  put_calibration(tables, table(kCoupled, 0.0, "b"));
+  ASSERT_EQ(tables.size(), 5u);
+  Calibration again = table(kRejection, 0.0, "a");  // greedy: the rule says nothing
+  again.num_samples = 7;
+  put_calibration(tables, again);
+  ASSERT_EQ(tables.size(), 5u);
+  EXPECT_EQ(tables[0].num_samples, 7);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 0.0, "a"), 0u);
+  EXPECT_EQ(best_calibration(tables, kRejection, 0.0, "a"), 0u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 0.9, "a"), 1u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 0.1, "a"), 2u);    // sampled, though greedy is nearer
+  EXPECT_EQ(best_calibration(tables, kRejection, 0.2, "a"), 3u);  // the rule counts more than the temperature
+  EXPECT_EQ(best_calibration(tables, AcceptRule::kBlock, 0.6, "a"), 2u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 1.0, "b"), 4u);  // the target counts most
+  EXPECT_EQ(best_calibration(tables, kCoupled, {}, "a"), 0u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, {}, "b"), 4u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 1.0, ""), 1u);
+}
+
 // ---- Plans against an oracle
 
 TEST(Regret, LiveBudgetsAreOptimalAndNobodyIsBehindOffByPlan) {
