@@ -258,8 +258,10 @@ Result<CostSource> find_costs(const LoadedModel& loaded, const Drafter* drafter,
 Status save_costs(const CostSource& source, const Engine& engine) {
   if (source.path.empty() || engine.planner() == nullptr) return ok_status();
   constexpr double kMostCorrection = 1.5;
-  const double correction = engine.planner()->costs().correction();
-  if (!source.named && (correction > kMostCorrection || correction < 1.0 / kMostCorrection)) {
+  const CostModel& costs = engine.planner()->costs();
+  const double correction = costs.correction();
+  const bool contradicted = correction > kMostCorrection || correction < 1.0 / kMostCorrection;
+  if (!source.named && contradicted && costs.correction_is_settled()) {
     std::error_code ec;
     std::filesystem::remove(source.path, ec);
     return ok_status();

@@ -64,7 +64,9 @@ class CostModel {
   void observe(const StepShape& shape, double verify_s, double draft_s);
   /// Median of measured / predicted over the recent steps, before the correction by it; 1 without any.
   double correction() const { return all_.median(); }
-  /// The same of the drafter's pass.
+  /// Whether so many steps stand behind correction() that it says something about the table.
+  bool correction_is_settled() const { return all_.is_full(); }
+  /// correction() of the drafter's pass.
   double draft_correction() const { return draft_.median(); }
 
  private:
@@ -75,6 +77,7 @@ class CostModel {
     static constexpr size_t kLeast = 5;
     void add(double value);
     double median() const { return median_; }
+    bool is_full() const { return n_ >= kWindow; }
 
    private:
     std::array<double, kWindow> values_{};

@@ -81,7 +81,10 @@ TEST(CostModel, OneOutlierChangesNothing) {
 
 TEST(CostModel, LearnsThatTheMachineIsSlowerNow) {
   CostModel model(staircase());
-  for (int i = 0; i < 20; ++i) model.observe({.rows = 4, .draft_sequences = 1}, 0.022, 0.002);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(model.correction_is_settled(), i >= 15);
+    model.observe({.rows = 4, .draft_sequences = 1}, 0.022, 0.002);
+  }
   EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.022, 1e-9);
   EXPECT_NEAR(model.verify_seconds({.rows = 1}), 0.020, 1e-9);  // sizes not seen follow
   EXPECT_NEAR(model.draft_seconds(1), 0.002, 1e-9);
