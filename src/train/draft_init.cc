@@ -96,8 +96,15 @@ int32_t unused_token(const TokenCounts& counts) {
   return static_cast<int32_t>(found == counts.all.end() ? 0 : found - counts.all.begin());
 }
 
+Result<DraftKind> kind_of(const TrainOptions& options) {
+  for (const DraftKind kind : {DraftKind::kDSpark, DraftKind::kDFlash, DraftKind::kEagle3, DraftKind::kMtp}) {
+    if (options.kind == draft_kind_name(kind)) return kind;
+  }
+  return invalid_argument("--kind: expected dspark, dflash, eagle3 or mtp, found '" + options.kind + "'");
+}
+
 Result<SequentialHead> head_of(const TrainOptions& options) {
-  if (options.dflash || options.markov_rank == 0) return SequentialHead::kNone;
+  if (options.kind != "dspark" || options.markov_rank == 0) return SequentialHead::kNone;
   for (const SequentialHead head : {SequentialHead::kVanilla, SequentialHead::kGated, SequentialHead::kRnn}) {
     if (options.head == sequential_head_name(head)) return head;
   }
@@ -114,9 +121,9 @@ Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& t
                                const TargetCacheInfo& info, const TokenCounts& counts) {
   const ModelConfig& model = target.config;
   DraftConfig config;
-  config.kind = options.dflash ? DraftKind::kDFlash : DraftKind::kDSpark;
+  DSPARK_ASSIGN_OR_RETURN(config.kind, kind_of(options));
   config.target_name = model.name;
-  config.n_layers = options.layers;
+  config.n_layers = is_paired(config.kind) ? 1 : options.layers;
   config.dim = model.dim;
   config.n_heads = model.n_heads;
   config.n_kv_heads = model.n_kv_heads;
@@ -149,9 +156,13 @@ Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& t
   }
   for (int32_t id : info.target_layer_ids) config.taps.push_back(id + 1);
   config.target_layers = model.n_layers;
+  if (config.kind == DraftKind::kMtp) {
+    config.block_size = 1;
+    config.taps = {model.n_layers};
+  }
   DSPARK_ASSIGN_OR_RETURN(config.head, head_of(options));
   config.markov_rank = config.head == SequentialHead::kNone ? 0 : options.markov_rank;
-  config.confidence = !options.dflash;
+  config.confidence = config.kind == DraftKind::kDSpark;
   config.confidence_with_markov = config.confidence && config.markov_rank > 0;
   return config;
 }
@@ -191,17 +202,19 @@ void init_random(DraftModel& model, const TrainTarget& target, uint64_t seed) {
   }
 }
 
-/// Normed outputs of the last tapped layer: what keys are computed from at the start. fp32 [rows, dim].
+/// What keys are computed from at the start: normed outputs of the last tapped layer, of MTP the normed last
+/// hidden rows. fp32 [rows, dim].
 Tensor sample_rows(const DraftConfig& config, const std::vector<TargetCacheReader>& caches) {
   std::vector<Tensor> parts;
   TargetCacheSample sample;
   const TargetCacheReader& cache = caches.front();
   for (int64_t i = 0; i < std::min(kMeasuredSamples, cache.n_samples()); ++i) {
     cache.read(i, sample);
+    const bool mtp = config.kind == DraftKind::kMtp;
+    std::vector<uint16_t>& source = mtp ? sample.target_last_hidden : sample.target_hidden_states;
     const auto n_taps = static_cast<int64_t>(config.taps.size());
-    const Tensor rows =
-        at::from_blob(sample.target_hidden_states.data(),
-                      {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
+    const Tensor rows = at::from_blob(
+        source.data(), {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
     parts.push_back(rows.select(1, n_taps - 1).to(at::kFloat));
   }
   return rms_norm(at::cat(parts, 0), {}, config.norm_eps);
@@ -251,6 +264,24 @@ Status warm_layer(DraftModel& model, const TrainTarget& target, int32_t layer, i
   return ok_status();
 }
 
+/// The projections of Eagle3 read the embedding first: that half keeps its random numbers.
+void prepend_embedding(DraftModel& model, const TensorMap& random) {
+  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+    const std::string full = fmt::format("layers.0.self_attn.{}.weight", name);
+    const Tensor own = random.find(full)->second.slice(1, 0, model.config.dim);
+    model.trainable[full] = at::cat({own, model.trainable[full]}, 1);
+  }
+}
+
+/// The last tap passes through the first matrix; what else it reads starts small. The layer of Eagle3 reads
+/// the hidden row behind the embedding.
+void pass_hidden_rows(DraftModel& model) {
+  const DraftConfig& config = model.config;
+  Tensor& first = model.trainable[config.kind == DraftKind::kMtp ? "eh_proj.weight" : "fc.weight"];
+  first.mul_(0.1);
+  first.slice(1, first.size(1) - config.dim, first.size(1)).add_(at::eye(config.dim));
+}
+
 Status warm_start(DraftModel& model, const TrainTarget& target,
                   const std::vector<TargetCacheReader>& caches) {
   if (target.config.sandwich_norms) {
@@ -259,15 +290,14 @@ Status warm_start(DraftModel& model, const TrainTarget& target,
   }
   const DraftConfig& config = model.config;
   const Tensor rows = sample_rows(config, caches);
+  const TensorMap random = model.trainable;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const int32_t source = target.config.n_layers - config.n_layers + layer;
     if (source < 0) break;
     DSPARK_RETURN_IF_ERROR(warm_layer(model, target, layer, source, rows));
   }
-  // The last tap passes through; the others start small.
-  Tensor& fc = model.trainable["fc.weight"];
-  fc.mul_(0.1);
-  fc.slice(1, fc.size(1) - config.dim, fc.size(1)).add_(at::eye(config.dim));
+  if (config.kind == DraftKind::kEagle3) prepend_embedding(model, random);
+  pass_hidden_rows(model);
   model.trainable["norm.weight"] = target.final_norm.clone();
   return ok_status();
 }

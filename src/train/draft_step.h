@@ -26,6 +26,7 @@ struct StepMetrics {
   double confidence = 0;
   double tau = 0;                   // 1 + expected accepted drafts of a block at temperature 1
   std::vector<double> accept_rate;  // per slot, mean over the blocks with a label there; 0 without any
+  std::vector<double> step_loss;    // Eagle3, MTP: loss of every step of the unroll, before its decay
   double confidence_abs_error = 0;
   double confidence_bias = 0;
   int64_t n_blocks = 0;

@@ -14,6 +14,7 @@
 #include "train/draft_init.h"
 #include "train/draft_step.h"
 #include "train/optimizer.h"
+#include "train/paired_step.h"
 #include "train/run_log.h"
 #include "train/train_state.h"
 
@@ -33,7 +34,7 @@ double seconds_since(Clock::time_point start) {
 /// Log-sum-exps of target rows, from the cache where it has them, else computed once and kept.
 class LogSums {
  public:
-  Tensor rows(const TargetHead& head, const std::vector<AnchorSet>& sets, const StepBatch& batch) const {
+  Tensor rows(const TargetHead& head, const std::vector<AnchorSet>& sets, const TargetRows& batch) const {
     const size_t n = batch.target_position.size();
     std::vector<float> values(n, std::numeric_limits<float>::quiet_NaN());
     std::vector<int64_t> missing;
@@ -107,9 +108,9 @@ class Run {
       for (const auto& [name, tensor] : model_.trainable) average_[name] = tensor.detach().clone();
     }
     DSPARK_ASSIGN_OR_RETURN(
-        RunLog log, RunLog::open(path("log.csv"), log_header(model_.config.block_size), counters_.step));
+        RunLog log, RunLog::open(path("log.csv"), log_header(model_.config.n_drafts()), counters_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
-    const std::string eval_header = log_header(model_.config.block_size);
+    const std::string eval_header = log_header(model_.config.n_drafts());
     DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), eval_header, counters_.step));
     eval_log_ = std::make_unique<RunLog>(std::move(eval));
     note(describe());
@@ -175,12 +176,12 @@ class Run {
 
   Status check_model(const TargetCacheInfo& info, const ModelConfig& target) const {
     const DraftConfig& config = model_.config;
-    const bool block = config.kind == DraftKind::kDSpark || config.kind == DraftKind::kDFlash;
-    if (!block || !config.anchor_predicts) {
-      return unsupported(fmt::format("{} drafters{} cannot be trained", draft_kind_name(config.kind),
-                                     block ? " whose anchor slot predicts nothing" : ""));
+    if (!is_paired(config.kind) && !config.anchor_predicts) {
+      return unsupported(fmt::format("{} drafters whose anchor slot predicts nothing cannot be trained",
+                                     draft_kind_name(config.kind)));
     }
     DSPARK_RETURN_IF_ERROR(check_draft_fits(config, target));
+    if (config.kind == DraftKind::kMtp) return ok_status();  // reads the last hidden rows only
     std::vector<int32_t> ids;
     for (int32_t tap : config.taps) ids.push_back(tap - 1);
     if (ids != info.target_layer_ids) {
@@ -206,6 +207,11 @@ class Run {
   }
 
   StepMetrics run_batch(const std::vector<AnchorSet>& sets, const TensorMap& params, double scale) const {
+    if (is_paired(model_.config.kind)) {
+      const PairedBatch batch = build_paired_batch(sets, model_.config, options_.max_context, device_);
+      const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
+      return train_paired_step(model_.config, params, frozen_, batch, log_sum, scale, precision_);
+    }
     const StepBatch batch = build_step_batch(sets, model_.config, options_.max_context, device_);
     const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
     const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,

@@ -1,5 +1,6 @@
 #pragma once
-// Training of block drafters (DSpark, DFlash) from target caches. No header of the tensor library here.
+// Training of drafters (DSpark, DFlash, Eagle3, MTP) from target caches. No header of the tensor library
+// here.
 
 #include <cstdint>
 #include <functional>
@@ -19,9 +20,9 @@ struct TrainOptions {
   bool resume = false;              // continue the run in `out`
 
   // The drafter; unused with `init` or `resume`.
-  bool dflash = false;  // no sequential head, no confidence head
-  int32_t layers = 1;
-  int32_t block_size = 7;
+  std::string kind = "dspark";  // dflash: no heads; eagle3; mtp
+  int32_t layers = 1;           // of dspark and dflash; the others have one
+  int32_t block_size = 7;       // of eagle3 the steps of the unroll; mtp drafts one token
   int32_t markov_rank = 64;
   std::string head = "vanilla";  // or gated, rnn
   int32_t draft_vocab = 8192;    // most frequent ids of the caches; 0: the whole vocabulary
@@ -31,9 +32,10 @@ struct TrainOptions {
 
   // One step.
   int32_t sequences = 4;    // per micro-step
-  int32_t anchors = 24;     // per sequence, at most
+  int32_t anchors = 24;     // per sequence, at most; of dspark and dflash
   int32_t accumulate = 1;   // micro-steps whose gradients are averaged
   int64_t max_context = 0;  // context rows kept before a sequence's first anchor; 0: all
+  // Terms of the loss of dspark and dflash; the others have the soft cross-entropy alone.
   double ce = 0.0;
   double soft_ce = 0.5;
   double l1 = 0.5;

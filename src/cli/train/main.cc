@@ -32,9 +32,12 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--steps", o.steps, "optimiser steps in all");
   app.add_option("--minutes", o.minutes, "time in all, earlier parts of the run included");
 
-  app.add_flag("--dflash", o.dflash, "no sequential head and no confidence head");
+  app.add_option("--kind", o.kind, "drafter: dspark, dflash, eagle3, mtp")->capture_default_str();
+  app.add_flag_callback(
+      "--dflash", [&o] { o.kind = "dflash"; }, "the same as --kind dflash");
   app.add_option("--layers", o.layers, "draft layers")->capture_default_str();
-  app.add_option("--block", o.block_size, "drafts per round")->capture_default_str();
+  app.add_option("--block", o.block_size, "drafts per round; of eagle3 the steps of the unroll")
+      ->capture_default_str();
   app.add_option("--rank", o.markov_rank, "rank of the sequential head")->capture_default_str();
   app.add_option("--head", o.head, "sequential head: vanilla, gated, rnn")->capture_default_str();
   app.add_option("--draft-vocab", o.draft_vocab, "ids the drafter can propose, 0: all")
