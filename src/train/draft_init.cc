@@ -204,17 +204,17 @@ void init_random(DraftModel& model, const TrainTarget& target, uint64_t seed) {
 
 /// What keys are computed from at the start: normed outputs of the last tapped layer, of MTP the normed last
 /// hidden rows. fp32 [rows, dim].
-Tensor sample_rows(const DraftConfig& config, const std::vector<TargetCacheReader>& caches) {
+Result<Tensor> sample_rows(const DraftConfig& config, const SampleSources& sources) {
   std::vector<Tensor> parts;
   TargetCacheSample sample;
-  const TargetCacheReader& cache = caches.front();
-  for (int64_t i = 0; i < std::min(kMeasuredSamples, cache.n_samples()); ++i) {
-    cache.read(i, sample);
+  SampleSource& source = *sources.front();
+  for (int64_t i = 0; i < std::min(kMeasuredSamples, source.n_samples()); ++i) {
+    DSPARK_RETURN_IF_ERROR(source.read(i, sample));
     const bool mtp = config.kind == DraftKind::kMtp;
-    std::vector<uint16_t>& source = mtp ? sample.target_last_hidden : sample.target_hidden_states;
+    std::vector<uint16_t>& hidden = mtp ? sample.target_last_hidden : sample.target_hidden_states;
     const auto n_taps = static_cast<int64_t>(config.taps.size());
     const Tensor rows = at::from_blob(
-        source.data(), {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
+        hidden.data(), {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
     parts.push_back(rows.select(1, n_taps - 1).to(at::kFloat));
   }
   return rms_norm(at::cat(parts, 0), {}, config.norm_eps);
@@ -282,14 +282,13 @@ void pass_hidden_rows(DraftModel& model) {
   first.slice(1, first.size(1) - config.dim, first.size(1)).add_(at::eye(config.dim));
 }
 
-Status warm_start(DraftModel& model, const TrainTarget& target,
-                  const std::vector<TargetCacheReader>& caches) {
+Status warm_start(DraftModel& model, const TrainTarget& target, const SampleSources& sources) {
   if (target.config.sandwich_norms) {
     return unsupported("--warm-start: layers of " + target.config.arch +
                        " targets do not fit the drafter's; use --no-warm-start");
   }
   const DraftConfig& config = model.config;
-  const Tensor rows = sample_rows(config, caches);
+  DSPARK_ASSIGN_OR_RETURN(const Tensor rows, sample_rows(config, sources));
   const TensorMap random = model.trainable;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const int32_t source = target.config.n_layers - config.n_layers + layer;
@@ -324,19 +323,19 @@ Result<TrainTarget> open_train_target(const std::string& path) {
   return target;
 }
 
-Result<TokenCounts> count_tokens(const std::vector<TargetCacheReader>& caches, int32_t vocab_size) {
+Result<TokenCounts> count_tokens(const SampleSources& sources, int32_t vocab_size) {
   TokenCounts counts;
   counts.all.resize(static_cast<size_t>(vocab_size));
   counts.supervised.resize(static_cast<size_t>(vocab_size));
   TargetCacheSample sample;
-  for (size_t c = 0; c < caches.size(); ++c) {
-    for (int64_t i = 0; i < caches[c].n_samples(); ++i) {
-      caches[c].read_tokens(i, sample);
+  for (const auto& source : sources) {
+    for (int64_t i = 0; i < source->n_samples(); ++i) {
+      source->read_tokens(i, sample);
       for (size_t t = 0; t < sample.n_tokens(); ++t) {
         const int32_t id = sample.input_ids[t];
         if (id < 0 || id >= vocab_size) {
-          return corrupt_data(fmt::format("cache {}, sample {}: token {} is {}, the target has {} ids", c, i,
-                                          t, id, vocab_size));
+          return corrupt_data(fmt::format("{}: sample {}: token {} is {}, the target has {} ids",
+                                          source->name(), i, t, id, vocab_size));
         }
         ++counts.all[static_cast<size_t>(id)];
         counts.supervised[static_cast<size_t>(id)] += sample.loss_mask[t] != 0 ? 1 : 0;
@@ -347,15 +346,15 @@ Result<TokenCounts> count_tokens(const std::vector<TargetCacheReader>& caches, i
 }
 
 Result<DraftModel> new_draft_model(const TrainOptions& options, const TrainTarget& target,
-                                   const std::vector<TargetCacheReader>& caches) {
-  DSPARK_ASSIGN_OR_RETURN(const TokenCounts counts, count_tokens(caches, target.config.vocab_size));
+                                   const SampleSources& sources) {
+  DSPARK_ASSIGN_OR_RETURN(const TokenCounts counts, count_tokens(sources, target.config.vocab_size));
   DraftModel model;
-  DSPARK_ASSIGN_OR_RETURN(model.config, new_config(options, target, caches.front().info(), counts));
+  DSPARK_ASSIGN_OR_RETURN(model.config, new_config(options, target, sources.front()->info(), counts));
   model.config.embedding_scale = target.config.embedding_scale;
   model.config.final_softcap = target.config.final_softcap;
   const at::NoGradGuard no_grad;
   init_random(model, target, options.seed);
-  if (options.warm_start) DSPARK_RETURN_IF_ERROR(warm_start(model, target, caches));
+  if (options.warm_start) DSPARK_RETURN_IF_ERROR(warm_start(model, target, sources));
   for (auto& [name, tensor] : model.trainable) tensor = tensor.contiguous().set_requires_grad(true);
   return model;
 }

@@ -53,9 +53,10 @@ class LogSums {
 /// One run, from opening to its last checkpoint.
 class Run {
  public:
-  Run(const TrainOptions& options, const TrainCallbacks& callbacks)
+  Run(const TrainOptions& options, const TrainCallbacks& callbacks, SampleSources sources)
       : options_(options),
         callbacks_(callbacks),
+        sources_(std::move(sources)),
         device_(options.device),
         precision_(options.float32 ? Precision::kFloat32 : Precision::kBFloat16) {}
 
@@ -65,7 +66,7 @@ class Run {
     start_ = Clock::now();
     double saved_s = 0;
     while (!finished()) {
-      const TrainRecord record = step();
+      DSPARK_ASSIGN_OR_RETURN(const TrainRecord record, step());
       if (!std::isfinite(record.loss) || !std::isfinite(record.gradient_norm)) {
         return internal_error(fmt::format("step {}: the loss is not a number; the last good state is in {}",
                                           record.step, options_.out));
@@ -86,15 +87,14 @@ class Run {
  private:
   Status open() {
     DSPARK_ASSIGN_OR_RETURN(TrainTarget target, open_train_target(options_.target));
-    std::vector<TargetCacheReader> caches;
-    for (const std::string& folder : options_.caches) {
-      DSPARK_ASSIGN_OR_RETURN(TargetCacheReader cache, TargetCacheReader::open(folder));
-      DSPARK_RETURN_IF_ERROR(check_cache(folder, cache.info(), caches, target.config));
-      caches.push_back(std::move(cache));
+    for (const std::string& folder : sources_.empty() ? options_.caches : std::vector<std::string>()) {
+      DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<SampleSource> source, open_cache_source(folder));
+      sources_.push_back(std::move(source));
     }
-    DSPARK_RETURN_IF_ERROR(open_model(target, caches));
-    DSPARK_RETURN_IF_ERROR(check_model(caches.front().info(), target.config));
-    DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(caches)));
+    for (const auto& source : sources_) DSPARK_RETURN_IF_ERROR(check_source(*source, target.config));
+    DSPARK_RETURN_IF_ERROR(open_model(target));
+    DSPARK_RETURN_IF_ERROR(check_model(*sources_.front(), target.config));
+    DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(sources_)));
     data_ = std::make_unique<DataSource>(std::move(data));
     frozen_ = frozen_target(model_.config, target.embedding, target.head, precision_, device_);
     move_to(model_, device_);
@@ -135,27 +135,26 @@ class Run {
         counters_.step);
   }
 
-  Status check_cache(const std::string& folder, const TargetCacheInfo& info,
-                     const std::vector<TargetCacheReader>& earlier, const ModelConfig& target) const {
+  Status check_source(const SampleSource& source, const ModelConfig& target) const {
+    const TargetCacheInfo& info = source.info();
     if (info.hidden_size != target.dim) {
-      return invalid_argument(fmt::format("{}: hidden_size is {}, the target's width is {}", folder,
+      return invalid_argument(fmt::format("{}: hidden_size is {}, the target's width is {}", source.name(),
                                           info.hidden_size, target.dim));
     }
     if (info.target_layer_ids.back() >= target.n_layers) {
       return invalid_argument(fmt::format("{}: target_layer_ids end with {}, the target has {} layers",
-                                          folder, info.target_layer_ids.back(), target.n_layers));
+                                          source.name(), info.target_layer_ids.back(), target.n_layers));
     }
-    if (earlier.empty()) return ok_status();
-    const TargetCacheInfo& first = earlier.front().info();
+    const TargetCacheInfo& first = sources_.front()->info();
     if (info.target_layer_ids != first.target_layer_ids ||
         info.target_model_name_or_path != first.target_model_name_or_path) {
-      return invalid_argument(folder + ": made with another target or other layers than " +
-                              options_.caches.front());
+      return invalid_argument(source.name() + ": made with another target or other layers than " +
+                              sources_.front()->name());
     }
     return ok_status();
   }
 
-  Status open_model(const TrainTarget& target, const std::vector<TargetCacheReader>& caches) {
+  Status open_model(const TrainTarget& target) {
     std::error_code ec;
     fs::create_directories(options_.out, ec);
     if (ec) return invalid_argument(options_.out + ": cannot make the folder: " + ec.message());
@@ -170,11 +169,11 @@ class Run {
       DSPARK_ASSIGN_OR_RETURN(model_, draft_model_from(start));
       return ok_status();
     }
-    DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, caches));
+    DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, sources_));
     return ok_status();
   }
 
-  Status check_model(const TargetCacheInfo& info, const ModelConfig& target) const {
+  Status check_model(const SampleSource& source, const ModelConfig& target) const {
     const DraftConfig& config = model_.config;
     if (!is_paired(config.kind) && !config.anchor_predicts) {
       return unsupported(fmt::format("{} drafters whose anchor slot predicts nothing cannot be trained",
@@ -184,9 +183,8 @@ class Run {
     if (config.kind == DraftKind::kMtp) return ok_status();  // reads the last hidden rows only
     std::vector<int32_t> ids;
     for (int32_t tap : config.taps) ids.push_back(tap - 1);
-    if (ids != info.target_layer_ids) {
-      return invalid_argument("the drafter's target_layer_ids are not those of the cache " +
-                              options_.caches.front());
+    if (ids != source.info().target_layer_ids) {
+      return invalid_argument("the drafter's target_layer_ids are not those of " + source.name());
     }
     return ok_status();
   }
@@ -233,7 +231,7 @@ class Run {
       record.accept_rate[i] += share * metrics.accept_rate[i];
   }
 
-  TrainRecord step() {
+  Result<TrainRecord> step() {
     TrainRecord record;
     const double rate = learning_rate();
     zero_gradients(model_.trainable);
@@ -241,7 +239,8 @@ class Run {
     const double share = 1.0 / options_.accumulate;
     for (int32_t micro = 0; micro < options_.accumulate; ++micro) {
       const int64_t index = counters_.step * options_.accumulate + micro;
-      const StepMetrics metrics = run_batch(data_->micro_step(index), params, share);
+      DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets, data_->micro_step(index));
+      const StepMetrics metrics = run_batch(sets, params, share);
       counters_.anchors += metrics.n_blocks;
       add_metrics(record, metrics, share);
     }
@@ -267,7 +266,8 @@ class Run {
     std::vector<StepMetrics> parts;
     int64_t n_blocks = 0;
     for (int64_t first = 0; first < n; first += options_.sequences) {
-      const auto sets = data_->held_out(first, std::min<int64_t>(options_.sequences, n - first));
+      DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets,
+                              data_->held_out(first, std::min<int64_t>(options_.sequences, n - first)));
       parts.push_back(run_batch(sets, params, 0.0));
       n_blocks += parts.back().n_blocks;
     }
@@ -296,6 +296,7 @@ class Run {
 
   TrainOptions options_;
   TrainCallbacks callbacks_;
+  SampleSources sources_;  // until data_ has them
   at::Device device_;
   Precision precision_;
   DraftModel model_;
@@ -317,7 +318,6 @@ Status TrainOptions::validate() const {
   const auto wrong = [](const char* option, const char* expected) {
     return invalid_argument(fmt::format("{}: expected {}", option, expected));
   };
-  if (caches.empty()) return wrong("--data", "at least one target cache");
   if ((steps > 0) == (minutes > 0)) return invalid_argument("give either --steps or --minutes");
   if (layers < 1 || layers > 64) return wrong("--layers", "1 to 64");
   if (block_size < 1 || block_size > 64) return wrong("--block", "1 to 64");
@@ -337,11 +337,14 @@ Status TrainOptions::validate() const {
   return ok_status();
 }
 
-Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks) {
+Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks, SampleSources sources) {
   DSPARK_RETURN_IF_ERROR(options.validate());
+  if (options.caches.empty() && sources.empty()) {
+    return invalid_argument("--data: expected at least one target cache");
+  }
   try {
     at::set_num_threads(options.threads);
-    return Run(options, callbacks).execute();
+    return Run(options, callbacks, std::move(sources)).execute();
   } catch (const c10::Error& error) {
     return internal_error(std::string("libtorch: ") + error.what_without_backtrace());
   } catch (const std::bad_alloc&) {

@@ -1,6 +1,6 @@
 #pragma once
-// Training of drafters (DSpark, DFlash, Eagle3, MTP) from target caches. No header of the tensor library
-// here.
+// Training of drafters (DSpark, DFlash, Eagle3, MTP) from target caches or other sources of samples. No
+// header of the tensor library here.
 
 #include <cstdint>
 #include <functional>
@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "base/status.h"
+#include "train/sample_source.h"
 
 namespace dspark {
 
 /// Everything that decides a run. Defaults are the recipe for small budgets (docs/training.md).
 struct TrainOptions {
   std::string target;               // .gguf file or Hugging Face folder
-  std::vector<std::string> caches;  // target cache folders
+  std::vector<std::string> caches;  // target cache folders; unused with sources of the caller
   std::string out;                  // run folder: state, log, drafter
   std::string init;                 // a drafter to start from; empty: from the target's own layers
   bool resume = false;              // continue the run in `out`
@@ -94,6 +95,8 @@ struct TrainCallbacks {
 /// layout). A run that was killed continues from its last state and gives the losses of an uninterrupted one,
 /// as long as its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches
 /// and drafter do not fit.
-Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks);
+/// `sources`: where samples come from; none: options.caches.
+Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks,
+                     SampleSources sources = {});
 
 }  // namespace dspark

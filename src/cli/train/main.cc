@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <string>
+#include <utility>
 
+#include "cli/train/live_source.h"
 #include "cli/train_plot.h"
 #include "train/trainer.h"
 
@@ -23,9 +26,25 @@ void on_signal(int) {
   g_stop.store(true);
 }
 
+/// Options of the target that computes features while the trainer works.
+void add_live_options(CLI::App& app, dspark::cli::LiveOptions& o) {
+  app.add_option(
+         "--taps", o.layers,
+         "with a corpus as data: layers whose outputs are features, -1: the embedding (default: five)")
+      ->delimiter(',');
+  app.add_flag("--log-sum-exp", o.log_sum_exp,
+               "with a corpus as data: the target computes the log-sum-exp of its logits too");
+  app.add_option("--max-length", o.max_length, "with a corpus as data: cut longer samples to so many tokens")
+      ->capture_default_str();
+  app.add_option("--target-threads", o.threads, "with a corpus as data: threads of the target")
+      ->capture_default_str();
+}
+
 void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("-m,--model", o.target, "target: a .gguf file or a Hugging Face folder")->required();
-  app.add_option("--data", o.caches, "target cache folders (dspark data)")->required();
+  app.add_option("--data", o.caches,
+                 "target cache folders, or corpus files (.jsonl) whose features are computed now")
+      ->required();
   app.add_option("-o,--out", o.out, "run folder: state, log.csv, draft/")->required();
   app.add_option("--init", o.init, "start from this drafter instead of the target's own layers");
   app.add_flag("--resume", o.resume, "continue the run in the run folder");
@@ -121,12 +140,38 @@ class Progress {
   std::chrono::steady_clock::time_point shown_;
 };
 
+/// The sources that --data names: corpora, or none for cache folders, which the trainer opens itself.
+dspark::Result<dspark::SampleSources> open_sources(const dspark::TrainOptions& options,
+                                                   dspark::cli::LiveOptions live) {
+  const auto is_corpus = [](const std::string& path) { return path.ends_with(".jsonl"); };
+  const auto n = std::count_if(options.caches.begin(), options.caches.end(), is_corpus);
+  dspark::SampleSources sources;
+  if (n == 0) return sources;
+  if (n < std::ssize(options.caches)) {
+    return dspark::invalid_argument("--data: expected either cache folders or .jsonl files, found both");
+  }
+  live.model = options.target;
+  live.corpora = options.caches;
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<dspark::SampleSource> source, dspark::cli::open_live_source(live));
+  sources.push_back(std::move(source));
+  return sources;
+}
+
+dspark::Status train(const dspark::TrainOptions& options, const dspark::cli::LiveOptions& live,
+                     const dspark::TrainCallbacks& callbacks) {
+  DSPARK_RETURN_IF_ERROR(options.validate());
+  DSPARK_ASSIGN_OR_RETURN(dspark::SampleSources sources, open_sources(options, live));
+  return dspark::train_drafter(options, callbacks, std::move(sources));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   dspark::TrainOptions options;
-  CLI::App app("Trains a drafter from target caches.", "dspark train");
+  CLI::App app("Trains a drafter from target caches or corpora.", "dspark train");
   add_options(app, options);
+  dspark::cli::LiveOptions live;
+  add_live_options(app, live);
   CLI11_PARSE(app, argc, argv);
   // Every step takes and frees the same large blocks: keep them, instead of asking the system each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -140,7 +185,7 @@ int main(int argc, char** argv) {
     return !g_stop.load();
   };
   callbacks.on_note = [&](const std::string& text) { progress.note(text); };
-  const dspark::Status status = dspark::train_drafter(options, callbacks);
+  const dspark::Status status = train(options, live, callbacks);
   if (status.ok()) {
     // The drafter is there; a picture that could not be drawn is no failure of the run.
     const dspark::Status drawn = dspark::cli::write_train_plots(options.out);
