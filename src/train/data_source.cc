@@ -18,6 +18,8 @@ Result<DataSource> DataSource::create(const TrainOptions& options, SampleSources
   DataSource source;
   source.sources_ = std::move(sources);
   source.sequences_ = options.sequences;
+  source.rank_ = options.processes.rank;
+  source.world_ = options.processes.world;
   source.anchors_ = options.anchors;
   source.seed_ = options.seed;
   // Every n-th sample is held out: the choice stays when a cache is added behind the others.
@@ -32,9 +34,9 @@ Result<DataSource> DataSource::create(const TrainOptions& options, SampleSources
       (held ? source.held_out_ : source.train_).push_back({static_cast<int32_t>(c), i});
     }
   }
-  if (source.n_train() < source.sequences_) {
+  if (source.micro_steps_per_epoch() < 1) {
     return invalid_argument(fmt::format("--data: {} samples can be trained on, one step takes {}",
-                                        source.n_train(), source.sequences_));
+                                        source.n_train(), source.sequences_ * source.world_));
   }
   return source;
 }
@@ -52,15 +54,15 @@ const DataSource::Place& DataSource::place_of(int64_t micro_step, int64_t i) {
     epoch_ = micro_step / per_epoch;
     order_ = shuffled_order(n_train(), seed_, static_cast<uint64_t>(epoch_));
   }
-  const int64_t at = (micro_step % per_epoch) * sequences_ + i;
+  const int64_t at = (micro_step % per_epoch) * sequences_ * world_ + i;
   return train_[static_cast<size_t>(order_[static_cast<size_t>(at)])];
 }
 
 void DataSource::announce(int64_t index) {
   std::vector<std::vector<int64_t>> next(sources_.size());
   for (int64_t step = index; step < index + kAnnouncedSteps; ++step) {
-    for (int64_t i = 0; i < sequences_; ++i) {
-      const Place& place = place_of(step, i);
+    for (int64_t j = 0; j < sequences_; ++j) {
+      const Place& place = place_of(step, share(j));
       next[static_cast<size_t>(place.source)].push_back(place.sample);
     }
   }
@@ -70,9 +72,10 @@ void DataSource::announce(int64_t index) {
 Result<std::vector<AnchorSet>> DataSource::micro_step(int64_t index) {
   announce(index);
   std::vector<AnchorSet> sets;
-  for (int64_t i = 0; i < sequences_; ++i) {
-    DSPARK_ASSIGN_OR_RETURN(AnchorSet set,
-                            load(place_of(index, i), static_cast<uint64_t>(index * sequences_ + i)));
+  for (int64_t j = 0; j < sequences_; ++j) {
+    const int64_t i = share(j);
+    const auto stream = static_cast<uint64_t>(index * sequences_ * world_ + i);
+    DSPARK_ASSIGN_OR_RETURN(AnchorSet set, load(place_of(index, i), stream));
     sets.push_back(std::move(set));
   }
   return sets;

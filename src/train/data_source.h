@@ -19,8 +19,8 @@ class DataSource {
   int64_t n_train() const { return static_cast<int64_t>(train_.size()); }
   int64_t n_held_out() const { return static_cast<int64_t>(held_out_.size()); }
   /// Micro-steps of one epoch.
-  int64_t micro_steps_per_epoch() const { return n_train() / sequences_; }
-  /// Blocks of micro-step `index`, counted from the beginning of the run.
+  int64_t micro_steps_per_epoch() const { return n_train() / (sequences_ * world_); }
+  /// This process's blocks of micro-step `index`, counted from the beginning of the run.
   Result<std::vector<AnchorSet>> micro_step(int64_t index);
   /// Up to `count` held-out samples from `first` on, always with the same anchors.
   Result<std::vector<AnchorSet>> held_out(int64_t first, int64_t count);
@@ -30,6 +30,8 @@ class DataSource {
     int32_t source = 0;
     int64_t sample = 0;
   };
+  /// Which of a micro-step's samples is sample `j` of this process.
+  int64_t share(int64_t j) const { return rank_ + world_ * j; }
   /// Sample `i` of a micro-step, in the order of its epoch.
   const Place& place_of(int64_t micro_step, int64_t i);
   /// Tells the sources what the micro-steps from `index` on read.
@@ -41,7 +43,9 @@ class DataSource {
   std::vector<Place> held_out_;
   std::vector<int32_t> order_;  // of epoch_
   int64_t epoch_ = -1;
-  int64_t sequences_ = 1;
+  int64_t sequences_ = 1;  // of this process
+  int64_t rank_ = 0;
+  int64_t world_ = 1;
   int64_t anchors_ = 1;
   uint64_t seed_ = 0;
 };

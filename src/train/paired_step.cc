@@ -142,6 +142,19 @@ class Unroll {
   std::vector<KeyValue> later_;  // of the active rows, steps 1 ..
 };
 
+/// Of a row at step k, in the loss of the batch.
+double row_weight(const PairedBatch& batch, size_t k) {
+  return std::pow(kStepDecay, static_cast<double>(k)) / static_cast<double>(batch.n_padded);
+}
+
+double sum_of_weights(const PairedBatch& batch, const GlobalSum& global_sum) {
+  double sum = 0;
+  for (size_t k = 0; k < batch.steps.size(); ++k) {
+    sum += row_weight(batch, k) * static_cast<double>(batch.steps[k].rows.size(0));
+  }
+  return global_sum ? global_sum(sum) : sum;
+}
+
 /// Rows of one step, all of the same weight. `hidden`: behind the final norm, [m, dim].
 VocabInput vocab_input(const FrozenTarget& target, const PairedStep& step, const Tensor& hidden,
                        const Tensor& distribution, double weight) {
@@ -164,7 +177,9 @@ void add_acceptance(const PairedBatch& batch, const std::vector<Tensor>& accepta
   for (size_t k = 0; k < acceptance.size(); ++k) {
     const auto n = static_cast<double>(std::max<int64_t>(1, batch.steps[k].rows.size(0)));
     metrics.accept_rate.push_back(acceptance[k].sum().item<double>() / n);
+    metrics.accept_count.push_back(static_cast<double>(batch.steps[k].rows.size(0)));
   }
+  metrics.n_lengths = metrics.n_blocks;
   const Tensor lengths = at::stack(acceptance, 0).cumprod(0).sum(0).index_select(0, batch.steps[0].rows);
   if (metrics.n_blocks > 0) metrics.tau = 1.0 + lengths.mean().item<double>();
 }
@@ -178,11 +193,13 @@ std::vector<Tensor> paired_forward(const DraftConfig& config, const TensorMap& p
 
 StepMetrics train_paired_step(const DraftConfig& config, const TensorMap& params, const FrozenTarget& target,
                               const PairedBatch& batch, const Tensor& log_sum, double scale,
-                              Precision precision) {
+                              Precision precision, const GlobalSum& global_sum) {
   StepMetrics metrics;
   metrics.n_blocks = batch.steps[0].rows.size(0);
+  const double weight_sum = sum_of_weights(batch, global_sum);
   if (batch.active.size(0) == 0) {
     metrics.accept_rate.assign(batch.steps.size(), 0.0);
+    metrics.accept_count = metrics.step_loss = metrics.accept_rate;
     return metrics;
   }
   const at::AutoGradMode grad_mode(scale != 0.0);
@@ -191,7 +208,6 @@ StepMetrics train_paired_step(const DraftConfig& config, const TensorMap& params
   const LossWeights soft_only = {0, 1, 0, 0, 1};
   std::vector<Tensor> acceptance;
   Tensor carrier = at::zeros({}, outputs[0].options());
-  double weight_sum = 0;
   for (size_t k = 0; k < outputs.size(); ++k) {
     const PairedStep& step = batch.steps[k];
     acceptance.push_back(at::zeros({outputs[k].size(0)}, outputs[k].options()).detach());
@@ -202,7 +218,7 @@ StepMetrics train_paired_step(const DraftConfig& config, const TensorMap& params
     const Tensor hidden =
         rms_norm(outputs[k].index_select(0, step.rows), find_param(params, "norm.weight"), config.norm_eps);
     const double decay = std::pow(kStepDecay, static_cast<double>(k));
-    const double weight = decay / static_cast<double>(batch.n_padded);
+    const double weight = row_weight(batch, k);
     const VocabInput input = vocab_input(target, step, hidden, distribution, weight);
     const VocabOutput out = vocab_loss(target.head, input, soft_only, precision);
     carrier = carrier + (hidden * out.hidden_grad).sum();
@@ -212,7 +228,6 @@ StepMetrics train_paired_step(const DraftConfig& config, const TensorMap& params
     metrics.soft_ce += out.soft_ce;
     metrics.ce += out.ce;
     metrics.l1 += out.l1;
-    weight_sum += weight * static_cast<double>(n_rows);
   }
   if (scale != 0.0) (carrier * scale).backward();
   for (double* mean : {&metrics.ce, &metrics.soft_ce, &metrics.l1}) *mean /= weight_sum;

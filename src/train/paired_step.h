@@ -20,9 +20,10 @@ std::vector<at::Tensor> paired_forward(const DraftConfig& config, const TensorMa
 /// Computes the loss of the batch and adds its gradients, times `scale`, to the `grad` of every parameter.
 /// Loss of step k: sum of the soft cross-entropy over its rows / n_padded; of the batch: sum of 0.8^k times
 /// that. `log_sum`: target_log_sum of the batch's target rows. `scale` 0: the loss only.
-/// In the metrics "slot" is a step, "block" a row with a weight at step 0.
+/// With several processes batch.n_padded counts the samples of all; what is returned and the gradients are
+/// this process's share of the sums. In the metrics "slot" is a step, "block" a row with a weight at step 0.
 StepMetrics train_paired_step(const DraftConfig& config, const TensorMap& params, const FrozenTarget& target,
                               const PairedBatch& batch, const at::Tensor& log_sum, double scale,
-                              Precision precision);
+                              Precision precision, const GlobalSum& global_sum = {});
 
 }  // namespace dspark

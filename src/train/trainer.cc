@@ -15,6 +15,7 @@
 #include "train/draft_step.h"
 #include "train/optimizer.h"
 #include "train/paired_step.h"
+#include "train/process_group.h"
 #include "train/run_log.h"
 #include "train/train_state.h"
 
@@ -65,14 +66,17 @@ class Run {
     earlier_s_ = counters_.elapsed_s;
     start_ = Clock::now();
     double saved_s = 0;
-    while (!finished()) {
-      DSPARK_ASSIGN_OR_RETURN(const TrainRecord record, step());
+    while (true) {
+      const std::vector<double> turn = next_turn();
+      if (turn[0] != 0) break;
+      DSPARK_ASSIGN_OR_RETURN(const TrainRecord record, step(turn[1]));
       if (!std::isfinite(record.loss) || !std::isfinite(record.gradient_norm)) {
         return internal_error(fmt::format("step {}: the loss is not a number; the last good state is in {}",
                                           record.step, options_.out));
       }
-      DSPARK_RETURN_IF_ERROR(log_->append(log_row(record)));
-      const bool go_on = !callbacks_.on_step || callbacks_.on_step(record);
+      if (log_) DSPARK_RETURN_IF_ERROR(log_->append(log_row(record)));
+      const bool wants_more = !callbacks_.on_step || callbacks_.on_step(record);
+      const bool go_on = group_->sum(wants_more ? 0.0 : 1.0) == 0.0;
       const bool by_count = options_.checkpoint_steps > 0 && counters_.step % options_.checkpoint_steps == 0;
       const double now = seconds_since(start_);
       if (!go_on || by_count || now - saved_s > options_.checkpoint_minutes * 60) {
@@ -86,6 +90,7 @@ class Run {
 
  private:
   Status open() {
+    DSPARK_ASSIGN_OR_RETURN(group_, ProcessGroup::join(options_.processes));
     DSPARK_ASSIGN_OR_RETURN(TrainTarget target, open_train_target(options_.target));
     for (const std::string& folder : sources_.empty() ? options_.caches : std::vector<std::string>()) {
       DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<SampleSource> source, open_cache_source(folder));
@@ -104,14 +109,15 @@ class Run {
       DSPARK_RETURN_IF_ERROR(
           load_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
     }
+    group_->copy_from_leader(model_.trainable);  // first weights may differ in the last bit between machines
     if (options_.average > 0 && average_.empty()) {
       for (const auto& [name, tensor] : model_.trainable) average_[name] = tensor.detach().clone();
     }
-    DSPARK_ASSIGN_OR_RETURN(
-        RunLog log, RunLog::open(path("log.csv"), log_header(model_.config.n_drafts()), counters_.step));
+    if (!group_->leads()) return ok_status();
+    const std::string header = log_header(model_.config.n_drafts());
+    DSPARK_ASSIGN_OR_RETURN(RunLog log, RunLog::open(path("log.csv"), header, counters_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
-    const std::string eval_header = log_header(model_.config.n_drafts());
-    DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), eval_header, counters_.step));
+    DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), header, counters_.step));
     eval_log_ = std::make_unique<RunLog>(std::move(eval));
     note(describe());
     return ok_status();
@@ -156,7 +162,7 @@ class Run {
 
   Status open_model(const TrainTarget& target) {
     std::error_code ec;
-    fs::create_directories(options_.out, ec);
+    if (group_->leads()) fs::create_directories(options_.out, ec);
     if (ec) return invalid_argument(options_.out + ": cannot make the folder: " + ec.message());
     const bool begun = fs::exists(path("state.safetensors"), ec);
     if (begun != options_.resume) {
@@ -189,6 +195,14 @@ class Run {
     return ok_status();
   }
 
+  /// Whether the run is over, and the learning rate of the next step: rank 0's clock decides for all.
+  std::vector<double> next_turn() {
+    std::vector<double> turn = {0.0, 0.0};
+    if (group_->leads()) turn = {finished() ? 1.0 : 0.0, learning_rate()};
+    group_->sum(turn);
+    return turn;
+  }
+
   /// Of all parts of the run.
   double elapsed() const { return earlier_s_ + seconds_since(start_); }
 
@@ -204,17 +218,22 @@ class Run {
     return learning_rate_at(options_.learning_rate, options_.warmup, elapsed() / (options_.minutes * 60));
   }
 
-  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const TensorMap& params, double scale) const {
+  /// `group`: nullptr when the other processes do not take part.
+  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const TensorMap& params, double scale,
+                        ProcessGroup* group) const {
+    const GlobalSum global_sum =
+        group == nullptr ? GlobalSum() : [group](double value) { return group->sum(value); };
     if (is_paired(model_.config.kind)) {
-      const PairedBatch batch = build_paired_batch(sets, model_.config, options_.max_context, device_);
+      PairedBatch batch = build_paired_batch(sets, model_.config, options_.max_context, device_);
       const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
-      return train_paired_step(model_.config, params, frozen_, batch, log_sum, scale, precision_);
+      if (group != nullptr) batch.n_padded = group->world() * group->max(batch.n_padded);
+      return train_paired_step(model_.config, params, frozen_, batch, log_sum, scale, precision_, global_sum);
     }
     const StepBatch batch = build_step_batch(sets, model_.config, options_.max_context, device_);
     const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
     const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,
                                  options_.decay};
-    return train_step(model_.config, params, frozen_, batch, log_sum, weights, scale, precision_);
+    return train_step(model_.config, params, frozen_, batch, log_sum, weights, scale, precision_, global_sum);
   }
 
   static void add_metrics(TrainRecord& record, const StepMetrics& metrics, double share) {
@@ -231,19 +250,20 @@ class Run {
       record.accept_rate[i] += share * metrics.accept_rate[i];
   }
 
-  Result<TrainRecord> step() {
+  Result<TrainRecord> step(double rate) {
     TrainRecord record;
-    const double rate = learning_rate();
     zero_gradients(model_.trainable);
     const TensorMap params = model_.all();
     const double share = 1.0 / options_.accumulate;
     for (int32_t micro = 0; micro < options_.accumulate; ++micro) {
       const int64_t index = counters_.step * options_.accumulate + micro;
       DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets, data_->micro_step(index));
-      const StepMetrics metrics = run_batch(sets, params, share);
+      StepMetrics metrics = run_batch(sets, params, share, group_.get());
+      group_->merge(metrics);
       counters_.anchors += metrics.n_blocks;
       add_metrics(record, metrics, share);
     }
+    group_->sum_gradients(model_.trainable);
     record.gradient_norm = clip_gradients(model_.trainable, options_.clip);
     adam_->step(model_.trainable, rate);
     if (!average_.empty()) update_average(average_, model_.trainable, options_.average, counters_.step);
@@ -268,7 +288,7 @@ class Run {
     for (int64_t first = 0; first < n; first += options_.sequences) {
       DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets,
                               data_->held_out(first, std::min<int64_t>(options_.sequences, n - first)));
-      parts.push_back(run_batch(sets, params, 0.0));
+      parts.push_back(run_batch(sets, params, 0.0, nullptr));
       n_blocks += parts.back().n_blocks;
     }
     TrainRecord mean;
@@ -285,6 +305,7 @@ class Run {
   }
 
   Status checkpoint() {
+    if (!group_->leads()) return ok_status();
     counters_.elapsed_s = elapsed();
     // The drafter first: a state without one could not be continued.
     DSPARK_RETURN_IF_ERROR(export_draft(path("draft"), model_.config,
@@ -302,9 +323,10 @@ class Run {
   DraftModel model_;
   FrozenTarget frozen_;
   LogSums log_sums_;
+  std::unique_ptr<ProcessGroup> group_;
   std::unique_ptr<DataSource> data_;
   std::unique_ptr<AdamW> adam_;
-  std::unique_ptr<RunLog> log_;
+  std::unique_ptr<RunLog> log_;  // of rank 0, as eval_log_
   std::unique_ptr<RunLog> eval_log_;
   TensorMap average_;
   TrainCounters counters_;
@@ -314,7 +336,17 @@ class Run {
 
 }  // namespace
 
+Status ProcessOptions::validate() const {
+  if (world < 1 || rank < 0 || rank >= world) {
+    return invalid_argument(fmt::format("--process, --world: expected a process of 0 to {}, found {}",
+                                        std::max(world, 1) - 1, rank));
+  }
+  if (world > 1 && store.empty()) return invalid_argument("--store: several processes need a place to meet");
+  return ok_status();
+}
+
 Status TrainOptions::validate() const {
+  DSPARK_RETURN_IF_ERROR(processes.validate());
   const auto wrong = [](const char* option, const char* expected) {
     return invalid_argument(fmt::format("{}: expected {}", option, expected));
   };

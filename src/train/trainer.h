@@ -12,6 +12,19 @@
 
 namespace dspark {
 
+/// One of several processes that train a drafter together, each on its share of every step.
+struct ProcessOptions {
+  int32_t rank = 0;
+  int32_t world = 1;
+  /// Where they meet: a file that does not exist yet, on a disk that all see, or HOST:PORT, where rank 0
+  /// listens.
+  std::string store;
+  std::string interface;  // of the network; empty: the one behind the machine's name
+
+  /// errors: invalid_argument naming the option.
+  Status validate() const;
+};
+
 /// Everything that decides a run. Defaults are the recipe for small budgets (docs/training.md).
 struct TrainOptions {
   std::string target;               // .gguf file or Hugging Face folder
@@ -32,7 +45,7 @@ struct TrainOptions {
   bool warm_start = true;        // layers from the target's last ones; false: random
 
   // One step.
-  int32_t sequences = 4;    // per micro-step
+  int32_t sequences = 4;    // per micro-step and process
   int32_t anchors = 24;     // per sequence, at most; of dspark and dflash
   int32_t accumulate = 1;   // micro-steps whose gradients are averaged
   int64_t max_context = 0;  // context rows kept before a sequence's first anchor; 0: all
@@ -61,6 +74,7 @@ struct TrainOptions {
   double checkpoint_minutes = 10;  // state and drafter are written this often, and at the end
   int64_t checkpoint_steps = 0;    // and, if not 0, after every so many steps
   int32_t threads = 1;
+  ProcessOptions processes;
   bool float32 = false;        // no bf16 products
   std::string device = "cpu";  // or cuda
 
@@ -95,6 +109,8 @@ struct TrainCallbacks {
 /// layout). A run that was killed continues from its last state and gives the losses of an uninterrupted one,
 /// as long as its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches
 /// and drafter do not fit.
+/// With several processes rank 0 writes the files; its clock and its budget decide, and the loss of a step is
+/// that of one process with all their sequences.
 /// `sources`: where samples come from; none: options.caches.
 Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks,
                      SampleSources sources = {});

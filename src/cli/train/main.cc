@@ -90,6 +90,11 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--checkpoint-steps", o.checkpoint_steps, "also every so many steps");
   app.add_option("-t,--threads", o.threads, "threads")->capture_default_str();
+  app.add_option("--world", o.processes.world, "processes that train together")->capture_default_str();
+  app.add_option("--process", o.processes.rank, "which of them this is, from 0")->capture_default_str();
+  app.add_option("--store", o.processes.store,
+                 "where they meet: a file that does not exist yet, or HOST:PORT of process 0");
+  app.add_option("--interface", o.processes.interface, "network interface to use between machines");
   app.add_flag("--float32", o.float32, "no bf16 products");
   app.add_option("--device", o.device, "cpu or cuda")->capture_default_str();
 }
@@ -181,11 +186,12 @@ int main(int argc, char** argv) {
   Progress progress(options);
   dspark::TrainCallbacks callbacks;
   callbacks.on_step = [&](const dspark::TrainRecord& record) {
-    progress.show(record);
+    if (options.processes.rank == 0) progress.show(record);
     return !g_stop.load();
   };
   callbacks.on_note = [&](const std::string& text) { progress.note(text); };
   const dspark::Status status = train(options, live, callbacks);
+  if (status.ok() && options.processes.rank > 0) return 0;
   if (status.ok()) {
     // The drafter is there; a picture that could not be drawn is no failure of the run.
     const dspark::Status drawn = dspark::cli::write_train_plots(options.out);
