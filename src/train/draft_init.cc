@@ -273,13 +273,36 @@ void prepend_embedding(DraftModel& model, const TensorMap& random) {
   }
 }
 
-/// The last tap passes through the first matrix; what else it reads starts small. The layer of Eagle3 reads
-/// the hidden row behind the embedding.
-void pass_hidden_rows(DraftModel& model) {
+/// How large the numbers of the target's stream are at the last tapped layer of the samples.
+Result<double> stream_size(const DraftConfig& config, SampleSource& source) {
+  const auto n_taps = static_cast<int64_t>(source.info().target_layer_ids.size());
+  TargetCacheSample sample;
+  double size = 0;
+  const int64_t n = std::min(kMeasuredSamples, source.n_samples());
+  for (int64_t i = 0; i < n; ++i) {
+    DSPARK_RETURN_IF_ERROR(source.read(i, sample));
+    const Tensor rows =
+        at::from_blob(sample.target_hidden_states.data(),
+                      {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
+    const Tensor last = rows.select(1, n_taps - 1).to(at::kFloat);
+    // The median row: the first token's stream is often many times larger.
+    size += last.square().mean(-1).sqrt().median().item<double>() / static_cast<double>(n);
+  }
+  return size;
+}
+
+/// The last tap, of MTP the hidden row, passes through the first matrix; what else it reads starts small. The
+/// hidden row of MTP arrives normed; the layer wants the size of a stream.
+Status pass_hidden_rows(DraftModel& model, const SampleSources& sources) {
   const DraftConfig& config = model.config;
-  Tensor& first = model.trainable[config.kind == DraftKind::kMtp ? "eh_proj.weight" : "fc.weight"];
+  const bool mtp = config.kind == DraftKind::kMtp;
+  Tensor& first = model.trainable[mtp ? "eh_proj.weight" : "fc.weight"];
   first.mul_(0.1);
   first.slice(1, first.size(1) - config.dim, first.size(1)).add_(at::eye(config.dim));
+  if (!mtp) return ok_status();
+  DSPARK_ASSIGN_OR_RETURN(const double size, stream_size(config, *sources.front()));
+  first.mul_(size);
+  return ok_status();
 }
 
 Status warm_start(DraftModel& model, const TrainTarget& target, const SampleSources& sources) {
@@ -296,7 +319,7 @@ Status warm_start(DraftModel& model, const TrainTarget& target, const SampleSour
     DSPARK_RETURN_IF_ERROR(warm_layer(model, target, layer, source, rows));
   }
   if (config.kind == DraftKind::kEagle3) prepend_embedding(model, random);
-  pass_hidden_rows(model);
+  DSPARK_RETURN_IF_ERROR(pass_hidden_rows(model, sources));
   model.trainable["norm.weight"] = target.final_norm.clone();
   return ok_status();
 }
