@@ -1,5 +1,6 @@
 #include "train/paired_step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
