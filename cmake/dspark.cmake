@@ -25,6 +25,21 @@ function(dspark_room name)
   target_link_libraries(dspark_${name} PUBLIC dspark_options ${ROOM_LINKS})
 endfunction()
 
+# Sanitizers make everything slower by a factor; the limits of tests are for a hang, not for that.
+if(DSPARK_SANITIZE)
+  set(DSPARK_TEST_SLOWDOWN 10 CACHE STRING "Factor on the time limits of tests")
+else()
+  set(DSPARK_TEST_SLOWDOWN 1 CACHE STRING "Factor on the time limits of tests")
+endif()
+
+# dspark_time_limit(TEST SECONDS): the test is stopped after that long, times DSPARK_TEST_SLOWDOWN, which the test
+# finds in its environment for the limits of its own.
+function(dspark_time_limit test seconds)
+  math(EXPR seconds "${seconds} * ${DSPARK_TEST_SLOWDOWN}")
+  set_tests_properties(${test} PROPERTIES TIMEOUT ${seconds}
+    ENVIRONMENT_MODIFICATION "DSPARK_TEST_SLOWDOWN=set:${DSPARK_TEST_SLOWDOWN}")
+endfunction()
+
 # dspark_test(NAME SOURCES ... LINKS ... LABELS ...): one GoogleTest executable = one ctest entry.
 # Tests find fixtures through tests/support/test_paths.h.
 function(dspark_test name)
@@ -37,5 +52,6 @@ function(dspark_test name)
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 600)
   endif()
-  set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABELS}" TIMEOUT ${TEST_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABELS}")
+  dspark_time_limit(${name} ${TEST_TIMEOUT})
 endfunction()

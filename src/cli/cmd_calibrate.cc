@@ -53,6 +53,16 @@ Status calibrate(CalibrateFlags flags) {
                             spec.spec + "'");
   }
   if (spec.drafter == "none") return invalid_argument("--drafter: want the path of a learned drafter");
+  if (flags.output.empty()) flags.output = calibration_path(spec.drafter);
+  if (flags.output.empty()) {
+    return invalid_argument("--output: want a file to write ('" + spec.drafter +
+                            "' is no path that it could lie beside)");
+  }
+  // A file that is something else is neither replaced nor a reason to lose a fit.
+  std::vector<Calibration> tables;
+  if (std::error_code ec; std::filesystem::exists(flags.output, ec)) {
+    DSPARK_ASSIGN_OR_RETURN(tables, read_calibrations(flags.output));
+  }
   DSPARK_ASSIGN_OR_RETURN(EvalSetup setup, EvalSetup::open(flags.eval));
   SpecFlags raw = spec;
   raw.calibration = "none";
@@ -71,8 +81,11 @@ Status calibrate(CalibrateFlags flags) {
   calibration.dataset = task_names(setup);
   calibration.accept_rule = engine->options().accept_rule;
   calibration.temperature = static_cast<double>(flags.eval.temperature);
-  DSPARK_RETURN_IF_ERROR(write_calibration(flags.output, calibration));
+  put_calibration(tables, calibration);
+  DSPARK_RETURN_IF_ERROR(write_calibrations(flags.output, tables));
   print_fit(calibration);
+  const std::string count = tables.size() > 1 ? fmt::format(" ({} tables)", tables.size()) : "";
+  fmt::print("written to {}{}\n", flags.output, count);
   return ok_status();
 }
 
@@ -89,7 +102,10 @@ void register_calibrate(CLI::App& app, int& exit_code) {
           "affine: a temperature and a bias per position; temperature: temperatures alone, as DSpark does")
       ->check(CLI::IsMember({"affine", "temperature"}))
       ->capture_default_str();
-  command->add_option("-o,--output", flags->output, "JSON file to write")->required();
+  command->add_option(
+      "-o,--output", flags->output,
+      "JSON file (default: beside the drafter, where every run finds it); one that is there keeps its tables "
+      "for other targets, temperatures and accept rules");
   command->callback([flags, &exit_code] {
     const Status status = calibrate(*flags);
     if (!status.ok()) exit_code = report_failure(status);

@@ -22,7 +22,8 @@ namespace {
 struct ServeFlags {
   std::vector<std::string> models;    // [NAME=]PATH
   std::vector<std::string> drafters;  // [NAME=]DRAFTER
-  SpecFlags spec;                     // but for the drafter
+  bool drafter_optional = false;
+  SpecFlags spec;  // but for the drafter
   int threads = 0;
   std::string kv_type = "bf16";
   int parallel = 8;
@@ -100,6 +101,27 @@ Result<std::vector<std::string>> drafters_of(const ServeFlags& flags, const std:
   return drafters;
 }
 
+// A policy and a calibration are for models that draft.
+SpecFlags without_drafter(SpecFlags spec) {
+  spec.drafter = "none";
+  spec.spec.clear();
+  spec.calibration.clear();
+  return spec;
+}
+
+// The engine of a model. *drafter_error: why it has no drafter, with --drafter-optional.
+Result<std::unique_ptr<Engine>> make_host_engine(const ServeFlags& flags, const std::string& name,
+                                                 LoadedModel& loaded, const EngineOptions& options,
+                                                 const SpecFlags& spec, std::string* drafter_error) {
+  EngineOptions with_drafter = options;
+  Result<std::unique_ptr<Engine>> engine = make_spec_engine(loaded, with_drafter, spec);
+  if (engine.ok() || !flags.drafter_optional || spec.drafter == "none") return engine;
+  *drafter_error = engine.status().message();
+  report_warning("model " + name + " runs without a drafter: " + *drafter_error);
+  EngineOptions plain = options;
+  return make_spec_engine(loaded, plain, without_drafter(spec));
+}
+
 Result<std::unique_ptr<ModelHost>> load_host(const ServeFlags& flags, const Named& model,
                                              const std::string& drafter) {
   ServedModelOptions options;
@@ -111,17 +133,24 @@ Result<std::unique_ptr<ModelHost>> load_host(const ServeFlags& flags, const Name
   DSPARK_ASSIGN_OR_RETURN(options.kv_dtype, parse_kv_type(flags.kv_type));
   SpecFlags spec = flags.spec;
   spec.drafter = drafter;
-  if (drafter == "none") spec.spec.clear();  // a policy is for the models that draft
-  DSPARK_RETURN_IF_ERROR(check_spec(spec).status());
+  spec.temperature = flags.server.sampling.temperature;  // of requests that name none
+  if (drafter == "none") spec.spec.clear();              // a policy is for the models that draft
+  // Mistakes show before the model is loaded; a drafter that may be missing is none.
+  SpecFlags checked = spec;
+  if (flags.drafter_optional && drafter != "none") checked.drafter = "ngram";
+  DSPARK_RETURN_IF_ERROR(check_spec(checked).status());
   ModelFlags file;
   file.model = model.value;
   file.threads = flags.threads;
   DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(file));
   auto owned = std::make_unique<LoadedModel>(std::move(loaded));
   DSPARK_ASSIGN_OR_RETURN(EngineOptions engine_options, served_engine_options(*owned, options));
-  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, make_spec_engine(*owned, engine_options, spec));
+  std::string drafter_error;
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                          make_host_engine(flags, model.name, *owned, engine_options, spec, &drafter_error));
   const std::string kind = engine->drafter() != nullptr ? drafter_name(*engine) : std::string();
-  return std::make_unique<ModelHost>(model.name, std::move(owned), std::move(engine), kind);
+  return std::make_unique<ModelHost>(model.name, std::move(owned), std::move(engine), kind,
+                                     std::move(drafter_error));
 }
 
 Status read_keys(const ServeFlags& flags, ApiKeys& keys) {
@@ -182,6 +211,9 @@ void add_model_options(CLI::App& command, ServeFlags& flags) {
           "who proposes tokens: none, ngram or a path, for the models in their order, or NAME=DRAFTER")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command.add_flag(
+      "--drafter-optional", flags.drafter_optional,
+      "go on at plain speed when a drafter is missing or does not fit (without this flag: an error)");
   add_policy_flags(command, flags.spec);
   command.add_option("-t,--threads", flags.threads, "threads of each model (0: one per physical core)")
       ->check(CLI::Range(0, 1024));

@@ -202,6 +202,8 @@ Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy
     wanted.spec = flags_.spec.drafter;
     wanted.hybrid = flags_.spec.hybrid && !flags_.random_drafter;  // lookup would help noise out
     wanted.calibration = flags_.random_drafter ? "none" : flags_.spec.calibration;
+    wanted.rule = choice_.rule;
+    wanted.temperature = flags_.temperature;
     wanted.shortlist = flags_.spec.shortlist;
     wanted.random_weights = flags_.random_drafter ? kNoiseSeed : 0;
     DSPARK_ASSIGN_OR_RETURN(drafter, load_drafter(*loaded_, options, wanted));

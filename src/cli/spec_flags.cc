@@ -98,13 +98,14 @@ void warn_of_mismatch(const LoadedModel& loaded, const SpecFlags& flags, AcceptR
   if (flags.calibration == "none" || !flags.temperature) return;
   const std::string path = flags.calibration.empty() ? calibration_beside(flags.drafter) : flags.calibration;
   if (path.empty()) return;
-  const Result<Calibration> calibration = read_calibration(path);
-  if (!calibration.ok()) return;  // load_drafter tells
+  const Result<std::vector<Calibration>> tables = read_calibrations(path);
+  if (!tables.ok()) return;  // load_drafter tells
   const std::string target = std::filesystem::path(loaded.path).filename().string();
+  const auto temperature = static_cast<double>(*flags.temperature);
+  const Calibration& used = (*tables)[best_calibration(*tables, rule, temperature, target)];
   const bool named = !flags.calibration.empty();
-  const std::string text = calibration_mismatch(
-      *calibration, named ? rule : calibration->accept_rule,
-      named ? static_cast<double>(*flags.temperature) : calibration->temperature, target);
+  const std::string text = calibration_mismatch(used, named ? rule : used.accept_rule,
+                                                named ? temperature : used.temperature, target);
   if (!text.empty()) report_warning(path + ": " + text + "; 'dspark calibrate' makes one for this run");
 }
 
@@ -117,7 +118,9 @@ Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOpti
                                                                          {.spec = flags.drafter,
                                                                           .calibration = flags.calibration,
                                                                           .shortlist = flags.shortlist,
-                                                                          .hybrid = flags.hybrid}));
+                                                                          .hybrid = flags.hybrid,
+                                                                          .rule = choice.rule,
+                                                                          .temperature = flags.temperature}));
   options.policy = choice.policy.value_or(default_policy(drafter.get()));
   options.accept_rule = choice.rule;
   warn_of_mismatch(loaded, flags, choice.rule);

@@ -24,7 +24,7 @@ struct SpecFlags {
   int32_t shortlist = 0;
   std::string cost_table = "auto";  // a file, "none" or "auto"
   std::optional<float> temperature =
-      {};  // not a flag: what requests will sample with, to check a calibration
+      {};  // not a flag: what requests will sample with, to choose and check a calibration
 };
 
 void add_spec_flags(CLI::App& command, SpecFlags& flags);

@@ -114,36 +114,52 @@ class OutputParser::Impl {
     return false;
   }
 
+  // The first n bytes of the buffer are understood.
+  void drop(size_t n) {
+    buffer_.erase(0, n);
+    buffer_begin_ += n;
+  }
+  std::string drop_all() {
+    buffer_begin_ += buffer_.size();
+    return std::exchange(buffer_, {});
+  }
+
   // Events.
 
   void emit(OutputEvent::Kind kind, std::string_view text, int32_t call = -1) {
     if (events_->size() > first_event_ && events_->back().kind == kind && events_->back().call == call &&
-        kind != OutputEvent::Kind::kToolCall && kind != OutputEvent::Kind::kToolCallEnd) {
+        kind == OutputEvent::Kind::kToolArguments) {
       events_->back().text += text;
       return;
     }
     events_->push_back({kind, call, std::string(text)});
   }
+  // Text that stands at `begin`, and the blanks in front of it.
+  void emit_text(OutputEvent::Kind kind, std::string_view text, size_t begin) {
+    begin -= blanks_.size();
+    const bool goes_on = events_->size() > first_event_ && events_->back().kind == kind &&
+                         events_->back().begin + events_->back().text.size() == begin;
+    if (!goes_on) events_->push_back({kind, -1, {}, begin});
+    events_->back().text.append(std::exchange(blanks_, {})).append(text);
+  }
   // Blanks wait until it is clear that something follows them.
-  void emit_content(std::string_view text) {
-    if (drop_blanks_) text.remove_prefix(leading_blanks(text));
+  void emit_content(std::string_view text, size_t begin) {
+    const size_t dropped = drop_blanks_ ? leading_blanks(text) : 0;
+    text.remove_prefix(dropped);
     if (text.empty()) return;
     drop_blanks_ = false;
     const size_t blanks = tools() == ToolFormat::kNone ? 0 : trailing_blanks(text);
     const std::string_view solid = text.substr(0, text.size() - blanks);
-    if (!solid.empty()) {
-      emit(OutputEvent::Kind::kContent, std::exchange(blanks_, {}) + std::string(solid));
-    }
+    if (!solid.empty()) emit_text(OutputEvent::Kind::kContent, solid, begin + dropped);
     blanks_ += text.substr(solid.size());
   }
-  void emit_reasoning(std::string_view text) {
-    if (!has_reasoning_) text.remove_prefix(leading_blanks(text));
+  void emit_reasoning(std::string_view text, size_t begin) {
+    const size_t dropped = has_reasoning_ ? 0 : leading_blanks(text);
+    text.remove_prefix(dropped);
     if (text.empty()) return;
     has_reasoning_ = true;
     const std::string_view solid = text.substr(0, text.size() - trailing_blanks(text));
-    if (!solid.empty()) {
-      emit(OutputEvent::Kind::kReasoning, std::exchange(blanks_, {}) + std::string(solid));
-    }
+    if (!solid.empty()) emit_text(OutputEvent::Kind::kReasoning, solid, begin + dropped);
     blanks_ += text.substr(solid.size());
   }
   bool is_wanted(const std::string& name) const {
@@ -177,7 +193,7 @@ class OutputParser::Impl {
     if (rest.empty() && !is_last_) return false;
     if (options_.format.has_reasoning) {
       if (rest.starts_with(kThinkBegin)) {
-        buffer_.erase(0, blanks + kThinkBegin.size());
+        drop(blanks + kThinkBegin.size());
         return go(Mode::kReasoning);
       }
       if (!is_last_ && kThinkBegin.starts_with(rest)) return false;
@@ -191,7 +207,7 @@ class OutputParser::Impl {
     if (tools() == ToolFormat::kLlama3) {
       if (rest.starts_with(kPythonTag)) {
         raw_ = "";
-        buffer_.erase(0, blanks + kPythonTag.size());
+        drop(blanks + kPythonTag.size());
         return go(Mode::kPython);
       }
       if (!is_last_ && !rest.empty() && kPythonTag.starts_with(rest)) return false;
@@ -209,7 +225,7 @@ class OutputParser::Impl {
 
   bool open_json_call(std::string_view marker, size_t blanks) {
     raw_ = buffer_.substr(0, blanks) + std::string(marker);
-    buffer_.erase(0, blanks + marker.size());
+    drop(blanks + marker.size());
     scanner_ = CallScanner();
     return go(Mode::kJsonCall);
   }
@@ -222,16 +238,16 @@ class OutputParser::Impl {
   bool reasoning() {
     const size_t end = buffer_.find(kThinkEnd);
     if (end != std::string::npos) {
-      emit_reasoning(std::string_view(buffer_).substr(0, end));
-      buffer_.erase(0, end + kThinkEnd.size());
+      emit_reasoning(std::string_view(buffer_).substr(0, end), buffer_begin_);
+      drop(end + kThinkEnd.size());
       blanks_.clear();
       drop_blanks_ = true;
       options_.format.has_reasoning = false;  // one part per answer
       return go(Mode::kStart);
     }
     const size_t held = is_last_ ? 0 : partial_match(buffer_, kThinkEnd);
-    emit_reasoning(std::string_view(buffer_).substr(0, buffer_.size() - held));
-    buffer_.erase(0, buffer_.size() - held);
+    emit_reasoning(std::string_view(buffer_).substr(0, buffer_.size() - held), buffer_begin_);
+    drop(buffer_.size() - held);
     return false;
   }
 
@@ -249,19 +265,19 @@ class OutputParser::Impl {
     }
     if (at == std::string::npos) {
       if (is_last_) held = 0;
-      emit_content(std::string_view(buffer_).substr(0, buffer_.size() - held));
-      buffer_.erase(0, buffer_.size() - held);
+      emit_content(std::string_view(buffer_).substr(0, buffer_.size() - held), buffer_begin_);
+      drop(buffer_.size() - held);
       // What was said before white space at the very end stands for itself.
       if (is_last_ && n_calls_ == 0 && !blanks_.empty())
-        emit(OutputEvent::Kind::kContent, std::exchange(blanks_, {}));
+        emit_text(OutputEvent::Kind::kContent, "", buffer_begin_);
       return false;
     }
-    emit_content(std::string_view(buffer_).substr(0, at));
-    buffer_.erase(0, at);
+    emit_content(std::string_view(buffer_).substr(0, at), buffer_begin_);
+    drop(at);
     if (found == kHermesBegin) return open_json_call(kHermesBegin, 0);
     if (found == kFence) return open_fence();
     raw_ = std::string(found);
-    buffer_.erase(0, found.size());
+    drop(found.size());
     return go(found == kCallBegin ? Mode::kHead : Mode::kBetween);
   }
 
@@ -270,7 +286,7 @@ class OutputParser::Impl {
     // Its first byte at least is content: it must not be found to be a call again.
     std::string text = std::exchange(raw_, {});
     drop_blanks_ = drop_blanks_ && n_calls_ > 0;
-    emit_content(text);
+    emit_content(text, buffer_begin_ - text.size());
     return go(Mode::kContent);
   }
 
@@ -286,7 +302,7 @@ class OutputParser::Impl {
       if (in_call_) add_arguments(scanner_.take_arguments());
     }
     raw_ += buffer_.substr(0, i);
-    buffer_.erase(0, i);
+    drop(i);
     const CallScanner::State state = scanner_.state();
     const bool is_unwanted = !in_call_ && scanner_.has_name() && !is_wanted(scanner_.name());
     if (is_unwanted) return give_up();
@@ -310,26 +326,26 @@ class OutputParser::Impl {
     drop_blanks_ = true;
     if (end == std::string::npos) {
       const size_t held = is_last_ ? 0 : partial_match(buffer_, kHermesEnd);
-      buffer_.erase(0, buffer_.size() - held);
+      drop(buffer_.size() - held);
       return false;
     }
-    buffer_.erase(0, end + kHermesEnd.size());
+    drop(end + kHermesEnd.size());
     return go(Mode::kContent);
   }
 
   bool after_call() {
-    buffer_.erase(0, leading_blanks(buffer_));
+    drop(leading_blanks(buffer_));
     if (buffer_.empty()) return false;
     if (tools() == ToolFormat::kHermes) {
       if (buffer_.starts_with(kHermesEnd)) {
-        buffer_.erase(0, kHermesEnd.size());
+        drop(kHermesEnd.size());
       } else if (!is_last_ && kHermesEnd.starts_with(buffer_)) {
         return false;
       }
       return go(Mode::kContent);
     }
     if (buffer_[0] == ';' || buffer_[0] == ',') {
-      buffer_.erase(0, 1);
+      drop(1);
       return true;
     }
     if (buffer_[0] == '{') return open_json_call("", 0);
@@ -344,7 +360,7 @@ class OutputParser::Impl {
       if (blanks < buffer_.size() && buffer_[blanks] == '{') return open_json_call("", blanks);
     }
     if (!is_last_) return false;
-    const std::string text = std::exchange(buffer_, {});
+    const std::string text = drop_all();
     if (calls_in(text)) return false;
     if (tools() == ToolFormat::kLlama3 && is_wanted("python")) {
       whole_call("python", "{\"code\": " + json_quoted(trimmed(text)) + "}");
@@ -363,7 +379,7 @@ class OutputParser::Impl {
       if (!is_last_ && buffer_.size() < opening.size() && opening.starts_with(buffer_)) return false;
     }
     raw_ = buffer_.substr(0, length);
-    buffer_.erase(0, length);
+    drop(length);
     return length > kFence.size() ? go(Mode::kFence) : give_up();
   }
 
@@ -373,7 +389,7 @@ class OutputParser::Impl {
     const std::string body = buffer_.substr(0, end);
     const size_t length = end == std::string::npos ? buffer_.size() : end + kFence.size();
     raw_ += buffer_.substr(0, length);
-    buffer_.erase(0, length);
+    drop(length);
     if (!calls_in(body)) return give_up();
     raw_.clear();
     return go(Mode::kContent);
@@ -405,7 +421,7 @@ class OutputParser::Impl {
     if (begin == std::string::npos) return cut_off();
     const std::string call_name(name);
     raw_ += buffer_.substr(0, begin);
-    buffer_.erase(0, begin);
+    drop(begin);
     if (!is_wanted(call_name)) return give_up();
     begin_call(call_name);
     scanner_ = CallScanner();
@@ -415,14 +431,14 @@ class OutputParser::Impl {
 
   bool cut_off() {
     if (!is_last_) return false;
-    raw_ += std::exchange(buffer_, {});
+    raw_ += drop_all();
     return give_up();
   }
 
   bool arguments() {
     size_t i = 0;
     while (i < buffer_.size() && !scanner_.arguments_complete()) scanner_.feed(buffer_[i++]);
-    buffer_.erase(0, i);
+    drop(i);
     add_arguments(scanner_.take_arguments());
     if (!scanner_.arguments_complete()) return false;
     end_call();
@@ -433,11 +449,11 @@ class OutputParser::Impl {
     const size_t next = buffer_.find(kCallBegin), end = buffer_.find(kCallsEnd);
     if (next == std::string::npos && end == std::string::npos) {
       if (!is_last_) return false;
-      buffer_.clear();
+      drop_all();
       return false;
     }
     const bool is_end = end < next;
-    buffer_.erase(0, is_end ? end + kCallsEnd.size() : next + kCallBegin.size());
+    drop(is_end ? end + kCallsEnd.size() : next + kCallBegin.size());
     raw_ = std::string(kCallBegin);
     drop_blanks_ = true;
     return go(is_end ? Mode::kContent : Mode::kHead);
@@ -445,9 +461,10 @@ class OutputParser::Impl {
 
   Options options_;
   Mode mode_;
-  std::string buffer_;  // not understood yet
-  std::string raw_;     // of a possible call: its text so far
-  std::string blanks_;  // of content or reasoning, held back
+  std::string buffer_;       // not understood yet
+  size_t buffer_begin_ = 0;  // its place in the whole text
+  std::string raw_;          // of a possible call: its text so far
+  std::string blanks_;       // of content or reasoning, held back
   CallScanner scanner_;
   bool in_call_ = false;        // its name was given out
   bool has_reasoning_ = false;  // some was given out

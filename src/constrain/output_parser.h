@@ -23,6 +23,7 @@ struct OutputEvent {
   Kind kind = Kind::kContent;
   int32_t call = -1;  // 0, 1, ... for the kinds of tool calls
   std::string text;
+  size_t begin = 0;  // of content and reasoning: where in the text that was fed these bytes stand
 };
 
 /// Incremental: how the text is cut into pieces changes nothing but where events are cut. Text is held back

@@ -12,7 +12,7 @@
 #include "draft/v4_drafter.h"
 #include "kernels/kv_cache.h"
 #include "models/model_shapes.h"
-#include "tensor/dtype.h"
+#include "models/stored_form.h"
 
 namespace dspark {
 namespace {
@@ -25,6 +25,7 @@ struct WeightSum {
   int64_t parameters = 0;
   double dense_bytes = 0.0;   // read by every pass
   double expert_bytes = 0.0;  // all routed experts
+  double disk_bytes = 0.0;    // all, as the files keep them
   double table_bytes = 0.0;   // an embedding of which a pass reads single rows
   int64_t expert_parameters = 0;
   int64_t table_parameters = 0;
@@ -43,34 +44,15 @@ double element_bytes(KvDType dtype) {
   return 0.0;
 }
 
-bool is_routed_expert(const std::string& name) {
-  return (name.find("experts.") != std::string::npos && name.find("shared_experts.") == std::string::npos) ||
-         name.find("_exps.") != std::string::npos;
-}
-
-// Bits of an element in memory: FP8 is held as BF16 or F32, packed FP4 as MXFP4 (models/weight_reader.h).
-double stored_bits(const TensorView* tensor) {
-  if (tensor == nullptr) return kBf16Bits;
-  switch (tensor->dtype) {
-    case DType::kF8_E4M3:
-      return kBf16Bits;
-    case DType::kI8:
-    case DType::kU8:
-      return 17 * kBitsPerByte / 32;
-    default:
-      break;
-  }
-  const DTypeInfo* info = dtype_info(tensor->dtype);
-  return info == nullptr ? kBf16Bits : kBitsPerByte * info->block_bytes / info->block_elements;
-}
-
-void add_tensor(const ExpectedTensor& tensor, const Checkpoint& file, double weight_bits, bool is_table,
+void add_tensor(const ExpectedTensor& tensor, const StoredForms& forms, double weight_bits, bool is_table,
                 WeightSum& sum) {
   const int64_t n = tensor.n_elements();
-  double bits = weight_bits > 0.0 ? weight_bits : stored_bits(file.find(tensor.name));
-  if (tensor.shape.size() < 2) bits = 32.0;  // vectors are held as floats
-  const double bytes = static_cast<double>(n) * bits / kBitsPerByte;
+  double bytes = forms.memory_bytes(tensor), disk_bytes = forms.disk_bytes(tensor);
+  if (weight_bits > 0.0 && tensor.shape.size() >= 2) {
+    bytes = disk_bytes = static_cast<double>(n) * weight_bits / kBitsPerByte;
+  }
   sum.parameters += n;
+  sum.disk_bytes += disk_bytes;
   if (is_routed_expert(tensor.name)) {
     sum.expert_bytes += bytes;
     sum.expert_parameters += n;
@@ -128,10 +110,11 @@ struct DraftSum {
 DraftSum sum_draft(const Checkpoint& file, const ModelConfig& model, const DraftConfig& draft, bool bundled,
                    const PlanOptions& options) {
   DraftSum sum;
+  const StoredForms forms(file);
   std::vector<KvLayerShape> shapes;
   if (bundled) {
     for (const ExpectedTensor& tensor : v4_draft_tensors(file, model, draft)) {
-      add_tensor(tensor, file, options.weight_bits, tensor.name.ends_with("markov_w1.weight"), sum.weights);
+      add_tensor(tensor, forms, options.weight_bits, tensor.name.ends_with("markov_w1.weight"), sum.weights);
     }
     shapes.assign(static_cast<size_t>(draft.n_layers), v4_kv_shape(model, V4Attention::kSliding));
     sum.head_bytes = static_cast<double>(model.vocab_size) * model.dim *
@@ -140,7 +123,7 @@ DraftSum sum_draft(const Checkpoint& file, const ModelConfig& model, const Draft
     for (const DraftTensor& tensor : draft_tensors(draft)) {
       const bool is_table =
           tensor.role == DraftTensorRole::kEmbedding || tensor.name == "markov_head.markov_w1.weight";
-      add_tensor({tensor.name, tensor.shape}, file, options.weight_bits, is_table, sum.weights);
+      add_tensor({tensor.name, tensor.shape}, forms, options.weight_bits, is_table, sum.weights);
     }
     shapes.assign(static_cast<size_t>(draft.n_layers), KvLayerShape{draft.n_kv_heads, draft.head_dim});
   }
@@ -151,6 +134,7 @@ DraftSum sum_draft(const Checkpoint& file, const ModelConfig& model, const Draft
         sum.weights.expert_parameters / model.moe.n_experts * (model.moe.n_experts - model.moe.n_used);
   }
   sum.part.weight_bytes = sum.weights.bytes();
+  sum.part.disk_bytes = sum.weights.disk_bytes;
   fill_cache(shapes, options, sum.part);
   return sum;
 }
@@ -188,13 +172,14 @@ Result<CapacityPlan> plan_capacity(const Checkpoint& target_file, const Checkpoi
   DSPARK_RETURN_IF_ERROR(check_options(options));
   DSPARK_ASSIGN_OR_RETURN(const ModelConfig model, read_model_config(target_file));
   WeightSum sum;
+  const StoredForms forms(target_file);
   for (const ExpectedTensor& tensor : expected_tensors(target_file, model)) {
     const bool is_embedding = tensor.name.ends_with("embed_tokens.weight") || tensor.name == "embed.weight" ||
                               tensor.name == "token_embd.weight";
     const bool is_table = (is_embedding && !model.tied_head) ||
                           tensor.name.ends_with("embed_tokens_per_layer.weight") ||
                           tensor.name == "per_layer_token_embd.weight";
-    add_tensor(tensor, target_file, options.weight_bits, is_table, sum);
+    add_tensor(tensor, forms, options.weight_bits, is_table, sum);
   }
   CapacityPlan plan;
   plan.target.parameters = sum.parameters;
@@ -204,6 +189,7 @@ Result<CapacityPlan> plan_capacity(const Checkpoint& target_file, const Checkpoi
         sum.expert_parameters / model.moe.n_experts * (model.moe.n_experts - model.moe.n_used);
   }
   plan.target.weight_bytes = sum.bytes();
+  plan.target.disk_bytes = sum.disk_bytes;
   fill_cache(cache_shapes(model), options, plan.target);
   const double cache_read =
       cache_reads(model, options.context) * element_bytes(options.kv_dtype) * options.batch;

@@ -15,17 +15,18 @@ namespace dspark {
 
 /// What is planned for.
 struct PlanOptions {
-  double weight_bits = 0.0;  // of every matrix element; 0: as the checkpoint stores it (BF16 without tensors)
+  double weight_bits = 0.0;  // of every matrix element; 0: as models/stored_form.h tells
   KvDType kv_dtype = KvDType::kBF16;
   int32_t context = 4096;      // tokens of every sequence
   int32_t batch = 1;           // sequences that decode together
   double accept_length = 3.0;  // tokens that one verified block brings, the bonus included
 };
 
-/// The parts of a plan. Bytes are those in memory while the model runs.
+/// The parts of a plan. Bytes are those in memory while the model runs, except disk_bytes.
 struct PlanPart {
   int64_t parameters = 0;
   int64_t active_parameters = 0;  // that one token's pass multiplies with
+  double disk_bytes = 0.0;        // of the weights' files
   double weight_bytes = 0.0;
   double cache_bytes_per_token = 0.0;  // of one sequence, all layers
   double cache_bytes = 0.0;            // of all sequences at the full context

@@ -79,6 +79,20 @@ float peak_logit(PickRow& row, PickScratch& scratch) {
   return static_cast<float>(std::clamp(-std::log(others), -kMost, kMost));
 }
 
+float row_probability(const PickRow& row, int32_t token, PickScratch& scratch) {
+  auto column = static_cast<size_t>(token);
+  if (!row.vocab_ids.empty()) {
+    column = static_cast<size_t>(std::ranges::find(row.vocab_ids, token) - row.vocab_ids.begin());
+  }
+  const size_t n = row.logits.size();
+  if (token < 0 || column >= n) return -1.0f;
+  // A buffer that is only ever as long as the longest row.
+  scratch.logits.resize(std::max(scratch.logits.size(), n));
+  std::ranges::copy(row.logits, scratch.logits.begin());
+  softmax_row(scratch.logits.data(), static_cast<int64_t>(n));
+  return scratch.logits[column];
+}
+
 int32_t pick_greedy(const PickRow& row, PickScratch& scratch) {
   const std::span<const float> maxima = chunk_maxima(row, scratch);
   const size_t best = static_cast<size_t>(argmax(maxima));

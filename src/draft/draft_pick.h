@@ -58,6 +58,10 @@ int32_t pick_sampled(const PickRow& row, const SamplingParams& params, double u,
 /// Leaves maxima it had to compute in `row`.
 float peak_logit(PickRow& row, PickScratch& scratch);
 
+/// The softmax of the row at `token`, at temperature 1; -1 when the row does not have the token.
+/// requires: every logit is known, none was left out by bounds.
+float row_probability(const PickRow& row, int32_t token, PickScratch& scratch);
+
 /// How drafts of a request are picked.
 enum class PickKind : uint8_t { kGreedy, kCoupled, kSampled };
 PickKind pick_kind(const DraftRequest& request);

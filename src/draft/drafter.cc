@@ -12,6 +12,7 @@ void DraftBlock::reset(size_t n_requests, int32_t row_stride) {
   confidence_logits.assign(n, 0.0f);
   evidence.assign(n, 0.0f);
   evidence_kind = DraftEvidence::kNone;
+  probability.assign(n, -1.0f);
   sources.assign(n, ProposalSource::kModel);
   model_sequences = static_cast<int32_t>(n_requests);
   n_tokens.assign(n_requests, 0);

@@ -35,6 +35,8 @@ struct DraftRequest {
   std::span<const int32_t> pages = {};
   /// Tokens that end the text: drafts behind one are work for nothing.
   std::span<const int32_t> stop_ids = {};
+  /// DraftBlock::probability is wanted. Costs a walk over the whole distribution of each draft.
+  bool wants_probability = false;
 
   bool stops_at(int32_t token) const {
     return std::find(stop_ids.begin(), stop_ids.end(), token) != stop_ids.end();
@@ -54,7 +56,11 @@ struct DraftBlock {
   /// Without has_confidence: what is known about a draft, for an estimate of its confidence, and of which
   /// kind; never anything that depends on the draft itself where the draft is drawn at random.
   DraftEvidence evidence_kind = DraftEvidence::kNone;
-  std::vector<float> evidence;          // (n_requests, stride)
+  std::vector<float> evidence;  // (n_requests, stride)
+  /// (n_requests, stride) for requests that want it: probability of the draft in the drafter's own
+  /// distribution at temperature 1, before filters. For people to look at: it depends on the draft. Negative:
+  /// unknown, as of drafts that were looked up.
+  std::vector<float> probability;
   std::vector<ProposalSource> sources;  // (n_requests, stride) of each draft
   int32_t model_sequences = 0;          // sequences that a learned drafter's pass computed; 0: there was none
 
@@ -82,7 +88,7 @@ struct DraftBlock {
   /// What draft `draft_idx` of a request was sampled from; one-hot on the draft when nothing was kept, and
   /// for what was looked up.
   DraftDistribution distribution(size_t request_idx, int32_t draft_idx) const;
-  /// Index of a draft in tokens, confidence, confidence_logits and sources.
+  /// Index of a draft in tokens, confidence, confidence_logits, probability and sources.
   size_t at(size_t request_idx, int32_t draft_idx) const {
     return request_idx * static_cast<size_t>(stride) + static_cast<size_t>(draft_idx);
   }

@@ -121,13 +121,15 @@ DrafterSpec split_drafter_spec(std::string_view spec) {
 Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context) {
   if (spec.empty() || spec == "none") return std::unique_ptr<Drafter>();
   if (names_lookup(spec)) {
-    DSPARK_ASSIGN_OR_RETURN(const NgramOptions options, parse_ngram(spec, {}));
+    DSPARK_ASSIGN_OR_RETURN(NgramOptions options, parse_ngram(spec, {}));
+    options.reserve = context.context_length;
     return std::unique_ptr<Drafter>(std::make_unique<NgramDrafter>(options));
   }
   const DrafterSpec parts = split_drafter_spec(spec);
   if (!parts.lookup.empty()) {
     HybridOptions options;
     DSPARK_ASSIGN_OR_RETURN(options.lookup, parse_ngram(parts.lookup, options.lookup));
+    options.lookup.reserve = context.context_length;
     DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Drafter> model, make_drafter(parts.drafter, context));
     if (model == nullptr || names_lookup(parts.drafter)) {
       return invalid_argument("drafter: '" + std::string(spec) + "': lookup joins a learned drafter only");

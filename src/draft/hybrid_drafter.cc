@@ -30,7 +30,10 @@ int32_t HybridDrafter::max_block() const {
 HybridDrafter::Slot& HybridDrafter::slot_of(int32_t slot) {
   const auto at = static_cast<size_t>(slot);
   if (at >= slots_.size()) slots_.resize(at + 1);
-  if (slots_[at] == nullptr) slots_[at] = std::make_unique<Slot>(options_.lookup);
+  if (slots_[at] == nullptr) {
+    slots_[at] = std::make_unique<Slot>(options_.lookup);
+    if (options_.lookup.reserve > 0) slots_[at]->index.reserve(options_.lookup.reserve);
+  }
   return *slots_[at];
 }
 
@@ -211,6 +214,7 @@ void HybridDrafter::write(Slot& slot, size_t request_idx, const DraftRequest& re
     out.confidence[at] = static_cast<float>(p);
     out.confidence_logits[at] = logit_of(p);
     out.sources[at] = ProposalSource::kLookup;
+    out.probability[at] = -1.0f;  // that of the model's draft, which is not in the block
     out.n_tokens[request_idx] = k + 1;
     if (request.stops_at(out.tokens[at])) break;
   }

@@ -26,7 +26,8 @@ struct HybridOptions {
   double pass_cost = 0.1;
 };
 
-/// thread: the engine thread only. No allocation in steady state beyond the growth of the sequences' indices.
+/// thread: the engine thread only. No allocation in steady state while sequences have no more tokens than
+/// options.lookup.reserve and NgramIndex::kMostReserved; beyond, their indices double now and then.
 class HybridDrafter final : public Drafter {
  public:
   /// requires: model is not null; options.lookup.validate().ok().

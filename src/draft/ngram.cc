@@ -1,10 +1,13 @@
 #include "draft/ngram.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 namespace dspark {
 namespace {
+
+constexpr size_t kLeastBuckets = 1024;
 
 uint64_t mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -20,9 +23,28 @@ uint64_t extend(uint64_t hash, int32_t token) {
 
 }  // namespace
 
+void NgramIndex::reserve(int32_t n_tokens) {
+  const auto n = static_cast<size_t>(std::clamp(n_tokens, 0, kMostReserved));
+  tokens_.reserve(n);
+  const size_t n_ngrams = n * static_cast<size_t>(max_n_ - min_n_ + 1);
+  const size_t n_buckets = std::bit_ceil(std::max(kLeastBuckets, 2 * (n_ngrams + 1)));
+  if (n_buckets > buckets_.size()) rehash(n_buckets);
+}
+
 void NgramIndex::clear() {
+  // A short text leaves most buckets of a long one empty. Every n-gram is somewhere in the run of full
+  // buckets that begins where it belongs; a run is emptied to its end, so what was emptied before hides
+  // nothing.
+  for (int32_t next = 1; next < static_cast<int32_t>(tokens_.size()); ++next) {
+    uint64_t hash = 0;
+    for (int32_t n = 1; n <= std::min(max_n_, next); ++n) {
+      hash = extend(hash, tokens_[static_cast<size_t>(next - n)]);
+      if (n < min_n_) continue;
+      size_t at = hash & (buckets_.size() - 1);
+      for (; buckets_[at].next != 0; at = (at + 1) & (buckets_.size() - 1)) buckets_[at] = Bucket{};
+    }
+  }
   tokens_.clear();
-  std::fill(buckets_.begin(), buckets_.end(), Bucket{});
   n_used_ = 0;
 }
 
@@ -42,15 +64,15 @@ void NgramIndex::index_follower(int32_t next) {
 }
 
 void NgramIndex::insert(uint64_t hash, int32_t next) {
-  if (2 * (n_used_ + 1) > buckets_.size()) grow();
+  if (2 * (n_used_ + 1) > buckets_.size()) rehash(std::max(kLeastBuckets, 2 * buckets_.size()));
   size_t at = hash & (buckets_.size() - 1);
   while (buckets_[at].next != 0 && buckets_[at].hash != hash) at = (at + 1) & (buckets_.size() - 1);
   if (buckets_[at].next == 0) ++n_used_;
   buckets_[at] = {hash, next};
 }
 
-void NgramIndex::grow() {
-  std::vector<Bucket> old(std::max<size_t>(1024, 2 * buckets_.size()));
+void NgramIndex::rehash(size_t n_buckets) {
+  std::vector<Bucket> old(n_buckets);
   old.swap(buckets_);
   for (const Bucket& bucket : old) {
     if (bucket.next == 0) continue;
@@ -129,7 +151,10 @@ Status NgramOptions::validate() const {
 NgramIndex& NgramDrafter::index_of(int32_t slot) {
   const auto at = static_cast<size_t>(slot);
   if (at >= indices_.size()) indices_.resize(at + 1);
-  if (indices_[at] == nullptr) indices_[at] = std::make_unique<NgramIndex>(options_.min_n, options_.max_n);
+  if (indices_[at] == nullptr) {
+    indices_[at] = std::make_unique<NgramIndex>(options_.min_n, options_.max_n);
+    if (options_.reserve > 0) indices_[at]->reserve(options_.reserve);
+  }
   return *indices_[at];
 }
 

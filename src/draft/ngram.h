@@ -17,7 +17,11 @@ class NgramIndex {
  public:
   NgramIndex(int32_t min_n, int32_t max_n) : min_n_(min_n), max_n_(max_n) {}
 
-  /// Forgets everything.
+  /// Takes the memory for `n_tokens` tokens, or for kMostReserved if that is less: appending up to there
+  /// allocates nothing. Longer sequences double it, as all do without a call.
+  void reserve(int32_t n_tokens);
+  static constexpr int32_t kMostReserved = 16384;
+  /// Forgets everything, keeps the memory. Costs time in proportion to the tokens.
   void clear();
   void append(std::span<const int32_t> tokens);
   std::span<const int32_t> tokens() const { return tokens_; }
@@ -46,7 +50,7 @@ class NgramIndex {
   /// Indexes the n-grams whose follower is token `next`.
   void index_follower(int32_t next);
   void insert(uint64_t hash, int32_t next);
-  void grow();
+  void rehash(size_t n_buckets);
   int32_t find(uint64_t hash) const;
   /// Token `idx` of the sequence with `ahead` behind it.
   int32_t token_at(int32_t idx, std::span<const int32_t> ahead) const {
@@ -65,6 +69,7 @@ struct NgramOptions {
   int32_t min_n = 1;       // shortest suffix that counts as a match
   int32_t max_n = 4;       // longest suffix tried, first
   int32_t max_block = 64;  // most tokens of one proposal
+  int32_t reserve = 0;     // tokens that every sequence's index has memory for from its first token on
 
   static constexpr int32_t kMaxBlock = 64;
   /// errors: invalid_argument: want 1 <= min_n <= max_n <= 16 and 1 <= max_block <= kMaxBlock.

@@ -230,6 +230,10 @@ void PairedDrafter::pick_drafts(int32_t step, DraftBlock& out) {
     if (trace_ != nullptr && round.trace_row == 0 && at < trace_->forced_tokens.size()) {
       token = trace_->forced_tokens[at];
     }
+    if (round.request->wants_probability) {
+      out.probability[out.at(round.out_row, step)] =
+          row_probability(row, token, picks_[static_cast<size_t>(thread)]);
+    }
     out.row(round.out_row)[at] = token;
     out.n_tokens[round.out_row] = step + 1;
   };

@@ -302,7 +302,7 @@ bool SequentialDecoder::can_prune(const HeadPass& pass) const {
   return std::ranges::all_of(active_, [&](int32_t request_idx) {
     const DraftRequest& request = *pass.requests[static_cast<size_t>(request_idx)].request;
     const PickKind kind = pick_kind(request);
-    if (kind == PickKind::kSampled) return false;
+    if (kind == PickKind::kSampled || request.wants_probability) return false;
     if (kind == PickKind::kCoupled && request.sampling->has_filters()) return false;
     return !bounds_.find(previous_[static_cast<size_t>(request_idx)]).empty();
   });
@@ -443,7 +443,12 @@ void SequentialDecoder::pick(const HeadPass& pass, int32_t k, size_t active_idx,
   const auto at = static_cast<size_t>(k);
   int32_t token = pick_token(pass, k, active_idx, thread, out);
   if (request_idx == 0 && at < pass.forced.size()) token = pass.forced[at];
-  out.row(pass.requests[request_idx].out_row)[at] = token;
+  const HeadRequest& head = pass.requests[request_idx];
+  if (head.request->wants_probability) {
+    out.probability[out.at(head.out_row, k)] =
+        row_probability(pick_row(pass, k, active_idx), token, scratch_[static_cast<size_t>(thread)]);
+  }
+  out.row(head.out_row)[at] = token;
   previous_[request_idx] = token;
 }
 

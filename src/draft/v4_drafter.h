@@ -47,6 +47,9 @@ Result<DraftConfig> read_v4_draft_config(const ModelConfig& model, const Checkpo
 std::vector<ExpectedTensor> v4_draft_tensors(const Checkpoint& file, const ModelConfig& model,
                                              const DraftConfig& draft);
 
+/// Checks names, shapes and types of `mtp.*` without reading a weight. errors: what is wrong, by name.
+Status check_v4_draft_tensors(const Checkpoint& file, const ModelConfig& model, const DraftConfig& draft);
+
 /// Weights of the bundled drafter.
 struct V4DraftWeights {
   PackedMatrix main_proj;        // [dim, taps * dim]

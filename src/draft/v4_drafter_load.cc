@@ -75,16 +75,6 @@ void expect_draft(TensorFinder& finder, const ModelConfig& model, const DraftCon
   finder.expect(last + "confidence_head.proj.weight", {1, model.dim + draft.markov_rank});
 }
 
-Status check_draft_tensors(const Checkpoint& checkpoint, const ModelConfig& model, const DraftConfig& draft) {
-  TensorFinder finder(checkpoint);
-  expect_draft(finder, model, draft);
-  // Copies of the target's embedding and head; everything outside of mtp.* is the target's.
-  const auto ignorable = [](std::string_view name) {
-    return !name.starts_with("mtp.") || name.ends_with(".embed.weight") || name.ends_with(".head.weight");
-  };
-  return finder.finish("DeepSeek V4 drafter", ignorable);
-}
-
 Status load_weights(WeightReader& reader, const ModelConfig& model, const DraftConfig& draft,
                     V4DraftWeights& weights, BlockWeights& head) {
   const std::string last = head_prefix(draft);
@@ -155,6 +145,16 @@ std::vector<ExpectedTensor> v4_draft_tensors(const Checkpoint& file, const Model
   return tensors;
 }
 
+Status check_v4_draft_tensors(const Checkpoint& file, const ModelConfig& model, const DraftConfig& draft) {
+  TensorFinder finder(file);
+  expect_draft(finder, model, draft);
+  // Copies of the target's embedding and head; everything outside of mtp.* is the target's.
+  const auto ignorable = [](std::string_view name) {
+    return !name.starts_with("mtp.") || name.ends_with(".embed.weight") || name.ends_with(".head.weight");
+  };
+  return finder.finish("DeepSeek V4 drafter", ignorable);
+}
+
 bool has_bundled_drafter(const TargetModel& target) {
   return target.config().v4.n_streams > 0 &&
          target.checkpoint().format() == Checkpoint::Format::kSafetensors &&
@@ -173,7 +173,7 @@ Result<std::unique_ptr<V4Drafter>> V4Drafter::create(const TargetModel& target, 
   }
   const ModelConfig& model = target.config();
   DSPARK_ASSIGN_OR_RETURN(DraftConfig draft, read_v4_draft_config(model, target.checkpoint()));
-  DSPARK_RETURN_IF_ERROR(check_draft_tensors(target.checkpoint(), model, draft));
+  DSPARK_RETURN_IF_ERROR(check_v4_draft_tensors(target.checkpoint(), model, draft));
   V4DraftWeights weights;
   BlockWeights head;
   WeightReader reader(target.checkpoint(), pool, options.float_activations);

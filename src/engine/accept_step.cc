@@ -151,7 +151,7 @@ void Engine::keep_token(Sequence& sequence, const TokenEvent& event) {
   sequence.tokens.push_back(event.token);
   sequence.events.push_back(event);
   ++step_stats_.committed_tokens;
-  if (sequence.stats.output_tokens++ == 0) sequence.first_token_at = Clock::now();
+  if (sequence.stats.output_tokens++ == 0) sequence.first_token_at = now();
   if (std::find(sequence.stop_ids.begin(), sequence.stop_ids.end(), event.token) != sequence.stop_ids.end()) {
     sequence.events.back().is_stop = true;
     finish(sequence, FinishReason::kStop);

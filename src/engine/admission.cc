@@ -11,7 +11,7 @@ namespace dspark {
 /// Takes new requests and cancellations in, makes sure that running sequences can go on, and starts waiting
 /// ones, the senior first, while slots and pages allow.
 void Engine::admit() {
-  step_start_ = Clock::now();
+  step_start_ = now();
   step_stats_ = {};
   take_inbox();
   end_waiting();

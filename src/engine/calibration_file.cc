@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
+#include "draft/factory.h"
 #include "formats/atomic_file.h"
 #include "formats/json_reader.h"
 #include "speculate/scheduler.h"
@@ -67,10 +70,7 @@ constexpr std::string_view kKnownKeys[] = {"temperatures", "biases",      "datas
                                            "num_samples",  "ece_before",  "ece_after",
                                            "accept_rule",  "temperature", "target"};
 
-}  // namespace
-
-Result<Calibration> read_calibration(const std::string& path) {
-  DSPARK_ASSIGN_OR_RETURN(const Json json, read_json_file(path, DuplicateKeys::kRefuse));
+Result<Calibration> read_table(const Json& json, const std::string& path) {
   if (!json.is_object()) return invalid_argument(path + ": want a JSON object with temperatures");
   for (const auto& [key, value] : json.items()) {
     if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), key) == std::end(kKnownKeys)) {
@@ -111,7 +111,7 @@ Result<Calibration> read_calibration(const std::string& path) {
   return calibration;
 }
 
-Status write_calibration(const std::string& path, const Calibration& calibration) {
+nlohmann::ordered_json table_json(const Calibration& calibration) {
   nlohmann::ordered_json json = {{"temperatures", calibration.temperatures},
                                  {"dataset", calibration.dataset},
                                  {"num_samples", calibration.num_samples},
@@ -121,10 +121,56 @@ Status write_calibration(const std::string& path, const Calibration& calibration
                                  {"temperature", calibration.temperature}};
   if (!calibration.biases.empty()) json["biases"] = calibration.biases;
   if (!calibration.target.empty()) json["target"] = calibration.target;
+  return json;
+}
+
+}  // namespace
+
+Result<std::vector<Calibration>> read_calibrations(const std::string& path) {
+  DSPARK_ASSIGN_OR_RETURN(const Json json, read_json_file(path, DuplicateKeys::kRefuse));
+  const bool several = json.is_object() && json.size() == 1 && json.contains("tables");
+  std::vector<Calibration> tables;
+  if (!several) {
+    DSPARK_ASSIGN_OR_RETURN(Calibration table, read_table(json, path));
+    tables.push_back(std::move(table));
+    return tables;
+  }
+  const Json& list = json["tables"];
+  if (!list.is_array() || list.empty() || list.size() > kMostTables) {
+    return invalid_argument(path + ": tables: want a list of 1 to " + std::to_string(kMostTables) +
+                            " objects");
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    DSPARK_ASSIGN_OR_RETURN(Calibration table,
+                            read_table(list[i], path + ": tables[" + std::to_string(i) + "]"));
+    tables.push_back(std::move(table));
+  }
+  return tables;
+}
+
+Status write_calibrations(const std::string& path, std::span<const Calibration> tables) {
+  nlohmann::ordered_json json;
+  if (tables.size() == 1) {
+    json = table_json(tables.front());
+  } else {
+    json["tables"] = nlohmann::ordered_json::array();
+    for (const Calibration& table : tables) json["tables"].push_back(table_json(table));
+  }
   const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   DSPARK_RETURN_IF_ERROR(file.write({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
   return file.commit();
+}
+
+std::string calibration_path(const std::string& drafter) {
+  std::error_code ec;
+  const std::filesystem::path path(split_drafter_spec(drafter).drafter);
+  if (!std::filesystem::exists(path, ec)) return "";
+  const std::filesystem::path beside =
+      std::filesystem::is_directory(path, ec)
+          ? path / "calibration.json"
+          : path.parent_path() / (path.stem().string() + ".calibration.json");
+  return beside.string();
 }
 
 }  // namespace dspark

@@ -26,9 +26,9 @@ void Engine::commit() {
     pages_.shrink(sequence->pages, sequence->n_cached);
     if (sequence->embedding != nullptr && !sequence->finished()) pool_embedding(*sequence);
   }
-  const Clock::time_point start = Clock::now();
+  const Clock::time_point start = now();
   if (drafter_ != nullptr) tell_drafter();
-  step_stats_.commit_s = seconds(Clock::now() - start);
+  step_stats_.commit_s = seconds(now() - start);
   for (auto& sequence : running_) {
     publish_pages(*sequence);
     if (sequence->finished()) close(*sequence);
@@ -138,6 +138,9 @@ RoundView Engine::round_of(const Sequence& sequence) const {
   const auto n = static_cast<size_t>(step.n_drafted);
   round.drafts = std::span(draft_block_.tokens).subspan(first, n);
   round.sources = std::span(draft_block_.sources).subspan(first, n);
+  if (sequence.request.draft_probabilities) {
+    round.probability = std::span(draft_block_.probability).subspan(first, n);
+  }
   if (draft_block_.has_confidence) {
     round.confidence = confidences(sequence);
     round.confidence_logits = std::span(draft_block_.confidence_logits).subspan(first, n);
@@ -146,11 +149,11 @@ RoundView Engine::round_of(const Sequence& sequence) const {
 }
 
 void Engine::deliver(Sequence& sequence) {
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point time = now();
   GenerateStats& stats = sequence.stats;
   if (stats.output_tokens > 0) {
     stats.prompt_s = seconds(sequence.first_token_at - sequence.admitted_at);
-    stats.decode_s = seconds(now - sequence.first_token_at);
+    stats.decode_s = seconds(time - sequence.first_token_at);
   }
   if (sequence.embedding != nullptr) return deliver_embedding(sequence);
   const int32_t n_done = stats.output_tokens > 0 ? sequence.n_prompt : sequence.n_cached;

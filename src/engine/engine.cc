@@ -85,6 +85,13 @@ Engine::~Engine() {
   if (options_.on_close) options_.on_close(*this);
 }
 
+/// Most rows of a step that decoding sequences may have, anchors and drafts: each needs logits.
+int64_t Engine::max_decode_rows() const {
+  const int64_t row_bytes = int64_t{4} * model_.config().vocab_size;
+  const int64_t least = 2 * int64_t{options_.max_sequences} + 16;
+  return std::min(int64_t{options_.max_batch_rows}, std::max(least, options_.logit_bytes / row_bytes));
+}
+
 /// Makes the buffers of the model as large as steps under the engine's own policy can need; a request with a
 /// longer policy of its own may grow them once.
 Status Engine::reserve() {
@@ -92,7 +99,7 @@ Status Engine::reserve() {
       drafter_ == nullptr ? 0 : std::min(options_.policy.draft_tokens(), drafter_->max_block());
   const int64_t most_rows = options_.max_batch_rows;
   const int64_t decode_rows =
-      std::min(most_rows, int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
+      std::min(max_decode_rows(), int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
   return model_.reserve(std::min(most_rows, decode_rows + options_.prefill_rows), decode_rows);
 }
 
@@ -110,16 +117,27 @@ void Engine::make_page_cache() {
   pages_ = PageCache(cache);
 }
 
-/// Measures what passes cost unless the options say it or nobody asks.
+/// Rows of the largest pass that the places can fill with decoding sequences, as far as the probe may go: no
+/// more than 16 drafts each, and logits, which nobody else may need soon, of 256 MiB.
+int32_t Engine::most_probed_rows() const {
+  constexpr int64_t kMostDrafts = 16, kMostLogits = int64_t{1} << 26, kLeastRows = 8;
+  const int64_t rows = options_.max_sequences * (1 + std::min<int64_t>(drafter_->max_block(), kMostDrafts));
+  const int64_t by_memory = std::max<int64_t>(kSmallProbeRows, kMostLogits / model_.config().vocab_size);
+  return static_cast<int32_t>(
+      std::min<int64_t>(options_.max_batch_rows, std::clamp(rows, kLeastRows, by_memory)));
+}
+
+/// Measures what passes cost unless the options say it or nobody asks, up to the largest pass that the
+/// engine's places can fill.
 Status Engine::make_planner() {
   if (drafter_ == nullptr || (!options_.policy.needs_costs() && !options_.costs)) return ok_status();
   if (!options_.costs) {
     CostProbeOptions probe;
-    probe.max_sequences = std::min(options_.max_sequences, 8);
-    const int32_t most_rows = options_.max_sequences * (1 + std::min(drafter_->max_block(), 16));
-    probe.max_rows = std::clamp(most_rows, 8, std::min(options_.max_batch_rows, 64));
+    probe.max_sequences = options_.max_sequences;
+    probe.max_rows = most_probed_rows();
     probe.context = std::min(probe.context, options_.context_length / 2);
-    probe.budget_s = options_.cost_probe_s;
+    probe.budget_s = options_.cost_probe_s * (probe.max_rows > kSmallProbeRows ? 2.0 : 1.0);
+    probe.clock = options_.clock;
     DSPARK_ASSIGN_OR_RETURN(options_.costs, measure_costs(model_, drafter_.get(), probe));
   }
   DSPARK_RETURN_IF_ERROR(options_.costs->validate());

@@ -38,20 +38,24 @@ struct EngineOptions {
   KvDType kv_dtype = KvDType::kBF16;
   int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
-  bool prefix_cache = true;       // requests that begin alike share their pages, see engine/page_cache.h
-  int64_t max_waiting = 0;        // most requests that wait for their first start; 0: any number
-  VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
+  /// Memory for the logits of a step: drafts whose rows do not fit are trimmed. Two rows for every sequence
+  /// and sixteen more fit always.
+  int64_t logit_bytes = int64_t{64} << 20;
+  bool prefix_cache = true;  // requests that begin alike share their pages, see engine/page_cache.h
+  int64_t max_waiting = 0;   // most requests that wait for their first start; 0: any number
+  VerifyPolicy policy;       // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
   /// and the default policy is one of them.
   std::optional<CostTable> costs;
-  double cost_probe_s = 0.8;     // time for that measurement
+  double cost_probe_s = 0.8;     // time for that measurement; twice that where passes exceed 64 rows
   PlannerMemory planner_memory;  // how drafts fared in earlier runs (engine/cost_file.h)
   std::function<void(const Engine&)>
       on_close;                  // called once, before the engine goes: to keep what it learned
   std::vector<int32_t> eos_ids;  // ids that end the text unless a request ignores them
   TokenBytesFn token_bytes;      // needed for stop strings and StreamUpdate::text
-  /// The time that deadlines are compared with; empty: the steady clock. For tests.
+  /// The time that deadlines are compared with and that everything is measured by; empty: the steady clock.
+  /// For tests.
   std::function<std::chrono::steady_clock::time_point()> clock = {};
 
   /// errors: invalid_argument naming the option.
@@ -155,7 +159,9 @@ class Engine {
 
   Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafter> drafter, KvPool pool);
 
+  int64_t max_decode_rows() const;
   Status reserve();
+  int32_t most_probed_rows() const;
   Status make_planner();
   void make_page_cache();
   Status fill_sequence(Sequence& sequence, GenerateRequest request);

@@ -114,7 +114,10 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
       options.calibration.empty() ? calibration_beside(options.spec) : options.calibration;
   if (path.empty()) return drafter;
   if (drafter == nullptr) return invalid_argument(path + ": there is no drafter to calibrate");
-  DSPARK_ASSIGN_OR_RETURN(const Calibration calibration, read_calibration(path));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<Calibration> tables, read_calibrations(path));
+  const std::string target = std::filesystem::path(loaded.path).filename().string();
+  const Calibration& calibration =
+      tables[best_calibration(tables, options.rule, options.temperature, target)];
   if (const Status set = drafter->set_calibration(calibration.temperatures, calibration.biases); !set.ok()) {
     return Status(set.code(), path + ": " + set.message());
   }
@@ -123,12 +126,8 @@ Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineO
 
 std::string calibration_beside(const std::string& drafter) {
   std::error_code ec;
-  const std::filesystem::path path(split_drafter_spec(drafter).drafter);
-  const std::filesystem::path found = std::filesystem::is_directory(path, ec)
-                                          ? path / "calibration.json"
-                                          : path.parent_path() / (path.stem().string() + ".calibration.json");
-  const bool is_there = std::filesystem::exists(path, ec) && std::filesystem::is_regular_file(found, ec);
-  return is_there ? found.string() : "";
+  const std::string path = calibration_path(drafter);
+  return std::filesystem::is_regular_file(path, ec) ? path : "";
 }
 
 VerifyPolicy default_policy(const Drafter* drafter) {

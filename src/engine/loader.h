@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,11 +62,14 @@ struct DrafterOptions {
   int32_t shortlist = 0;        // see DrafterContext
   uint64_t random_weights = 0;  // see DrafterContext
   bool hybrid = false;          // a learned drafter is joined with prompt lookup (draft/hybrid_drafter.h)
+  /// Of the requests to come, to choose among the tables of a calibration file (best_calibration).
+  AcceptRule rule = AcceptRule::kCoupled;
+  std::optional<double> temperature = {};  // nothing: every request brings its own
 };
 
 /// The drafter for an engine that make_engine will build from `loaded` with `engine`; null for "none".
-/// requires: `loaded` outlives the drafter. errors: those of make_drafter and read_calibration; a calibration
-/// for a drafter without a confidence head.
+/// requires: `loaded` outlives the drafter. errors: those of make_drafter and read_calibrations; a
+/// calibration for a drafter without a confidence head.
 Result<std::unique_ptr<Drafter>> load_drafter(LoadedModel& loaded, const EngineOptions& engine,
                                               const DrafterOptions& options);
 

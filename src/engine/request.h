@@ -61,6 +61,8 @@ struct GenerateRequest {
   /// Log-probabilities of committed tokens in the model's own distribution (temperature 1, before bias,
   /// penalties, filters and constraint). -1: none; 0: of the token; n: of the n likeliest tokens as well.
   int32_t n_logprobs = -1;
+  /// RoundView::probability is wanted. Costs time, changes neither drafts nor text.
+  bool draft_probabilities = false;
   std::shared_ptr<const TokenConstraint> constraint;  // may be null
   QueueParams queue;
 
@@ -121,6 +123,9 @@ struct RoundView {
   RoundRecord counts;               // what the statistics got
   std::span<const int32_t> drafts;  // (counts.drafted) ids, the first counts.verified of them were verified
   std::span<const ProposalSource> sources;  // (counts.drafted) who proposed each
+  /// (counts.drafted) with draft_probabilities: what the drafter itself gave each draft, at temperature 1;
+  /// negative where it has no probabilities (looked up).
+  std::span<const float> probability;
   // Of a drafter with a confidence head, else empty.
   std::span<const float> confidence;         // (counts.drafted) after calibration, if there is one
   std::span<const float> confidence_logits;  // (counts.drafted) before it

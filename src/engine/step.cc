@@ -47,14 +47,14 @@ void Engine::draft() {
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
                                &sequence->request.sampling, sequence->rule, sequence->pages,
-                               sequence->stop_ids});
+                               sequence->stop_ids, sequence->request.draft_probabilities});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
-  const Clock::time_point start = Clock::now();
+  const Clock::time_point start = now();
   draft_block_.reset(draft_requests_.size(), longest);
   const bool drafted = drafter_->propose(draft_requests_, draft_block_).ok();
-  step_stats_.draft_s = seconds(Clock::now() - start);
+  step_stats_.draft_s = seconds(now() - start);
   const int32_t vocab_size = model_.config().vocab_size;
   for (auto& sequence : running_) {
     const int32_t idx = sequence->step.draft_idx;
@@ -164,7 +164,7 @@ void Engine::plan() {
   plan_adaptive();
   const int64_t rows_for_prompts =
       prefills ? std::min(options_.prefill_rows, options_.max_batch_rows / 2) : 0;
-  cap_verify_rows(verify_lengths_, options_.max_batch_rows - rows_for_prompts);
+  cap_verify_rows(verify_lengths_, std::min(options_.max_batch_rows - rows_for_prompts, max_decode_rows()));
   size_t next = 0;
   for (auto& sequence : running_) {
     if (decodes(*sequence)) sequence->step.n_verify = verify_lengths_[next++];
@@ -267,9 +267,9 @@ void Engine::append_rows(Sequence& sequence, std::span<const int32_t> tokens, in
 
 void Engine::forward() {
   if (batch_.n_rows() == 0) return;
-  const Clock::time_point start = Clock::now();
+  const Clock::time_point start = now();
   result_ = model_.forward(batch_, pool_);
-  step_stats_.forward_s = seconds(Clock::now() - start);
+  step_stats_.forward_s = seconds(now() - start);
   if (!result_.out_of_memory) return;
   for (auto& sequence : running_) {
     if (sequence->step.n_rows > 0) finish(*sequence, FinishReason::kError);
@@ -279,7 +279,7 @@ void Engine::forward() {
 /// Measurements of the step into the engine's sums.
 void Engine::learn() {
   if (batch_.n_rows() == 0) return;
-  step_stats_.step_s = seconds(Clock::now() - step_start_);
+  step_stats_.step_s = seconds(now() - step_start_);
   ++stats_.steps;
   stats_.prompt_tokens += step_stats_.prefill_rows;
   stats_.evicted_pages = pages_.n_evictions();
@@ -310,6 +310,7 @@ void Engine::learn_costs() {
     stats_.scheduler = planner_->stats();
   }
   stats_.scheduler.n_positions = drift_.n_positions();
+  stats_.scheduler.bins = drift_.bins();
   for (int32_t j = 0; j < drift_.n_positions(); ++j) {
     stats_.scheduler.drift[static_cast<size_t>(j)] = drift_.at(j);
   }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "engine/cost_probe.h"
 #include "formats/json_reader.h"
 
 namespace dspark {
@@ -63,15 +64,14 @@ Status read_number(const Json& object, const char* key, const std::string& where
   return ok_status();
 }
 
-std::vector<CostPoint> sample(const std::vector<CostPoint>& points, int32_t most) {
+/// The entries at `sizes`, or the next larger one where there is none, as far as they do not exceed the last
+/// size.
+std::vector<CostPoint> sample(const std::vector<CostPoint>& points, const std::vector<int32_t>& sizes) {
   std::vector<CostPoint> sampled;
-  int32_t next = 1;
-  for (const CostPoint& point : points) {
-    if (point.n < next || point.n > most) continue;
-    sampled.push_back(point);
-    while (next <= point.n) {
-      next = next < 4 ? next + 1 : (next & (next - 1)) == 0 ? next + next / 2 : next / 3 * 4;
-    }
+  for (const int32_t n : sizes) {
+    const auto point = std::ranges::find_if(points, [n](const CostPoint& p) { return p.n >= n; });
+    if (point == points.end() || point->n > sizes.back()) break;
+    if (sampled.empty() || point->n > sampled.back().n) sampled.push_back(*point);
   }
   return sampled;
 }
@@ -123,9 +123,9 @@ Result<CostTable> read_cost_table(const std::string& path) {
 
 CostTable sample_costs(const CostTable& table, int32_t max_rows, int32_t max_sequences) {
   CostTable sampled = table;
-  sampled.verify = sample(table.verify, max_rows);
-  sampled.draft = sample(table.draft, max_sequences);
-  sampled.draft_short = sample(table.draft_short, max_sequences);
+  sampled.verify = sample(table.verify, probe_rows(max_rows));
+  sampled.draft = sample(table.draft, probe_sequences(max_sequences));
+  sampled.draft_short = sample(table.draft_short, probe_sequences(max_sequences));
   return sampled;
 }
 

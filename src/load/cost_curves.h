@@ -26,8 +26,8 @@ Result<CostTable> built_in_costs(std::string_view name, int32_t max_rows, int32_
 /// corrupt_data, invalid_argument naming the file and the field.
 Result<CostTable> read_cost_table(const std::string& path);
 
-/// The entries of `table` that a measurement at start-up would find: sizes 1, 2, 3, 4, 6, 8, 12, ... up to
-/// max_rows and max_sequences.
+/// The entries of `table` that a measurement at start-up would find: probe_rows() up to max_rows and
+/// probe_sequences() up to max_sequences (engine/cost_probe.h).
 CostTable sample_costs(const CostTable& table, int32_t max_rows, int32_t max_sequences);
 
 }  // namespace dspark

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "models/block_scales.h"
 #include "tensor/blocks.h"
 #include "tensor/half.h"
 #include "tensor/quantize.h"
@@ -15,7 +16,6 @@ namespace dspark {
 namespace {
 
 constexpr size_t kNamesInMessage = 8;  // enough to recognise the mistake
-constexpr int64_t kFp8Block = 128;     // rows and columns that share a scale
 constexpr int64_t kFp4Block = 32;      // columns that share a scale
 
 bool is_integer(DType dtype) {
@@ -49,14 +49,6 @@ bool is_fp8(const TensorView& tensor) {
 
 bool is_fp4(const TensorView& tensor) {
   return (tensor.dtype == DType::kI8 || tensor.dtype == DType::kU8) && tensor.shape.size() == 2;
-}
-
-// The scales of a quantised matrix: nullptr when the file has none under either name.
-const TensorView* find_scale(const Checkpoint& checkpoint, const std::string& name) {
-  constexpr std::string_view kWeight = ".weight";
-  if (const TensorView* scale = checkpoint.find(name + "_scale_inv")) return scale;
-  if (!name.ends_with(kWeight)) return nullptr;
-  return checkpoint.find(name.substr(0, name.size() - kWeight.size()) + ".scale");
 }
 
 int64_t blocks_of(int64_t n, int64_t block) {
@@ -135,6 +127,13 @@ Converted convert_fp4(const TensorView& tensor, const TensorView& scale, int64_t
 }
 
 }  // namespace
+
+const TensorView* find_scale(const Checkpoint& checkpoint, const std::string& name) {
+  constexpr std::string_view kWeight = ".weight";
+  if (const TensorView* scale = checkpoint.find(name + "_scale_inv")) return scale;
+  if (!name.ends_with(kWeight)) return nullptr;
+  return checkpoint.find(name.substr(0, name.size() - kWeight.size()) + ".scale");
+}
 
 void TensorFinder::check_shape(const TensorView& tensor, const std::vector<int64_t>& shape) {
   if (tensor.shape == shape) return;

@@ -56,7 +56,8 @@ std::string ApiError::to_json() const {
   error["type"] = type;
   error["param"] = or_null(param);
   error["code"] = or_null(code);
-  const nlohmann::ordered_json body = {{"error", std::move(error)}};
+  // "type" beside it is what Anthropic's clients know an error by; OpenAI's look into "error" only.
+  const nlohmann::ordered_json body = {{"type", "error"}, {"error", std::move(error)}};
   // Messages may quote what a client sent.
   return body.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }

@@ -17,7 +17,7 @@ struct ApiError {
   int retry_after = -1;  // seconds, for the header Retry-After; -1: none
 
   bool ok() const { return message.empty(); }
-  /// {"error":{"message":...,"type":...,"param":...,"code":...}}
+  /// {"type":"error","error":{"message":...,"type":...,"param":...,"code":...}}
   std::string to_json() const;
 };
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace dspark {
 namespace {
@@ -68,7 +70,8 @@ Json trace_of(const AnswerPiece& piece) {
                   {"origin", token_origin_name(note.event.origin)},
                   {"draft_idx", note.event.draft_idx},
                   {"confidence", nullptr},
-                  {"p", std::exp(static_cast<double>(note.event.logprob))}};
+                  {"target_probability", std::exp(static_cast<double>(note.event.logprob))}};
+    if (note.draft_probability >= 0.0f) entry["draft_probability"] = note.draft_probability;
     if (note.confidence >= 0.0f) entry["confidence"] = note.confidence;
     if (note.source[0] != '\0') entry["source"] = note.source;
     tokens.push_back(std::move(entry));
@@ -172,30 +175,71 @@ void UsageCounts::add(const GenerateStats& stats, bool add_prompt) {
   accepted += stats.speculation.accepted;
 }
 
-void TraceText::share(std::string_view text, bool at_end, std::vector<TokenNote>& tokens,
-                      std::vector<TokenNote>& out) {
-  released.append(text);
-  for (TokenNote& note : tokens) waiting.push_back(std::move(note));
-  size_t done = 0, cut = 0;
-  for (; done < waiting.size(); ++done) {
-    TokenNote& note = waiting[done];
+// Gives waiting tokens their place in the text, as far as it was released.
+void TraceText::place(std::string_view text, bool at_end) {
+  released_.append(text);
+  size_t cut = 0;
+  while (!waiting_.empty()) {
+    TokenNote& note = waiting_.front();
     const size_t bytes = note.event.is_stop ? 0 : note.bytes.size();
-    if (cut + bytes > released.size() && !at_end) break;
-    size_t end = std::min(released.size(), cut + bytes);
+    if (cut + bytes > released_.size() && !at_end) break;
+    size_t end = std::min(released_.size(), cut + bytes);
     // A character belongs to the token that began it.
-    while (end < released.size() && (static_cast<unsigned char>(released[end]) & 0xC0u) == 0x80u) ++end;
-    if (at_end && done + 1 == waiting.size()) end = released.size();
-    note.shown = released.substr(cut, end - cut);
+    while (end < released_.size() && (static_cast<unsigned char>(released_[end]) & 0xC0u) == 0x80u) ++end;
+    if (at_end && waiting_.size() == 1) end = released_.size();
+    placed_.push_back({std::move(note), placed_end_, placed_end_ + (end - cut)});
+    placed_end_ = placed_.back().end;
+    waiting_.pop_front();
     cut = end;
   }
   // What is left of the text belongs to tokens that are still to come, or to the last one.
-  if (!at_end && done == waiting.size() && done > 0) {
-    waiting[done - 1].shown += released.substr(cut);
-    cut = released.size();
+  if (waiting_.empty() && !placed_.empty()) {
+    placed_end_ = placed_.back().end += released_.size() - cut;
+    cut = released_.size();
   }
-  released.erase(0, cut);
-  std::move(waiting.begin(), waiting.begin() + static_cast<std::ptrdiff_t>(done), std::back_inserter(out));
-  waiting.erase(waiting.begin(), waiting.begin() + static_cast<std::ptrdiff_t>(done));
+  released_.erase(0, cut);
+}
+
+void TraceText::release(std::vector<TokenNote>& out) {
+  TokenNote& note = placed_.front().note;
+  note.shown = std::exchange(leftover_, {}) + note.shown;
+  out.push_back(std::move(note));
+  placed_.pop_front();
+}
+
+void TraceText::show(const OutputEvent& event, size_t first, std::vector<TokenNote>& out) {
+  std::string_view rest = event.text;
+  size_t at = event.begin;
+  while (!rest.empty() && !placed_.empty()) {
+    Placed& token = placed_.front();
+    if (token.end > at) {
+      const size_t n = std::min(rest.size(), token.end - at);
+      token.note.shown.append(rest.substr(0, n));
+      rest.remove_prefix(n);
+      at += n;
+    }
+    if (token.end <= at) release(out);
+  }
+  passed_ = event.begin + event.text.size();
+  std::string& late = out.size() > first ? out.back().shown : leftover_;
+  late.append(rest);
+}
+
+void TraceText::share(std::string_view text, std::span<const OutputEvent> events, bool at_end,
+                      std::vector<TokenNote>& tokens, std::vector<TokenNote>& out) {
+  std::move(tokens.begin(), tokens.end(), std::back_inserter(waiting_));
+  tokens.clear();
+  place(text, at_end);
+  const size_t first = out.size();
+  for (const OutputEvent& event : events) {
+    const bool is_text =
+        event.kind == OutputEvent::Kind::kContent || event.kind == OutputEvent::Kind::kReasoning;
+    if (is_text) show(event, first, out);
+  }
+  while (!placed_.empty() && (at_end || placed_.front().end <= passed_ || placed_.front().begin < passed_)) {
+    release(out);
+  }
+  if (at_end && out.size() > first) out.back().shown += std::exchange(leftover_, {});
 }
 
 std::string sse_event(std::string_view json) {

@@ -2,11 +2,14 @@
 // Answers of /v1/chat/completions and /v1/completions as JSON: whole ones and the chunks of streams.
 
 #include <cstdint>
+#include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "constrain/output_parser.h"
 #include "engine/request.h"
 #include "server/completion_request.h"
 
@@ -28,6 +31,7 @@ struct TokenNote {
   TokenEvent event;
   std::vector<std::pair<std::string, float>> top;  // likeliest first: bytes, log-probability
   float confidence = -1.0f;                        // of an accepted draft; negative: unknown
+  float draft_probability = -1.0f;                 // what the drafter gave it; negative: unknown
   const char* source = "";                         // who proposed an accepted draft: "model", "lookup"
   std::string shown;                               // with trace: what it adds to the text, whole characters
 };
@@ -62,13 +66,31 @@ struct UsageCounts {
   void add(const GenerateStats& stats, bool add_prompt);
 };
 
-/// What a trace needs to share the text of a chunk out among its tokens: text may come later than its token.
-struct TraceText {
-  std::vector<TokenNote> waiting;  // tokens whose text was not released yet
-  std::string released;            // text of waiting tokens
+/// Shares the text of a chunk out among its tokens, for traces: text may come later than its token, and tags
+/// of reasoning and calls of tools are no text. The texts of a chunk's tokens together are its reasoning and
+/// its content, but for a chunk that shows a part of a token only; then they are so over several chunks.
+class TraceText {
+ public:
+  /// text: of the update with these tokens. events: what became of the text, their `begin` counted over all
+  /// updates. Moves to `out` the tokens that were shown or passed over so far; all at the end.
+  void share(std::string_view text, std::span<const OutputEvent> events, bool at_end,
+             std::vector<TokenNote>& tokens, std::vector<TokenNote>& out);
 
-  /// Moves to `out` the tokens that the text released so far covers; all at the end.
-  void share(std::string_view text, bool at_end, std::vector<TokenNote>& tokens, std::vector<TokenNote>& out);
+ private:
+  struct Placed {
+    TokenNote note;
+    size_t begin = 0, end = 0;  // of its bytes in the whole text
+  };
+  void place(std::string_view text, bool at_end);
+  void show(const OutputEvent& event, size_t first, std::vector<TokenNote>& out);
+  void release(std::vector<TokenNote>& out);
+
+  std::deque<TokenNote> waiting_;  // their text was not released yet
+  std::string released_;           // text of waiting tokens
+  std::deque<Placed> placed_;      // released, not shown yet
+  size_t placed_end_ = 0;
+  size_t passed_ = 0;     // up to here everything was shown or passed over
+  std::string leftover_;  // shown before its token could go out
 };
 
 /// "data: {...}\n\n".

@@ -87,6 +87,7 @@ ApiError GenerationCall::submit_all(const std::vector<std::vector<int32_t>>& pro
     generate.sampling.seed += n_in_prompt;
     generate.queue.client = client;
     if (request_.trace && generate.n_logprobs < 0) generate.n_logprobs = 0;
+    generate.draft_probabilities = request_.trace;
     Choice& choice = choices_[i];
     choice.first_of_prompt = n_in_prompt == 0;
     choice.whole.index = static_cast<int32_t>(i);
@@ -141,13 +142,12 @@ void GenerationCall::add_notes(AnswerPiece& piece, const StreamUpdate& update) c
       const TokenLogprob& other = update.top_logprobs[i * n_top + k];
       note.top.emplace_back(bytes_of(other.token), other.logprob);
     }
-    const int draft = note.event.draft_idx;
-    if (draft >= 0 && update.round != nullptr &&
-        static_cast<size_t>(draft) < update.round->confidence.size()) {
-      note.confidence = update.round->confidence[static_cast<size_t>(draft)];
-    }
-    if (draft >= 0 && update.round != nullptr && static_cast<size_t>(draft) < update.round->sources.size()) {
-      note.source = proposal_source_name(update.round->sources[static_cast<size_t>(draft)]);
+    if (note.event.draft_idx >= 0 && update.round != nullptr) {
+      const auto draft = static_cast<size_t>(note.event.draft_idx);
+      const RoundView& round = *update.round;
+      if (draft < round.confidence.size()) note.confidence = round.confidence[draft];
+      if (draft < round.probability.size()) note.draft_probability = round.probability[draft];
+      if (draft < round.sources.size()) note.source = proposal_source_name(round.sources[draft]);
     }
     piece.tokens.push_back(std::move(note));
   }
@@ -218,15 +218,18 @@ void GenerationCall::add_event(const OutputEvent& event, AnswerPiece& piece) con
   }
 }
 
-void GenerationCall::split_text(Choice& choice, const StreamUpdate& update, AnswerPiece& piece) {
-  if (choice.parser == nullptr) {
-    piece.text.append(update.text);
-    return;
-  }
+std::vector<OutputEvent> GenerationCall::split_text(Choice& choice, const StreamUpdate& update) const {
   std::vector<OutputEvent> events;
-  choice.parser->feed(update.text, events);
-  if (update.finish_reason != FinishReason::kNone) choice.parser->finish(events);
-  for (const OutputEvent& event : events) add_event(event, piece);
+  if (choice.parser == nullptr) {
+    if (!update.text.empty()) {
+      events.push_back({OutputEvent::Kind::kContent, -1, std::string(update.text), choice.text_bytes});
+    }
+  } else {
+    choice.parser->feed(update.text, events);
+    if (update.finish_reason != FinishReason::kNone) choice.parser->finish(events);
+  }
+  choice.text_bytes += update.text.size();
+  return events;
 }
 
 void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
@@ -245,11 +248,12 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
   piece.index = choice.whole.index;
   // Prompts are told once they were read.
   if (!choice.echo.empty() && (ends || !update.tokens.empty())) piece.text = std::exchange(choice.echo, {});
-  split_text(choice, update, piece);
+  const std::vector<OutputEvent> events = split_text(choice, update);
+  for (const OutputEvent& event : events) add_event(event, piece);
   add_notes(piece, update);
   if (request_.trace) {
     std::vector<TokenNote> tokens = std::exchange(piece.tokens, {});
-    choice.trace.share(update.text, ends, tokens, piece.tokens);
+    choice.trace.share(update.text, events, ends, tokens, piece.tokens);
   }
   if (ends) {
     piece.finish_reason = api_reason(update.finish_reason);

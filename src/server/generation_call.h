@@ -51,6 +51,7 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
     AnswerPiece whole;
     std::unique_ptr<OutputParser> parser;  // null: all text is content
     TraceText trace;
+    size_t text_bytes = 0;  // released so far
     GenerateStats stats;
     Clock::time_point last_token;
     bool has_token = false;
@@ -61,7 +62,7 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   void measure(Choice& choice, const StreamUpdate& update);
   void add_notes(AnswerPiece& piece, const StreamUpdate& update) const;
   void stream_piece(Choice& choice, AnswerPiece piece);
-  void split_text(Choice& choice, const StreamUpdate& update, AnswerPiece& piece);
+  std::vector<OutputEvent> split_text(Choice& choice, const StreamUpdate& update) const;
   void add_event(const OutputEvent& event, AnswerPiece& piece) const;
   bool fail_early(const StreamUpdate& update);
   ApiError error_of(const StreamUpdate& update) const;

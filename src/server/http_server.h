@@ -37,7 +37,9 @@ struct HttpHandlers {
   std::function<std::optional<HttpResponse>(const HttpRequest&)> on_header;
   /// Must end the exchange at some time.
   std::function<void(std::shared_ptr<Exchange>)> on_request;
-  /// The response was written or the client is gone. seconds: since the request was complete.
+  /// The response was written or the client is gone (status 499). Called for refused requests too; of those
+  /// that could not be read the exchange knows what was understood, at least the peer. seconds: since the
+  /// request was complete, for a refused one since its first byte.
   std::function<void(const Exchange&, int status, int64_t bytes, double seconds)> on_done;
   /// Headers that every response carries, one "Name: value\r\n" after the other. May be empty.
   std::function<std::string(const HttpRequest&)> common_headers;

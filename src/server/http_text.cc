@@ -21,7 +21,7 @@ int hex_value(char c) {
   return -1;
 }
 
-std::string decoded(std::string_view text) {
+std::string decoded(std::string_view text, bool plus_is_blank) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     const bool escape =
@@ -30,7 +30,7 @@ std::string decoded(std::string_view text) {
       out += static_cast<char>(hex_value(text[i + 1]) * 16 + hex_value(text[i + 2]));
       i += 2;
     } else {
-      out += text[i] == '+' ? ' ' : text[i];
+      out += text[i] == '+' && plus_is_blank ? ' ' : text[i];
     }
   }
   return out;
@@ -79,12 +79,16 @@ std::string make_request_id(std::string_view from_client) {
   return text;
 }
 
+std::string path_decoded(std::string_view part) {
+  return decoded(part, false);
+}
+
 std::string query_value(std::string_view query, std::string_view name) {
   while (!query.empty()) {
     const std::string_view pair = query.substr(0, query.find('&'));
     const size_t equals = pair.find('=');
     if (pair.substr(0, equals) == name) {
-      return equals == std::string_view::npos ? std::string() : decoded(pair.substr(equals + 1));
+      return equals == std::string_view::npos ? std::string() : decoded(pair.substr(equals + 1), true);
     }
     query.remove_prefix(std::min(query.size(), pair.size() + 1));
   }

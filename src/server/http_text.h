@@ -26,6 +26,8 @@ void append_chunk(std::string& out, std::string_view data, bool chunked);
 std::string to_lower(std::string_view text);
 /// The client's id when it is a short word of harmless characters, else a new random one.
 std::string make_request_id(std::string_view from_client);
+/// A part of a path with its "%41" decoded.
+std::string path_decoded(std::string_view part);
 /// The value of a parameter of a query, "%41" and "+" decoded; "" when absent.
 std::string query_value(std::string_view query, std::string_view name);
 

@@ -29,6 +29,7 @@ constexpr const char* kSharedFields[] = {"model",
                                          "frequency_penalty",
                                          "logit_bias",
                                          "repetition_penalty",
+                                         "repeat_penalty",
                                          "chat_template_kwargs",
                                          "ignore_eos",
                                          "deadline_s"};

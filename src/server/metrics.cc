@@ -140,6 +140,18 @@ void add_scheduler(PrometheusText& out, const PrometheusText::Labels& model, con
             stats.drift[j].observed);
     out.add("dspark_calibration_error", "gauge", "Expected calibration error.", labels, stats.drift[j].ece);
   }
+  for (size_t b = 0; b < stats.bins.size(); ++b) {
+    const CalibrationBin& bin = stats.bins[b];
+    if (bin.count == 0) continue;
+    PrometheusText::Labels labels = model;
+    labels.emplace_back("bin", std::to_string(b));
+    out.add("dspark_calibration_bin_drafts", "gauge", "Recent drafts by bin of predicted survival.", labels,
+            static_cast<double>(bin.count));
+    out.add("dspark_calibration_bin_predicted_survival", "gauge", "Mean prediction in the bin.", labels,
+            bin.predicted);
+    out.add("dspark_calibration_bin_observed_survival", "gauge", "Share of accepted drafts in the bin.",
+            labels, bin.observed);
+  }
 }
 
 }  // namespace

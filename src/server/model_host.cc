@@ -25,9 +25,10 @@ int64_t seconds_since_1970() {
 }  // namespace
 
 ModelHost::ModelHost(std::string name, std::unique_ptr<LoadedModel> loaded, std::unique_ptr<Engine> engine,
-                     std::string drafter)
+                     std::string drafter, std::string drafter_error)
     : name_(std::move(name)),
       drafter_(std::move(drafter)),
+      drafter_error_(std::move(drafter_error)),
       created_(seconds_since_1970()),
       loaded_(std::move(loaded)),
       engine_(std::move(engine)) {

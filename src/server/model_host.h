@@ -25,9 +25,10 @@ class TokenTrie;          // constrain/token_trie.h
 /// thread: every member from any thread, but start() and stop() once each.
 class ModelHost {
  public:
-  /// name: what requests call the model. drafter: how its drafter calls itself, "" for none.
+  /// name: what requests call the model. drafter: how its drafter calls itself, "" for none; then
+  /// drafter_error may say why.
   ModelHost(std::string name, std::unique_ptr<LoadedModel> loaded, std::unique_ptr<Engine> engine,
-            std::string drafter);
+            std::string drafter, std::string drafter_error = {});
   ~ModelHost();
   ModelHost(const ModelHost&) = delete;
   ModelHost& operator=(const ModelHost&) = delete;
@@ -39,6 +40,8 @@ class ModelHost {
 
   const std::string& name() const { return name_; }
   const std::string& drafter() const { return drafter_; }
+  /// Why there is no drafter though one was asked for; "" otherwise.
+  const std::string& drafter_error() const { return drafter_error_; }
   const LoadedModel& loaded() const { return *loaded_; }
   const Tokenizer& tokenizer() const { return *loaded_->tokenizer; }
   const EngineOptions& options() const { return engine_->options(); }
@@ -74,6 +77,7 @@ class ModelHost {
 
   const std::string name_;
   const std::string drafter_;
+  const std::string drafter_error_;
   const int64_t created_;
   std::unique_ptr<LoadedModel> loaded_;
   std::unique_ptr<Engine> engine_;  // keeps references into loaded_

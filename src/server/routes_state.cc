@@ -42,7 +42,7 @@ Json model_json(const ModelHost& model) {
   return {{"model", model.name()},
           {"arch", model.loaded().model->config().arch},
           {"drafter", std::move(drafter)},
-          {"drafter_error", nullptr},
+          {"drafter_error", model.drafter_error().empty() ? Json(nullptr) : Json(model.drafter_error())},
           {"policy", options.policy.to_string()},
           {"accept", std::string(accept_rule_name(options.accept_rule))},
           {"n_ctx", model.context_length()},
@@ -54,18 +54,31 @@ Json model_json(const ModelHost& model) {
           {"chat_template", chat != nullptr ? Json(chat->source()) : Json(nullptr)}};
 }
 
+// A model as OpenAI's API lists it.
+Json card_of(const ModelHost& model) {
+  return {{"id", model.name()},
+          {"object", "model"},
+          {"created", model.created()},
+          {"owned_by", "dspark"},
+          {"max_model_len", model.context_length()}};
+}
+
 }  // namespace
 
 void Server::get_models(const ExchangePtr& exchange) {
   Json data = Json::array();
-  for (const auto& model : models_) {
-    data.push_back({{"id", model->name()},
-                    {"object", "model"},
-                    {"created", model->created()},
-                    {"owned_by", "dspark"},
-                    {"max_model_len", model->context_length()}});
-  }
+  for (const auto& model : models_) data.push_back(card_of(*model));
   exchange->respond(json_response({{"object", "list"}, {"data", std::move(data)}}));
+}
+
+void Server::get_model(const ExchangePtr& exchange) {
+  constexpr std::string_view kPrefix = "/v1/models/";
+  const std::string name = path_decoded(std::string_view(exchange->request().path).substr(kPrefix.size()));
+  if (name.empty()) return get_models(exchange);
+  ApiError error;
+  const ModelHost* model = find_model(name, error);
+  if (model == nullptr) return exchange->fail(error);
+  exchange->respond(json_response(card_of(*model)));
 }
 
 void Server::get_health(const ExchangePtr& exchange) {

@@ -24,6 +24,16 @@ HttpResponse response_of(const ApiError& error) {
   return response;
 }
 
+// What a client sent, as one harmless word. "-": nothing that could be read.
+std::string log_word(const std::string& sent, size_t longest) {
+  if (sent.empty()) return "-";
+  std::string word = sent.substr(0, longest);
+  for (char& c : word) {
+    if (c <= ' ' || c == '"' || c == '=' || static_cast<unsigned char>(c) > 126) c = '?';
+  }
+  return word;
+}
+
 // The route of a path; a path with another method gives *known.
 const Server::Route* find_route(const HttpRequest& request, bool* known) {
   const std::string& method = request.method == "HEAD" ? std::string("GET") : request.method;
@@ -50,6 +60,7 @@ std::span<const Server::Route> Server::routes() {
       {"POST", "/v1/messages/count_tokens", &Server::post_count_tokens, true, false},
       {"POST", "/v1/embeddings", &Server::post_embeddings, true, true},
       {"GET", "/v1/models", &Server::get_models, true, false},
+      {"GET", "/v1/models/*", &Server::get_model, true, false},
       {"POST", "/tokenize", &Server::post_tokenize, true, false},
       {"POST", "/detokenize", &Server::post_detokenize, true, false},
       {"GET", "/health", &Server::get_health, false, false},
@@ -251,13 +262,10 @@ void Server::log_request(const Exchange& exchange, int status, int64_t bytes, do
   char numbers[96];
   std::snprintf(numbers, sizeof(numbers), " status=%d bytes=%lld seconds=%.4f", status,
                 static_cast<long long>(bytes), seconds);
-  std::string path = request.path.substr(0, 128);
-  for (char& c : path) {
-    if (c <= ' ' || c == '"' || c == '=' || static_cast<unsigned char>(c) > 126) c = '?';
-  }
   const std::string client = client_of(request);
   log_event("event=request id=" + exchange.request_id + " client=" + (client.empty() ? "none" : client) +
-            " method=" + request.method + " path=" + path + numbers + exchange.log_words());
+            " method=" + log_word(request.method, 16) + " path=" + log_word(request.path, 128) + numbers +
+            exchange.log_words());
 }
 
 void Server::log_event(std::string_view text) {

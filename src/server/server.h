@@ -97,6 +97,7 @@ class Server {
 
   // routes_state.cc
   void get_models(const ExchangePtr& exchange);
+  void get_model(const ExchangePtr& exchange);
   void get_health(const ExchangePtr& exchange);
   void get_live(const ExchangePtr& exchange);
   void get_metrics(const ExchangePtr& exchange);

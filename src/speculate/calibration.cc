@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <compare>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "speculate/confidence.h"
 
@@ -266,10 +268,40 @@ void calibrated_confidence(std::span<const float> logits, std::span<const double
   }
 }
 
+namespace {
+
+bool is_greedy_at(double temperature) {
+  return temperature < 1e-5;
+}
+
+/// What a table lacks, the worst first.
+struct Misfit {
+  bool target = false;
+  int mode = 0;  // 1: another accept rule, 2: greedy for sampled or the reverse
+  double temperature = 0.0;
+  auto operator<=>(const Misfit&) const = default;
+};
+
+Misfit misfit(const Calibration& table, AcceptRule rule, std::optional<double> temperature,
+              const std::string& target) {
+  Misfit found;
+  found.target = !table.target.empty() && !target.empty() && table.target != target;
+  if (!temperature) return found;
+  const bool was_greedy = is_greedy_at(table.temperature), is_greedy = is_greedy_at(*temperature);
+  if (was_greedy != is_greedy) {
+    found.mode = 2;
+  } else if (!is_greedy && table.accept_rule != rule) {
+    found.mode = 1;
+  }
+  found.temperature = std::abs(table.temperature - *temperature);
+  return found;
+}
+
+}  // namespace
+
 std::string calibration_mismatch(const Calibration& calibration, AcceptRule rule, double temperature,
                                  const std::string& target) {
-  constexpr double kGreedy = 1e-5;
-  const bool was_greedy = calibration.temperature < kGreedy, is_greedy = temperature < kGreedy;
+  const bool was_greedy = is_greedy_at(calibration.temperature), is_greedy = is_greedy_at(temperature);
   std::string text;
   const auto differ = [&](const std::string& what) { text += (text.empty() ? "" : "; ") + what; };
   if (!calibration.target.empty() && !target.empty() && calibration.target != target) {
@@ -286,6 +318,26 @@ std::string calibration_mismatch(const Calibration& calibration, AcceptRule rule
            ", used with " + std::string(accept_rule_name(rule)));
   }
   return text;
+}
+
+size_t best_calibration(std::span<const Calibration> tables, AcceptRule rule,
+                        std::optional<double> temperature, const std::string& target) {
+  size_t best = 0;
+  for (size_t i = 1; i < tables.size(); ++i) {
+    if (misfit(tables[i], rule, temperature, target) < misfit(tables[best], rule, temperature, target))
+      best = i;
+  }
+  return best;
+}
+
+void put_calibration(std::vector<Calibration>& tables, Calibration table) {
+  for (Calibration& old : tables) {
+    if (old.target != table.target || old.temperature != table.temperature) continue;
+    if (!is_greedy_at(old.temperature) && old.accept_rule != table.accept_rule) continue;
+    old = std::move(table);
+    return;
+  }
+  tables.push_back(std::move(table));
 }
 
 }  // namespace dspark

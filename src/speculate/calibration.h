@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -129,5 +130,15 @@ void calibrated_confidence(std::span<const float> logits, std::span<const double
 /// run, any for greedy; target: file name of the model.
 std::string calibration_mismatch(const Calibration& calibration, AcceptRule rule, double temperature,
                                  const std::string& target);
+
+/// Which of several tables fits a run best: one for its target before others; of these one for its mode
+/// (greedy, or sampled under its accept rule) before sampled ones under another rule; of these the nearest
+/// temperature, the first of equals. temperature: of the run, nothing when requests bring their own; then the
+/// first table for the target. requires: tables not empty.
+size_t best_calibration(std::span<const Calibration> tables, AcceptRule rule,
+                        std::optional<double> temperature, const std::string& target);
+
+/// Replaces the table for the same target, mode and temperature, or adds one behind the others.
+void put_calibration(std::vector<Calibration>& tables, Calibration table);
 
 }  // namespace dspark

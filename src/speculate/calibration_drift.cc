@@ -57,4 +57,21 @@ DriftPosition CalibrationDrift::at(int32_t position_idx) const {
   return out;
 }
 
+std::array<CalibrationBin, kCalibrationBins> CalibrationDrift::bins() const {
+  std::array<CalibrationBin, kCalibrationBins> out;
+  for (size_t b = 0; b < out.size(); ++b) {
+    Bin sum;
+    for (const Position& position : positions_) {
+      sum.count += position.bins[b].count;
+      sum.accepted += position.bins[b].accepted;
+      sum.predicted += position.bins[b].predicted;
+    }
+    if (sum.count == 0) continue;
+    const auto n = static_cast<double>(sum.count);
+    out[b] = {sum.count, static_cast<double>(sum.predicted) / (n * kOne),
+              static_cast<double>(sum.accepted) / n};
+  }
+  return out;
+}
+
 }  // namespace dspark

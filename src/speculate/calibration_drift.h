@@ -18,7 +18,7 @@ namespace dspark {
 class CalibrationDrift {
  public:
   static constexpr int32_t kWindow = 1024;
-  static constexpr int32_t kBins = 20;
+  static constexpr int32_t kBins = kCalibrationBins;
 
   CalibrationDrift();
 
@@ -29,6 +29,8 @@ class CalibrationDrift {
   int32_t n_positions() const { return n_positions_; }
   /// requires: 0 <= position < kDriftPositions.
   DriftPosition at(int32_t position) const;
+  /// All positions together, bin by bin.
+  std::array<CalibrationBin, kCalibrationBins> bins() const;
 
  private:
   static constexpr uint32_t kOne = 1u << 15;  // predictions are kept in steps of 2^-15

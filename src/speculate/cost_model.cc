@@ -35,14 +35,23 @@ void make_monotone(std::vector<CostPoint>& points) {
   }
 }
 
+double along(const CostPoint& a, const CostPoint& b, int32_t n) {
+  const double slope = (b.seconds - a.seconds) / static_cast<double>(b.n - a.n);
+  return a.seconds + slope * static_cast<double>(n - a.n);
+}
+
 double interpolate(std::span<const CostPoint> points, int32_t n) {
   if (points.empty() || n <= 0) return 0.0;
   if (points.size() == 1 || n <= points.front().n) return points.front().seconds;
+  if (n > points.back().n) {
+    // Neighbours may be the two edges of one stair; the upper half of what was measured spans several.
+    size_t from = points.size() - 1;
+    while (from > 0 && 2 * int64_t{points[from].n} > points.back().n) --from;
+    return along(points[from], points.back(), n);
+  }
   size_t right = 1;
   while (right + 1 < points.size() && points[right].n < n) ++right;
-  const CostPoint &a = points[right - 1], &b = points[right];
-  const double slope = (b.seconds - a.seconds) / static_cast<double>(b.n - a.n);
-  return a.seconds + slope * static_cast<double>(n - a.n);
+  return along(points[right - 1], points[right], n);
 }
 
 }  // namespace
@@ -128,7 +137,10 @@ void CostModel::step_costs(const StepShape& shape, int32_t n_more, double row_co
     double seconds = 0.0;
     if (rows > 0) {
       const size_t left = at > 0 ? at - 1 : 0;
-      const double row_seconds = interpolate(points.subspan(left, std::min<size_t>(2, points.size())), rows);
+      const double row_seconds =
+          rows > points.back().n
+              ? interpolate(points, rows)
+              : interpolate(points.subspan(left, std::min<size_t>(2, points.size())), rows);
       const double looked_at =
           static_cast<double>(shape.row_context) + std::floor(row_context * static_cast<double>(b));
       seconds =

@@ -51,7 +51,7 @@ class CostModel {
 
   const CostTable& table() const { return table_; }
   /// Seconds of the target pass: between measured sizes linear, never falling with n; beyond the largest
-  /// along its last slope.
+  /// along the slope of the upper half of the sizes.
   double verify_seconds(const StepShape& shape) const;
   /// Seconds of the drafter's pass; linear in the length between 1 and that of the table. length 0: the
   /// table's.

@@ -14,7 +14,17 @@ struct DriftPosition {
   int64_t count = 0;       // verifications in the window
   double predicted = 0.0;  // mean predicted survival of the prefix that ends here
   double observed = 0.0;   // share of them in which that prefix was accepted
-  double ece = 0.0;        // expected calibration error over 20 equal bins
+  double ece = 0.0;        // expected calibration error over kCalibrationBins equal bins
+};
+
+/// Equal bins of predicted survival.
+inline constexpr int32_t kCalibrationBins = 20;
+
+/// One bin of a reliability diagram, over the newest verifications of all watched positions.
+struct CalibrationBin {
+  int64_t count = 0;       // drafts whose predicted survival lies in the bin
+  double predicted = 0.0;  // its mean
+  double observed = 0.0;   // share of them that were accepted
 };
 
 /// Sums and newest values since the engine was made. All zero (corrections 1) without a cost model.
@@ -33,6 +43,7 @@ struct SchedulerStats {
   double draft_correction = 1.0;   // the drafter's pass
   int32_t n_positions = 0;         // entries of `drift` that any verification reached
   std::array<DriftPosition, kDriftPositions> drift{};
+  std::array<CalibrationBin, kCalibrationBins> bins{};
 };
 
 }  // namespace dspark

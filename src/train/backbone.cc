@@ -79,7 +79,7 @@ class Backbone {
                                .view({n_blocks, block, kv_heads, group, head_dim})
                                .permute({2, 0, 3, 1, 4})
                                .reshape({kv_heads, n_blocks, group * block, head_dim});
-    const Tensor flat = queries.view({kv_heads, n_blocks * group * block, head_dim});
+    const Tensor flat = queries.reshape({kv_heads, n_blocks * group * block, head_dim});
     const Tensor far = at::bmm(flat, context_of(context.key).transpose(1, 2))
                            .view({kv_heads, n_blocks, group * block, n_context});
     const Tensor near = at::matmul(queries, block_of(block_rows.key).transpose(2, 3));
@@ -95,7 +95,7 @@ class Backbone {
                 context_of(context.value))
             .view({kv_heads, n_blocks, group * block, head_dim});
     const Tensor out = far_out + at::matmul(weights.slice(-1, n_context, width), block_of(block_rows.value));
-    return out.view({kv_heads, n_blocks, group, block, head_dim})
+    return out.reshape({kv_heads, n_blocks, group, block, head_dim})
         .permute({1, 3, 0, 2, 4})
         .reshape({n_blocks * block, kv_heads * group * head_dim});
   }

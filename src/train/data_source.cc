@@ -41,10 +41,10 @@ Result<DataSource> DataSource::create(const TrainOptions& options, SampleSources
   return source;
 }
 
-Result<AnchorSet> DataSource::load(const Place& place, uint64_t stream) {
+Result<AnchorSet> DataSource::load(const Place& place, int64_t anchors, uint64_t stream) {
   AnchorSet set;
   DSPARK_RETURN_IF_ERROR(sources_[static_cast<size_t>(place.source)]->read(place.sample, set.sample));
-  set.anchors = draw_anchors(anchor_candidates(set.sample.loss_mask), anchors_, seed_, stream);
+  set.anchors = draw_anchors(anchor_candidates(set.sample.loss_mask), anchors, seed_, stream);
   return set;
 }
 
@@ -69,13 +69,13 @@ void DataSource::announce(int64_t index) {
   for (size_t s = 0; s < sources_.size(); ++s) sources_[s]->expect(next[s]);
 }
 
-Result<std::vector<AnchorSet>> DataSource::micro_step(int64_t index) {
+Result<std::vector<AnchorSet>> DataSource::micro_step(int64_t index, int64_t anchors) {
   announce(index);
   std::vector<AnchorSet> sets;
   for (int64_t j = 0; j < sequences_; ++j) {
     const int64_t i = share(j);
     const auto stream = static_cast<uint64_t>(index * sequences_ * world_ + i);
-    DSPARK_ASSIGN_OR_RETURN(AnchorSet set, load(place_of(index, i), stream));
+    DSPARK_ASSIGN_OR_RETURN(AnchorSet set, load(place_of(index, i), anchors, stream));
     sets.push_back(std::move(set));
   }
   return sets;
@@ -84,8 +84,8 @@ Result<std::vector<AnchorSet>> DataSource::micro_step(int64_t index) {
 Result<std::vector<AnchorSet>> DataSource::held_out(int64_t first, int64_t count) {
   std::vector<AnchorSet> sets;
   for (int64_t i = first; i < std::min(first + count, n_held_out()); ++i) {
-    DSPARK_ASSIGN_OR_RETURN(
-        AnchorSet set, load(held_out_[static_cast<size_t>(i)], kHeldOutStream + static_cast<uint64_t>(i)));
+    const Place& place = held_out_[static_cast<size_t>(i)];
+    DSPARK_ASSIGN_OR_RETURN(AnchorSet set, load(place, anchors_, kHeldOutStream + static_cast<uint64_t>(i)));
     sets.push_back(std::move(set));
   }
   return sets;

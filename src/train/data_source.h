@@ -20,8 +20,9 @@ class DataSource {
   int64_t n_held_out() const { return static_cast<int64_t>(held_out_.size()); }
   /// Micro-steps of one epoch.
   int64_t micro_steps_per_epoch() const { return n_train() / (sequences_ * world_); }
-  /// This process's blocks of micro-step `index`, counted from the beginning of the run.
-  Result<std::vector<AnchorSet>> micro_step(int64_t index);
+  /// Up to `anchors` blocks per sequence of this process's share of micro-step `index`, counted from the
+  /// beginning of the run.
+  Result<std::vector<AnchorSet>> micro_step(int64_t index, int64_t anchors);
   /// Up to `count` held-out samples from `first` on, always with the same anchors.
   Result<std::vector<AnchorSet>> held_out(int64_t first, int64_t count);
 
@@ -36,7 +37,7 @@ class DataSource {
   const Place& place_of(int64_t micro_step, int64_t i);
   /// Tells the sources what the micro-steps from `index` on read.
   void announce(int64_t index);
-  Result<AnchorSet> load(const Place& place, uint64_t stream);
+  Result<AnchorSet> load(const Place& place, int64_t anchors, uint64_t stream);
 
   SampleSources sources_;
   std::vector<Place> train_;

@@ -11,7 +11,7 @@
 
 #include "formats/json_reader.h"
 #include "models/tensor_table.h"
-#include "train/backbone.h"
+#include "train/warm_start.h"
 
 namespace dspark {
 namespace {
@@ -19,35 +19,6 @@ namespace {
 using at::Tensor;
 
 constexpr double kInitDeviation = 0.02;  // of random weights
-constexpr int64_t kMeasuredSamples = 8;  // from which the size of queries and keys is measured
-
-/// Tensors of one target layer, by their Hugging Face names, fp32, rotary rows half-split.
-class TargetLayer {
- public:
-  TargetLayer(const TrainTarget& target, int32_t layer) : target_(target), layer_(layer) {}
-
-  /// `gguf` and `hf`: the two spellings of one tensor.
-  Result<Tensor> get(const char* gguf, const char* hf) const {
-    const bool is_gguf = target_.checkpoint->format() == Checkpoint::Format::kGguf;
-    const std::string name =
-        is_gguf ? fmt::format("blk.{}.{}", layer_, gguf) : fmt::format("model.layers.{}.{}", layer_, hf);
-    const TensorView* view = target_.checkpoint->find(name);
-    if (view == nullptr) return not_found(target_.checkpoint->path() + ": no tensor '" + name + "'");
-    return decode_tensor(*view);
-  }
-
-  /// The same for q and k: GGUF files of arch llama interleave the rotary pairs.
-  Result<Tensor> get_rotary(const char* gguf, const char* hf, int64_t n_heads) const {
-    DSPARK_ASSIGN_OR_RETURN(const Tensor stored, get(gguf, hf));
-    if (!target_.config.qk_interleaved) return stored;
-    const int64_t head_dim = target_.config.head_dim;
-    return stored.view({n_heads, head_dim / 2, 2, -1}).transpose(1, 2).reshape({n_heads * head_dim, -1});
-  }
-
- private:
-  const TrainTarget& target_;
-  int32_t layer_;
-};
 
 Result<Tensor> named(const Checkpoint& checkpoint, const std::string& name) {
   const TensorView* view = checkpoint.find(name);
@@ -111,10 +82,20 @@ Result<SequentialHead> head_of(const TrainOptions& options) {
   return invalid_argument("--head: expected vanilla, gated or rnn, found '" + options.head + "'");
 }
 
-/// The base behind a plain rotary table, whose second frequency is base^(-2 / head_dim).
+/// The base behind a rotary table, whose frequency j is base^(-2 j / head_dim). The last frequency gives it
+/// to the rounding of one float, the second one with an error that many times larger; but scaled tables
+/// stretch the last ones.
 double rope_base(const RopeTable& rope, int32_t head_dim) {
   if (rope.inv_freq.size() < 2 || rope.inv_freq[1] <= 0) return 10000.0;
-  return std::round(std::pow(static_cast<double>(rope.inv_freq[1]), -0.5 * head_dim));
+  const auto base_of = [&](size_t j) {
+    const double exponent = -0.5 * head_dim / static_cast<double>(j);
+    return std::round(std::pow(static_cast<double>(rope.inv_freq[j]), exponent));
+  };
+  const size_t last = rope.inv_freq.size() - 1;
+  if (rope.inv_freq[last] <= 0) return base_of(1);
+  const double base = base_of(last);
+  const double second = std::pow(base, -2.0 / head_dim);
+  return std::abs(second / rope.inv_freq[1] - 1.0) < 1e-6 ? base : base_of(1);
 }
 
 Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& target,
@@ -130,10 +111,14 @@ Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& t
   config.head_dim = model.head_dim;
   config.ffn_dim = model.ffn_dim;
   config.norm_eps = model.norm_eps;
-  config.attention_scale = 1.0f / std::sqrt(static_cast<float>(model.head_dim));
-  config.rope = model.ropes.front();
+  config.attention_bias = model.qkv_bias;
+  config.activation = model.activation;
+  // Layers of the target's bring the scale that their queries were made for.
+  config.attention_scale =
+      options.warm_start ? model.attention_scale : 1.0f / std::sqrt(static_cast<float>(model.head_dim));
+  config.rope = draft_rope(model);
   config.rope.angles = {};
-  config.rope_theta = rope_base(model.ropes.front(), model.head_dim);
+  config.rope_theta = rope_base(config.rope, model.head_dim);
   config.context_length = model.context_length;
   config.vocab_size = model.vocab_size;
   config.draft_vocab_size = options.draft_vocab == 0 ? model.vocab_size : options.draft_vocab;
@@ -200,128 +185,6 @@ void init_random(DraftModel& model, const TrainTarget& target, uint64_t seed) {
     }
     model.trainable[name] = tensor.contiguous();
   }
-}
-
-/// What keys are computed from at the start: normed outputs of the last tapped layer, of MTP the normed last
-/// hidden rows. fp32 [rows, dim].
-Result<Tensor> sample_rows(const DraftConfig& config, const SampleSources& sources) {
-  std::vector<Tensor> parts;
-  TargetCacheSample sample;
-  SampleSource& source = *sources.front();
-  for (int64_t i = 0; i < std::min(kMeasuredSamples, source.n_samples()); ++i) {
-    DSPARK_RETURN_IF_ERROR(source.read(i, sample));
-    const bool mtp = config.kind == DraftKind::kMtp;
-    std::vector<uint16_t>& hidden = mtp ? sample.target_last_hidden : sample.target_hidden_states;
-    const auto n_taps = static_cast<int64_t>(config.taps.size());
-    const Tensor rows = at::from_blob(
-        hidden.data(), {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
-    parts.push_back(rows.select(1, n_taps - 1).to(at::kFloat));
-  }
-  return rms_norm(at::cat(parts, 0), {}, config.norm_eps);
-}
-
-/// One layer from the target's: the weight of its first norm goes into q, k and v, because context rows do
-/// not pass the drafter's own; the norms of heads get the size that queries and keys have without them.
-Status warm_layer(DraftModel& model, const TrainTarget& target, int32_t layer, int32_t source,
-                  const Tensor& rows) {
-  const TargetLayer from(target, source);
-  const ModelConfig& config = target.config;
-  const std::string prefix = fmt::format("layers.{}.", layer);
-  const std::string attn = prefix + "self_attn.";
-  TensorMap& to = model.trainable;
-  DSPARK_ASSIGN_OR_RETURN(const Tensor norm, from.get("attn_norm.weight", "input_layernorm.weight"));
-  DSPARK_ASSIGN_OR_RETURN(const Tensor q,
-                          from.get_rotary("attn_q.weight", "self_attn.q_proj.weight", config.n_heads));
-  DSPARK_ASSIGN_OR_RETURN(const Tensor k,
-                          from.get_rotary("attn_k.weight", "self_attn.k_proj.weight", config.n_kv_heads));
-  DSPARK_ASSIGN_OR_RETURN(const Tensor v, from.get("attn_v.weight", "self_attn.v_proj.weight"));
-  to[attn + "q_proj.weight"] = q * norm;
-  to[attn + "k_proj.weight"] = k * norm;
-  to[attn + "v_proj.weight"] = v * norm;
-  const auto size_of = [&](const Tensor& weight) {
-    return at::matmul(rows, weight.t()).square().mean().sqrt().item<double>();
-  };
-  if (config.qk_norm) {
-    DSPARK_ASSIGN_OR_RETURN(to[attn + "q_norm.weight"],
-                            from.get("attn_q_norm.weight", "self_attn.q_norm.weight"));
-    DSPARK_ASSIGN_OR_RETURN(to[attn + "k_norm.weight"],
-                            from.get("attn_k_norm.weight", "self_attn.k_norm.weight"));
-  } else {
-    to[attn + "q_norm.weight"] = at::full({config.head_dim}, size_of(to[attn + "q_proj.weight"]));
-    to[attn + "k_norm.weight"] = at::full({config.head_dim}, size_of(to[attn + "k_proj.weight"]));
-  }
-  const struct {
-    const char* gguf;
-    const char* hf;
-  } copied[] = {{"attn_output.weight", "self_attn.o_proj.weight"},
-                {"ffn_norm.weight", "post_attention_layernorm.weight"},
-                {"ffn_gate.weight", "mlp.gate_proj.weight"},
-                {"ffn_up.weight", "mlp.up_proj.weight"},
-                {"ffn_down.weight", "mlp.down_proj.weight"}};
-  for (const auto& tensor : copied) {
-    DSPARK_ASSIGN_OR_RETURN(to[prefix + tensor.hf], from.get(tensor.gguf, tensor.hf));
-  }
-  return ok_status();
-}
-
-/// The projections of Eagle3 read the embedding first: that half keeps its random numbers.
-void prepend_embedding(DraftModel& model, const TensorMap& random) {
-  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
-    const std::string full = fmt::format("layers.0.self_attn.{}.weight", name);
-    const Tensor own = random.find(full)->second.slice(1, 0, model.config.dim);
-    model.trainable[full] = at::cat({own, model.trainable[full]}, 1);
-  }
-}
-
-/// How large the numbers of the target's stream are at the last tapped layer of the samples.
-Result<double> stream_size(const DraftConfig& config, SampleSource& source) {
-  const auto n_taps = static_cast<int64_t>(source.info().target_layer_ids.size());
-  TargetCacheSample sample;
-  double size = 0;
-  const int64_t n = std::min(kMeasuredSamples, source.n_samples());
-  for (int64_t i = 0; i < n; ++i) {
-    DSPARK_RETURN_IF_ERROR(source.read(i, sample));
-    const Tensor rows =
-        at::from_blob(sample.target_hidden_states.data(),
-                      {static_cast<int64_t>(sample.n_tokens()), n_taps, config.dim}, at::kBFloat16);
-    const Tensor last = rows.select(1, n_taps - 1).to(at::kFloat);
-    // The median row: the first token's stream is often many times larger.
-    size += last.square().mean(-1).sqrt().median().item<double>() / static_cast<double>(n);
-  }
-  return size;
-}
-
-/// The last tap, of MTP the hidden row, passes through the first matrix; what else it reads starts small. The
-/// hidden row of MTP arrives normed; the layer wants the size of a stream.
-Status pass_hidden_rows(DraftModel& model, const SampleSources& sources) {
-  const DraftConfig& config = model.config;
-  const bool mtp = config.kind == DraftKind::kMtp;
-  Tensor& first = model.trainable[mtp ? "eh_proj.weight" : "fc.weight"];
-  first.mul_(0.1);
-  first.slice(1, first.size(1) - config.dim, first.size(1)).add_(at::eye(config.dim));
-  if (!mtp) return ok_status();
-  DSPARK_ASSIGN_OR_RETURN(const double size, stream_size(config, *sources.front()));
-  first.mul_(size);
-  return ok_status();
-}
-
-Status warm_start(DraftModel& model, const TrainTarget& target, const SampleSources& sources) {
-  if (target.config.sandwich_norms) {
-    return unsupported("--warm-start: layers of " + target.config.arch +
-                       " targets do not fit the drafter's; use --no-warm-start");
-  }
-  const DraftConfig& config = model.config;
-  DSPARK_ASSIGN_OR_RETURN(const Tensor rows, sample_rows(config, sources));
-  const TensorMap random = model.trainable;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const int32_t source = target.config.n_layers - config.n_layers + layer;
-    if (source < 0) break;
-    DSPARK_RETURN_IF_ERROR(warm_layer(model, target, layer, source, rows));
-  }
-  if (config.kind == DraftKind::kEagle3) prepend_embedding(model, random);
-  DSPARK_RETURN_IF_ERROR(pass_hidden_rows(model, sources));
-  model.trainable["norm.weight"] = target.final_norm.clone();
-  return ok_status();
 }
 
 }  // namespace

@@ -55,6 +55,11 @@ bool cpu_has_bf16_dot() {
 #endif
 }
 
+Precision choose_precision(bool force_float32, bool force_bf16, bool on_cpu, bool has_bf16_dot) {
+  if (force_float32) return Precision::kFloat32;
+  return force_bf16 || !on_cpu || has_bf16_dot ? Precision::kBFloat16 : Precision::kFloat32;
+}
+
 HeadProduct::HeadProduct(const Tensor& weight, Precision precision, bool transposed_too)
     : precision_(precision) {
   if (precision == Precision::kFloat32) {
@@ -62,10 +67,19 @@ HeadProduct::HeadProduct(const Tensor& weight, Precision precision, bool transpo
     return;
   }
   weight_ = weight.to(at::kBFloat16).contiguous();
+  if (!weight_.device().is_cpu()) return;
   const bool even = weight_.size(0) % 2 == 0 && weight_.size(1) % 2 == 0;
-  if (!weight_.device().is_cpu() || !cpu_has_bf16_dot() || !even) return;
+  if (!cpu_has_bf16_dot() || !even) {
+    weight_ = weight_.to(at::kFloat);
+    return;
+  }
   packed_ = pack_pairs(weight_.t().contiguous());
   if (transposed_too) packed_backward_ = pack_pairs(weight_);
+}
+
+Tensor HeadProduct::operand(const Tensor& x) const {
+  const Tensor rounded = precision_ == Precision::kBFloat16 ? x.to(at::kBFloat16) : x;
+  return rounded.to(weight_.scalar_type());
 }
 
 void HeadProduct::forward(const Tensor& x, Tensor& out, bool add) const {
@@ -73,11 +87,18 @@ void HeadProduct::forward(const Tensor& x, Tensor& out, bool add) const {
     multiply_packed(x.to(at::kBFloat16).contiguous(), packed_, out, add);
     return;
   }
-  const Tensor product = at::matmul(x.to(weight_.scalar_type()), weight_.t());
-  if (add) {
-    out.add_(product);
+  const Tensor left = operand(x);
+  if (left.scalar_type() != out.scalar_type()) {  // a device in bf16 mode
+    const Tensor product = at::mm(left, weight_.t());
+    if (add) {
+      out.add_(product);
+    } else {
+      out.copy_(product);
+    }
+  } else if (add) {
+    out.addmm_(left, weight_.t());
   } else {
-    out.copy_(product);
+    at::mm_out(out, left, weight_.t());
   }
 }
 
@@ -87,7 +108,7 @@ Tensor HeadProduct::backward(const Tensor& g) const {
     multiply_packed(g.to(at::kBFloat16).contiguous(), packed_backward_, out, false);
     return out;
   }
-  return at::matmul(g.to(weight_.scalar_type()), weight_).to(at::kFloat);
+  return at::mm(operand(g), weight_).to(at::kFloat);
 }
 
 }  // namespace dspark

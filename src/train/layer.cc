@@ -6,17 +6,6 @@ namespace dspark {
 
 using at::Tensor;
 
-namespace {
-
-/// x [rows, heads, head_dim], pairs (j, j + head_dim / 2).
-Tensor rotate(const Tensor& x, const Angles& angles) {
-  const auto halves = x.chunk(2, -1);
-  return at::cat(
-      {halves[0] * angles.cos - halves[1] * angles.sin, halves[1] * angles.cos + halves[0] * angles.sin}, -1);
-}
-
-}  // namespace
-
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Precision precision) {
   const at::ScalarType type = precision == Precision::kFloat32 ? at::kFloat : at::kBFloat16;
   const Tensor out = at::linear(x.to(type), weight.to(type));
@@ -36,6 +25,12 @@ Angles rope_angles(const RopeTable& rope, const Tensor& positions) {
   const Tensor angles = (positions.to(at::kDouble).unsqueeze(1) * inv.unsqueeze(0)).unsqueeze(1);
   const double factor = rope.attention_factor;
   return {(at::cos(angles) * factor).to(at::kFloat), (at::sin(angles) * factor).to(at::kFloat)};
+}
+
+Tensor rotate(const Tensor& x, const Angles& angles) {
+  const auto halves = x.chunk(2, -1);
+  return at::cat(
+      {halves[0] * angles.cos - halves[1] * angles.sin, halves[1] * angles.cos + halves[0] * angles.sin}, -1);
 }
 
 Tensor find_param(const TensorMap& params, const std::string& name) {

@@ -24,6 +24,9 @@ struct Angles {
 /// `positions` int64 [rows].
 Angles rope_angles(const RopeTable& rope, const at::Tensor& positions);
 
+/// x [rows, heads, head_dim], pairs (j, j + head_dim / 2).
+at::Tensor rotate(const at::Tensor& x, const Angles& angles);
+
 /// Keys and values of a set of rows.
 struct KeyValue {
   at::Tensor key;    // [rows, kv_heads, head_dim], rotated

@@ -14,10 +14,13 @@
 #include "train/data_source.h"
 #include "train/draft_init.h"
 #include "train/draft_step.h"
+#include "train/head_product.h"
 #include "train/optimizer.h"
 #include "train/paired_step.h"
 #include "train/process_group.h"
 #include "train/run_log.h"
+#include "train/run_options.h"
+#include "train/step_plan.h"
 #include "train/train_state.h"
 
 namespace dspark {
@@ -60,7 +63,7 @@ class Run {
         callbacks_(callbacks),
         sources_(std::move(sources)),
         device_(options.device),
-        precision_(options.float32 ? Precision::kFloat32 : Precision::kBFloat16) {}
+        precision_(choose_precision(options.float32, options.bf16, device_.is_cpu(), cpu_has_bf16_dot())) {}
 
   Status execute() {
     DSPARK_RETURN_IF_ERROR(open());
@@ -68,9 +71,9 @@ class Run {
     start_ = Clock::now();
     double saved_s = 0;
     while (true) {
-      const std::vector<double> turn = next_turn();
-      if (turn[0] != 0) break;
-      DSPARK_ASSIGN_OR_RETURN(const TrainRecord record, step(turn[1]));
+      const Turn turn = next_turn();
+      if (turn.over) break;
+      DSPARK_ASSIGN_OR_RETURN(const TrainRecord record, step(turn));
       if (!std::isfinite(record.loss) || !std::isfinite(record.gradient_norm)) {
         return internal_error(fmt::format("step {}: the loss is not a number; the last good state is in {}",
                                           record.step, options_.out));
@@ -86,7 +89,7 @@ class Run {
       }
       if (!go_on) return ok_status();
     }
-    return checkpoint();
+    return counters_.step == saved_step_ ? ok_status() : checkpoint();
   }
 
  private:
@@ -98,6 +101,8 @@ class Run {
       sources_.push_back(std::move(source));
     }
     for (const auto& source : sources_) DSPARK_RETURN_IF_ERROR(check_source(*source, target.config));
+    DSPARK_RETURN_IF_ERROR(open_folder());
+    share_precision();
     DSPARK_RETURN_IF_ERROR(open_model(target));
     DSPARK_RETURN_IF_ERROR(check_model(*sources_.front(), target.config));
     DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(sources_)));
@@ -109,18 +114,23 @@ class Run {
     if (options_.resume) {
       DSPARK_RETURN_IF_ERROR(
           load_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
+      saved_step_ = counters_.step;
     }
     group_->copy_from_leader(model_.trainable);  // first weights may differ in the last bit between machines
     if (options_.average > 0 && average_.empty()) {
       for (const auto& [name, tensor] : model_.trainable) average_[name] = tensor.detach().clone();
     }
     if (!group_->leads()) return ok_status();
+    DSPARK_RETURN_IF_ERROR(save_run_options(path("options.json"), options_, precision_));
     const std::string header = log_header(model_.config.n_drafts());
     DSPARK_ASSIGN_OR_RETURN(RunLog log, RunLog::open(path("log.csv"), header, counters_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
     DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), header, counters_.step));
     eval_log_ = std::make_unique<RunLog>(std::move(eval));
     note(describe());
+    if (precision_ == Precision::kFloat32 && !options_.float32 && !cpu_has_bf16_dot()) {
+      note("products in fp32: this CPU has no bf16 dot products (--bf16 emulates them)");
+    }
     return ok_status();
   }
 
@@ -161,7 +171,13 @@ class Run {
     return ok_status();
   }
 
-  Status open_model(const TrainTarget& target) {
+  /// Rank 0's processor decides for all.
+  void share_precision() {
+    const bool float32 = group_->leads() && precision_ == Precision::kFloat32;
+    precision_ = group_->sum(float32 ? 1.0 : 0.0) > 0 ? Precision::kFloat32 : Precision::kBFloat16;
+  }
+
+  Status open_folder() {
     std::error_code ec;
     if (group_->leads()) fs::create_directories(options_.out, ec);
     if (ec) return invalid_argument(options_.out + ": cannot make the folder: " + ec.message());
@@ -170,6 +186,12 @@ class Run {
       return invalid_argument(options_.out + (begun ? ": holds a run already: continue it with --resume"
                                                     : ": --resume, but there is no state.safetensors"));
     }
+    if (!options_.resume) return ok_status();
+    DSPARK_ASSIGN_OR_RETURN(precision_, check_run_options(path("options.json"), options_, precision_));
+    return ok_status();
+  }
+
+  Status open_model(const TrainTarget& target) {
     if (options_.resume || !options_.init.empty()) {
       DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint start,
                               open_draft_checkpoint(options_.resume ? path("draft") : options_.init));
@@ -186,6 +208,11 @@ class Run {
       return unsupported(fmt::format("{} drafters whose anchor slot predicts nothing cannot be trained",
                                      draft_kind_name(config.kind)));
     }
+    if (is_paired(config.kind) && (options_.first_stage > 0 || options_.curriculum || options_.loss_slide)) {
+      return invalid_argument(
+          fmt::format("--first-stage, --curriculum, --loss-slide: not for {} drafters, which have no blocks",
+                      draft_kind_name(config.kind)));
+    }
     DSPARK_RETURN_IF_ERROR(check_draft_fits(config, target));
     if (config.kind == DraftKind::kMtp) return ok_status();  // reads the last hidden rows only
     std::vector<int32_t> ids;
@@ -196,12 +223,18 @@ class Run {
     return ok_status();
   }
 
-  /// Whether the run is over, and the learning rate of the next step: rank 0's clock decides for all.
-  std::vector<double> next_turn() {
-    std::vector<double> turn = {0.0, 0.0};
-    if (group_->leads()) turn = {finished() ? 1.0 : 0.0, learning_rate()};
+  struct Turn {
+    bool over = false;  // the run is
+    double progress = 0;
+    double rate = 0;
+  };
+
+  /// What the next step depends on: rank 0's clock decides for all.
+  Turn next_turn() {
+    std::vector<double> turn(3);
+    if (group_->leads()) turn = {finished() ? 1.0 : 0.0, progress(), learning_rate()};
     group_->sum(turn);
-    return turn;
+    return {turn[0] != 0, turn[1], turn[2]};
   }
 
   /// Of all parts of the run.
@@ -212,29 +245,34 @@ class Run {
     return elapsed() >= options_.minutes * 60;
   }
 
+  /// Share of the budget that is used.
+  double progress() const {
+    if (options_.steps > 0) return static_cast<double>(counters_.step) / static_cast<double>(options_.steps);
+    return elapsed() / (options_.minutes * 60);
+  }
+
   double learning_rate() const {
     if (options_.steps > 0) {
       return learning_rate_at_step(options_.learning_rate, options_.warmup, counters_.step, options_.steps);
     }
-    return learning_rate_at(options_.learning_rate, options_.warmup, elapsed() / (options_.minutes * 60));
+    return learning_rate_at(options_.learning_rate, options_.warmup, progress());
   }
 
   /// `group`: nullptr when the other processes do not take part.
-  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const TensorMap& params, double scale,
+  StepMetrics run_batch(const std::vector<AnchorSet>& sets, const DraftConfig& config,
+                        const TensorMap& params, const LossWeights& weights, double scale,
                         ProcessGroup* group) const {
     const GlobalSum global_sum =
         group == nullptr ? GlobalSum() : [group](double value) { return group->sum(value); };
-    if (is_paired(model_.config.kind)) {
-      PairedBatch batch = build_paired_batch(sets, model_.config, options_.max_context, device_);
+    if (is_paired(config.kind)) {
+      PairedBatch batch = build_paired_batch(sets, config, options_.max_context, device_);
       const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
       if (group != nullptr) batch.n_padded = group->world() * group->max(batch.n_padded);
-      return train_paired_step(model_.config, params, frozen_, batch, log_sum, scale, precision_, global_sum);
+      return train_paired_step(config, params, frozen_, batch, log_sum, scale, precision_, global_sum);
     }
-    const StepBatch batch = build_step_batch(sets, model_.config, options_.max_context, device_);
+    const StepBatch batch = build_step_batch(sets, config, options_.max_context, device_);
     const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
-    const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,
-                                 options_.decay};
-    return train_step(model_.config, params, frozen_, batch, log_sum, weights, scale, precision_, global_sum);
+    return train_step(config, params, frozen_, batch, log_sum, weights, scale, precision_, global_sum);
   }
 
   static void add_metrics(TrainRecord& record, const StepMetrics& metrics, double share) {
@@ -246,31 +284,40 @@ class Run {
     record.tau += share * metrics.tau;
     record.confidence_abs_error += share * metrics.confidence_abs_error;
     record.confidence_bias += share * metrics.confidence_bias;
-    record.accept_rate.resize(metrics.accept_rate.size());
+    // Slots that were not trained stay 0.
     for (size_t i = 0; i < metrics.accept_rate.size(); ++i)
       record.accept_rate[i] += share * metrics.accept_rate[i];
   }
 
-  Result<TrainRecord> step(double rate) {
+  TrainRecord empty_record() const {
     TrainRecord record;
+    record.accept_rate.resize(static_cast<size_t>(model_.config.n_drafts()));
+    return record;
+  }
+
+  Result<TrainRecord> step(const Turn& turn) {
+    TrainRecord record = empty_record();
+    const StepPlan plan = plan_step(options_, turn.progress);
+    DraftConfig config = model_.config;
+    if (plan.first_slot_only) config.block_size = 1;
     zero_gradients(model_.trainable);
     const TensorMap params = model_.all();
     const double share = 1.0 / options_.accumulate;
     for (int32_t micro = 0; micro < options_.accumulate; ++micro) {
       const int64_t index = counters_.step * options_.accumulate + micro;
-      DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets, data_->micro_step(index));
-      StepMetrics metrics = run_batch(sets, params, share, group_.get());
+      DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets, data_->micro_step(index, plan.anchors));
+      StepMetrics metrics = run_batch(sets, config, params, plan.weights, share, group_.get());
       group_->merge(metrics);
       counters_.anchors += metrics.n_blocks;
       add_metrics(record, metrics, share);
     }
     group_->sum_gradients(model_.trainable);
     record.gradient_norm = clip_gradients(model_.trainable, options_.clip);
-    adam_->step(model_.trainable, rate);
+    adam_->step(model_.trainable, turn.rate);
     if (!average_.empty()) update_average(average_, model_.trainable, options_.average, counters_.step);
     ++counters_.step;
     record.step = counters_.step;
-    record.learning_rate = rate;
+    record.learning_rate = turn.rate;
     record.anchors = counters_.anchors;
     record.elapsed_s = elapsed();
     record.epoch = static_cast<double>(counters_.step * options_.accumulate) /
@@ -284,15 +331,17 @@ class Run {
     if (n == 0) return ok_status();
     TensorMap params = average_.empty() ? model_.trainable : average_;
     params.insert(model_.buffers.begin(), model_.buffers.end());
+    const LossWeights weights = {options_.ce, options_.soft_ce, options_.l1, options_.confidence,
+                                 options_.decay};
     std::vector<StepMetrics> parts;
     int64_t n_blocks = 0;
     for (int64_t first = 0; first < n; first += options_.sequences) {
       DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets,
                               data_->held_out(first, std::min<int64_t>(options_.sequences, n - first)));
-      parts.push_back(run_batch(sets, params, 0.0, nullptr));
+      parts.push_back(run_batch(sets, model_.config, params, weights, 0.0, nullptr));
       n_blocks += parts.back().n_blocks;
     }
-    TrainRecord mean;
+    TrainRecord mean = empty_record();
     mean.step = counters_.step;
     mean.anchors = counters_.anchors;
     mean.elapsed_s = elapsed();
@@ -308,12 +357,13 @@ class Run {
   Status checkpoint() {
     if (!group_->leads()) return ok_status();
     counters_.elapsed_s = elapsed();
-    // The drafter first: a state without one could not be continued.
+    // The state last: what it claims to have been measured and exported is there. Rows of eval.csv behind the
+    // last state are cut off when the run goes on.
+    DSPARK_RETURN_IF_ERROR(evaluate());
     DSPARK_RETURN_IF_ERROR(export_draft(path("draft"), model_.config,
                                         average_.empty() ? model_.trainable : average_, model_.buffers));
-    DSPARK_RETURN_IF_ERROR(
-        save_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
-    return evaluate();
+    saved_step_ = counters_.step;
+    return save_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_);
   }
 
   TrainOptions options_;
@@ -332,7 +382,8 @@ class Run {
   TensorMap average_;
   TrainCounters counters_;
   Clock::time_point start_;
-  double earlier_s_ = 0;  // before this part of the run
+  double earlier_s_ = 0;     // before this part of the run
+  int64_t saved_step_ = -1;  // of the newest state
 };
 
 }  // namespace
@@ -364,7 +415,11 @@ Status TrainOptions::validate() const {
   if (!(warmup >= 0 && warmup < 1)) return wrong("--warmup", "0 to below 1");
   if (!(average >= 0 && average < 1)) return wrong("--average", "0 to below 1");
   if (!(holdout >= 0 && holdout <= 0.5)) return wrong("--holdout", "0 to 0.5");
+  if (!(decay > 0)) return wrong("--decay", "a number above 0");
+  if (!(first_stage >= 0 && first_stage < 1)) return wrong("--first-stage", "0 to below 1");
+  if (first_anchors < 0) return wrong("--first-anchors", "at least 1, or 0 for as many slots as later");
   if (!(clip > 0)) return wrong("--clip", "a number above 0");
+  if (float32 && bf16) return invalid_argument("give either --float32 or --bf16");
   if (threads < 1) return wrong("--threads", "at least 1");
   if (device != "cpu" && device.rfind("cuda", 0) != 0) return wrong("--device", "cpu or cuda");
   return ok_status();

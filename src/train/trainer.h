@@ -32,6 +32,10 @@ struct TrainOptions {
   std::string out;                  // run folder: state, log, drafter
   std::string init;                 // a drafter to start from; empty: from the target's own layers
   bool resume = false;              // continue the run in `out`
+  // How sources of the caller were made from `caches`; the trainer only sees that they stay the same.
+  std::vector<int32_t> taps;
+  int32_t max_length = 4096;
+  bool log_sum_exp = false;
 
   // The drafter; unused with `init` or `resume`.
   std::string kind = "dspark";  // dflash: no heads; eagle3; mtp
@@ -56,6 +60,12 @@ struct TrainOptions {
   double confidence = 1.0;
   double decay = 4.0;
 
+  // What changes on the way (src/train/step_plan.h).
+  double first_stage = 0;     // share of the budget that trains slot 1 only; 0: none
+  int32_t first_anchors = 0;  // per sequence in that stage; 0: block_size times `anchors`
+  bool curriculum = false;    // the decay rises from 1
+  bool loss_slide = false;    // the factors of the losses end at those of the reference
+
   // Optimiser.
   double learning_rate = 3e-3;
   double warmup = 0.04;  // share of the budget
@@ -76,6 +86,7 @@ struct TrainOptions {
   int32_t threads = 1;
   ProcessOptions processes;
   bool float32 = false;        // no bf16 products
+  bool bf16 = false;           // bf16 products on a CPU that has to emulate them too
   std::string device = "cpu";  // or cuda
 
   /// errors: invalid_argument naming the option.
@@ -104,11 +115,12 @@ struct TrainCallbacks {
   std::function<void(const std::string&)> on_note;
 };
 
-/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs), log.csv
-/// (one line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec
-/// layout). A run that was killed continues from its last state and gives the losses of an uninterrupted one,
-/// as long as its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches
-/// and drafter do not fit.
+/// Runs or continues a training run. Files in `out`: state.safetensors (all that resuming needs),
+/// options.json (a run continues with the options that it began with, src/train/run_options.h), log.csv (one
+/// line per step), eval.csv (held-out samples at every checkpoint), draft/ (the drafter, DeepSpec layout). A
+/// run that was killed continues from its last state and gives the losses of an uninterrupted one, as long as
+/// its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches and drafter
+/// do not fit.
 /// With several processes rank 0 writes the files; its clock and its budget decide, and the loss of a step is
 /// that of one process with all their sequences.
 /// `sources`: where samples come from; none: options.caches.

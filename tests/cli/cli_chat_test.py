@@ -9,7 +9,7 @@ import signal
 import time
 import unittest
 
-from harness import BINARY, Tool
+from harness import BINARY, SLOWDOWN, Tool
 
 CTRL_C, CTRL_D, UP = b"\x03", b"\x04", b"\x1b[A"
 PROMPT = "> "
@@ -44,7 +44,7 @@ class Terminal:
 
     def expect(self, pattern, seconds=60):
         """Waits for a pattern in what came since the last call; returns the text up to its end."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * SLOWDOWN
         while time.monotonic() < end:
             match = re.search(pattern, self.output)
             if match:
@@ -55,7 +55,7 @@ class Terminal:
 
     def close(self, seconds=60):
         """The exit status."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * SLOWDOWN
         while time.monotonic() < end:
             self.read_some(0.05)
             pid, status = os.waitpid(self.pid, os.WNOHANG)

@@ -5,6 +5,7 @@ import json
 import re
 import unittest
 import xml.dom.minidom
+from pathlib import Path
 
 from harness import Tool
 from tiny_drafter import write_tiny_drafter
@@ -140,6 +141,51 @@ class Eval(Drafted):
             self.assertAlmostEqual(ece[1], fit["ece_after"][k], places=4)
         self.assertNotEqual(before["total"]["calibration"], after["total"]["calibration"])
 
+    def test_calibrate_without_a_name_writes_where_runs_look(self):
+        folder = Path(write_tiny_drafter(self.path / "to_calibrate"))
+        flags = ("-m", self.chat_model, "-n", "30", *self.files)
+        self.assertIn(str(folder / "calibration.json"), self.succeed("calibrate", "-d", str(folder), *flags).stdout)
+        written = (folder / "calibration.json").read_text()
+        self.succeed("calibrate", "-d", str(folder), "-o", "named.json", *flags)  # starts from the raw head again
+        self.assertEqual(written, (self.path / "named.json").read_text())
+        plain, _ = self.evaluate("-d", str(folder), "--calibration", "none")
+        found, _ = self.evaluate("-d", str(folder))
+        named, _ = self.evaluate("-d", str(folder), "--calibration", "named.json")
+        self.assertEqual(found["total"]["calibration"], named["total"]["calibration"])
+        self.assertNotEqual(found["total"]["calibration"], plain["total"]["calibration"])
+
+    def test_tables_for_several_ways_of_serving(self):
+        def fit(*more):
+            return self.succeed("calibrate", "-m", self.chat_model, "-d", self.drafter, "-n", "30", "-o", "both.json",
+                                *more, *self.files)
+
+        def confidences(name, *more):
+            return self.evaluate("-d", self.drafter, "--calibration", name, *more)[0]["total"]["calibration"]
+
+        fit()
+        greedy = json.loads((self.path / "both.json").read_text())
+        self.assertIn("(2 tables)", fit("--temp", "1").stdout)
+        both = json.loads((self.path / "both.json").read_text())
+        self.assertEqual(both["tables"][0], greedy)
+        self.assertEqual([table["temperature"] for table in both["tables"]], [0.0, 1.0])
+        fit("--temp", "1", "--fit", "temperature")  # replaces its own table and no other
+        again = json.loads((self.path / "both.json").read_text())["tables"]
+        self.assertEqual(again[0], greedy)
+        self.assertEqual(len(again), 2)
+        self.assertNotIn("biases", again[1])
+        # Every run takes the table that was made for it, as if it were alone in the file.
+        (self.path / "greedy.json").write_text(json.dumps(again[0]))
+        (self.path / "sampled.json").write_text(json.dumps(again[1]))
+        self.assertEqual(confidences("both.json"), confidences("greedy.json"))
+        sampled = ("--temp", "1")
+        self.assertEqual(confidences("both.json", *sampled), confidences("sampled.json", *sampled))
+        self.assertNotEqual(confidences("both.json", *sampled), confidences("greedy.json", *sampled))
+        # What is no calibration is not overwritten.
+        (self.path / "notes.json").write_text('{"notes": 1}')
+        self.assertIn("notes", self.fail_with(1, "calibrate", "-m", self.chat_model, "-d", self.drafter, "-o", "notes.json",
+                                              *self.files))
+        self.assertEqual((self.path / "notes.json").read_text(), '{"notes": 1}')
+
     def test_calibration_files_that_are_wrong(self):
         flags = ("run", "-m", self.chat_model, "-p", "x", "-n", "2", "-d", self.drafter, "--calibration")
         for text, part in (("{", "sts_bad.json"), ("[]", "object"), ("{}", "temperatures"),
@@ -147,7 +193,10 @@ class Eval(Drafted):
                            ('{"temperatures": [1e400]}', "sts_bad.json"),
                            ('{"temperatures": []}', "at least one"),
                            ('{"temperatures": "1"}', "list"), ('{"temperatures": [1], "hats": 2}', "hats"),
-                           ('{"temperatures": [1], "accept_rule": "luck"}', "luck")):
+                           ('{"temperatures": [1], "accept_rule": "luck"}', "luck"),
+                           ('{"tables": []}', "tables"), ('{"tables": {}}', "tables"), ('{"tables": [3]}', r"tables\[0\]"),
+                           ('{"tables": [{"temperatures": [1]}, {"temperatures": []}]}', r"tables\[1\].*at least one"),
+                           ('{"tables": [{"temperatures": [1]}], "hats": 2}', "tables|hats")):
             (self.path / "sts_bad.json").write_text(text)
             self.assertRegex(self.fail_with(1, *flags, "sts_bad.json"), part)
         self.assertIn("nowhere.json", self.fail_with(1, *flags, "nowhere.json"))
@@ -171,6 +220,7 @@ class Eval(Drafted):
         self.assertIn("context", self.fail_with(1, *base[:-1], "70000", *self.files))
         other = write_tiny_drafter(self.path / "other_target", vocab=300)
         self.assertRegex(self.fail_with(1, *base, "-d", other, *self.files), "300")
+        self.assertIn("--output", self.fail_with(1, "calibrate", "-m", self.chat_model, "-d", "bundled", *self.files))
         calibrate = ("calibrate", "-m", self.chat_model, "-n", "4", "-o", "no.json")
         self.assertIn("--drafter", self.fail_with(1, *calibrate, *self.files))
         self.assertIn("confidence head", self.fail_with(1, *calibrate, "-d", self.unsure, *self.files))

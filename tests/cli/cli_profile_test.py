@@ -8,7 +8,8 @@ from harness import Tool
 
 
 class Profile(Tool):
-    FLAGS = ("--rows", "8", "--sequences", "2", "--context", "32", "--long-context", "100", "--seconds", "0.1", "-t", "2")
+    # Rounds are bounded, so the time is never used up: a slow machine must not leave sizes out.
+    FLAGS = ("--rows", "8", "--sequences", "2", "--context", "32", "--long-context", "100", "--seconds", "600", "-t", "2")
 
     def profile(self, *more):
         return self.succeed("profile", "-m", self.chat_model, *self.FLAGS, *more).stdout

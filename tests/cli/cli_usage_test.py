@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import BINARY, Tool
+from harness import BINARY, SLOWDOWN, Tool
 
 COMMANDS = ("run", "bench", "inspect", "tokenize", "perplexity", "logits", "draft", "eval", "calibrate", "quantize")
 
@@ -62,7 +62,7 @@ class Usage(Tool):
         with open("/dev/full", "w") as full:
             result = subprocess.run([BINARY, "run", "-m", self.chat_model, "-p", "x", "-n", "2", "--json"],
                                     stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
-                                    timeout=120, check=False)
+                                    timeout=120 * SLOWDOWN, check=False)
         self.assertEqual(result.returncode, 1)
         self.assertEqual(result.stderr, "dspark: error: standard output cannot be written\n")
 

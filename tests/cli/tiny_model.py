@@ -34,7 +34,7 @@ def text(value):
     return struct.pack("<Q", len(data)) + data
 
 
-def metadata(chat):
+def metadata(template):
     tokens = [*byte_characters(), "he", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
     types = [1] * 257 + [3] * 3
     head_dim = DIM // HEADS
@@ -46,8 +46,8 @@ def metadata(chat):
     }
     strings = {"general.architecture": "llama", "general.name": "tiny", "tokenizer.ggml.model": "gpt2",
                "tokenizer.ggml.pre": "gpt-2"}
-    if chat:
-        strings["tokenizer.chat_template"] = CHAT_TEMPLATE
+    if template:
+        strings["tokenizer.chat_template"] = template
     floats = {"llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.freq_base": 10000.0}
     entries = [text(key) + struct.pack("<I", STRING) + text(value) for key, value in strings.items()]
     entries += [text(key) + struct.pack("<II", UINT32, value) for key, value in numbers.items()]
@@ -79,9 +79,9 @@ def shapes(vocab):
     yield "output_norm.weight", (DIM,)
 
 
-def write_tiny_model(path, chat=True, seed=7):
+def write_tiny_model(path, chat=True, seed=7, template=CHAT_TEMPLATE):
     noise = random.Random(seed)
-    entries, vocab = metadata(chat)
+    entries, vocab = metadata(template if chat else None)
     infos, data = [], []
     offset = 0
     for name, shape in shapes(vocab):

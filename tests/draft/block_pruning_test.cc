@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "draft/draft_harness.h"
 #include "draft/random_draft.h"
 
@@ -15,6 +18,21 @@ struct PruningCase {
 };
 void PrintTo(const PruningCase& c, std::ostream* out) {
   *out << dtype_name(c.dtype) << (c.float_activations ? " float " : " int8 ") << c.draft_vocab;
+}
+
+/// What the trace's step logits of draft k say about a token of the target.
+double softmax_at(const DraftTrace& trace, const DraftConfig& config, int32_t k, int32_t token) {
+  const auto n = static_cast<size_t>(config.draft_vocab_size);
+  const std::span<const float> row = std::span(trace.step_logits).subspan(static_cast<size_t>(k) * n, n);
+  const float largest = *std::ranges::max_element(row);
+  double sum = 0.0, own = 0.0;
+  for (size_t v = 0; v < n; ++v) {
+    const double weight = std::exp(static_cast<double>(row[v]) - static_cast<double>(largest));
+    const int32_t id = config.d2t.empty() ? static_cast<int32_t>(v) : config.d2t[v];
+    sum += weight;
+    if (id == token) own = weight;
+  }
+  return own / sum;
 }
 
 class BlockPruning : public testing::TestWithParam<PruningCase> {};
@@ -63,6 +81,17 @@ TEST_P(BlockPruning, DraftsAreThoseOfFullSteps) {
     EXPECT_EQ(pruned.tokens, full.tokens) << "round " << round;
     EXPECT_EQ(pruned.confidence_logits, full.confidence_logits) << "round " << round;
     EXPECT_EQ(pruned.n_tokens, full.n_tokens);
+    // Who wants the drafts' probabilities gets them, and the same drafts: no step of theirs is pruned.
+    const int64_t n_pruned = drafter.sequential_head().n_pruned_steps();
+    for (DraftRequest& request : requests) request.wants_probability = true;
+    const DraftBlock told = propose(nullptr);
+    EXPECT_EQ(drafter.sequential_head().n_pruned_steps(), n_pruned);
+    EXPECT_EQ(told.tokens, full.tokens) << "round " << round;
+    EXPECT_EQ(pruned.probability, std::vector<float>(pruned.tokens.size(), -1.0f));
+    for (int32_t k = 0; k < 5; ++k) {
+      const double p = softmax_at(trace, config, k, full.drafts(0)[static_cast<size_t>(k)]);
+      EXPECT_NEAR(told.probability[told.at(0, k)], p, 1e-5) << "round " << round << " draft " << k;
+    }
   }
   const SequentialDecoder& head = drafter.sequential_head();
   EXPECT_GE(head.n_pruned_steps(), 15);

@@ -64,6 +64,19 @@ TEST(DraftEvidence, PeakLogitIsThatOfTheLargestProbability) {
   EXPECT_FALSE(row.chunk_max.empty());
 }
 
+TEST(DraftProbability, IsTheSoftmaxAtTheToken) {
+  PickScratch scratch;
+  const std::vector<float> logits = {0.0f, 1.0f, -2.0f};
+  const std::vector<int32_t> ids = {4, 7, 20};
+  const double sum = 1.0 + std::exp(1.0) + std::exp(-2.0);
+  EXPECT_NEAR(row_probability({logits, {}, {}}, 1, scratch), std::exp(1.0) / sum, 1e-6);
+  EXPECT_NEAR(row_probability({logits, {}, ids}, 20, scratch), std::exp(-2.0) / sum, 1e-6);
+  for (const int32_t unknown : {-1, 1, 21}) {
+    EXPECT_EQ(row_probability({logits, {}, ids}, unknown, scratch), -1.0f);
+  }
+  EXPECT_EQ(row_probability({logits, {}, {}}, 3, scratch), -1.0f);
+}
+
 TEST(DraftEvidence, LookupTellsTheLengthOfItsMatch) {
   NgramDrafter drafter(NgramOptions{});
   const std::vector<int32_t> tokens = {1, 2, 3, 4, 5, 9, 9, 2, 3, 4};

@@ -39,6 +39,7 @@ class ScriptedDrafter final : public Drafter {
       for (int32_t k = 0; k < out.n_tokens[i]; ++k) {
         const size_t at = out.at(i, k);
         out.tokens[at] = script_->drafts[static_cast<size_t>(k)];
+        if (requests[i].wants_probability) out.probability[at] = 0.5f;
         if (out.has_confidence) out.confidence[at] = script_->confidence[static_cast<size_t>(k)];
         if (samples) std::ranges::fill(out.probs_row(i, k), 0.01f);
       }
@@ -76,6 +77,7 @@ class Hybrid {
     request.sampling = &sampling_;
     request.rule = rule_;
     request.stop_ids = stop_ids;
+    request.wants_probability = true;
     block.reset(1, max_tokens);
     EXPECT_TRUE(drafter_.propose({&request, 1}, block).ok());
     return {block.drafts(0).begin(), block.drafts(0).end()};
@@ -290,6 +292,7 @@ TEST(HybridDrafter, SampledChoicesDoNotLookAhead) {
     for (int32_t k = 0; k < whole->block.n_tokens[0]; ++k) {
       const bool looked_up = sources[static_cast<size_t>(k)] == 'l';
       EXPECT_EQ(whole->block.distribution(0, k).probs.empty(), looked_up);
+      EXPECT_EQ(whole->block.probability[whole->block.at(0, k)], looked_up ? -1.0f : 0.5f);
     }
   }
   EXPECT_GT(n_mixed, 30);

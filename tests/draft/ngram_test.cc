@@ -55,8 +55,13 @@ TEST(Ngram, IncrementalEqualsDefinition) {
     const auto min_n = static_cast<int32_t>(rng() % static_cast<uint32_t>(max_n) + 1);
     const uint32_t vocab = std::array{1u, 2u, 3u, 20u, 200u}[rng() % 5];
     NgramIndex index(min_n, max_n);
-    index.append(std::vector<int32_t>{1, 2, 3, 1, 2});
-    index.clear();  // a used index must behave like a new one
+    if (round % 2 == 0) index.reserve(round * 20);
+    for (uint32_t used = rng() % 4; used > 0; --used) {  // a used index must behave like a new one
+      for (uint32_t n = rng() % 300; n > 0; --n) {
+        index.append(std::vector<int32_t>{static_cast<int32_t>(rng() % vocab)});
+      }
+      index.clear();
+    }
     std::vector<int32_t> tokens;
     while (tokens.size() < 250) {
       std::vector<int32_t> more(rng() % 5 + 1);

@@ -4,11 +4,45 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <set>
+
 #include "draft/test_drafters.h"
 #include "engine/fake_model.h"
 
 namespace dspark {
 namespace {
+
+/// A drafter whose calls take the time that they are told to.
+class TimedDrafter final : public Drafter {
+ public:
+  TimedDrafter(test::FakeTime time, double propose_s, double commit_s)
+      : time_(std::move(time)), propose_s_(propose_s), commit_s_(commit_s) {}
+
+  std::string_view name() const override { return "timed"; }
+  int32_t max_block() const override { return 7; }
+  Status propose(std::span<const DraftRequest> requests, DraftBlock&) override {
+    const int32_t length = requests.front().max_tokens;
+    time_.pass(propose_s_ * static_cast<double>(requests.size()) * (1.0 + length));
+    return ok_status();
+  }
+  void commit(std::span<const CommitEvent> events) override {
+    for (const CommitEvent& event : events) live_.insert(event.slot);
+    time_.pass(commit_s_ * static_cast<double>(events.size()));
+  }
+  void release(int32_t slot) override { live_.erase(slot); }
+  size_t n_live_slots() const { return live_.size(); }
+
+ private:
+  test::FakeTime time_;
+  double propose_s_, commit_s_;
+  std::set<int32_t> live_;
+};
+
+/// Kernels with tiles of 8 rows: every tile begun costs as much as four rows.
+double stairs(int64_t n_rows) {
+  return 1e-3 + 1e-4 * static_cast<double>(n_rows) + 4e-4 * static_cast<double>((n_rows + 7) / 8);
+}
 
 CostProbeOptions small_probe() {
   CostProbeOptions options;
@@ -16,7 +50,7 @@ CostProbeOptions small_probe() {
   options.max_sequences = 3;
   options.context = 40;
   options.long_context = 90;
-  options.budget_s = 0.05;
+  options.budget_s = 1e9;  // rounds are bounded: a slow machine leaves nothing out
   return options;
 }
 
@@ -26,16 +60,76 @@ std::vector<int32_t> sizes_of(const std::vector<CostPoint>& points) {
   return sizes;
 }
 
+TEST(CostProbe, SizesReachTheLastAndBothEdgesOfStairs) {
+  EXPECT_EQ(probe_rows(1), (std::vector<int32_t>{1}));
+  EXPECT_EQ(probe_rows(17), (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 9, 12, 16, 17}));
+  EXPECT_EQ(probe_rows(256),
+            (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 9, 12, 16, 17, 24, 25, 32, 33, 48, 64, 128, 256}));
+  EXPECT_EQ(probe_rows(180).back(), 180);
+  EXPECT_EQ(probe_sequences(2), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(probe_sequences(32), (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 12, 16, 24, 32}));
+}
+
 TEST(CostProbe, CoversTheSizesAndLeavesNothingBehind) {
   test::FakeModel model;
   test::ScriptedDrafter drafter([](const std::vector<int32_t>&, std::span<int32_t>) { return 1; }, 7);
   const auto table = measure_costs(model, &drafter, small_probe());
   ASSERT_TRUE(table.ok()) << table.status().to_string();
   EXPECT_TRUE(table->validate().ok()) << table->validate().to_string();
-  EXPECT_EQ(sizes_of(table->verify), (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 10}));
+  EXPECT_EQ(sizes_of(table->verify), (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 9, 10}));
   EXPECT_EQ(sizes_of(table->draft), (std::vector<int32_t>{1, 2, 3}));
   EXPECT_EQ(drafter.n_live_slots(), 0u);
   EXPECT_EQ(model.largest_batch, 10);
+}
+
+TEST(CostProbe, FindsWhatPassesCost) {
+  test::FakeModel model;
+  int n_passes = 0;
+  model.pass_seconds = [&](int64_t n) { return stairs(n) * (n_passes++ < 8 ? 3.0 : 1.0); };  // cold caches
+  TimedDrafter drafter(model.time, 1e-4, 1e-3);
+  CostProbeOptions options = small_probe();
+  options.max_rows = 256;
+  options.max_sequences = 32;
+  options.clock = model.time.clock();
+  const auto table = measure_costs(model, &drafter, options);
+  ASSERT_TRUE(table.ok()) << table.status().to_string();
+  EXPECT_EQ(sizes_of(table->verify), probe_rows(256));
+  EXPECT_EQ(sizes_of(table->draft), probe_sequences(32));
+  EXPECT_EQ(sizes_of(table->draft_short), probe_sequences(32));
+  for (const CostPoint& point : table->verify) EXPECT_NEAR(point.seconds, stairs(point.n), 1e-8) << point.n;
+  for (const CostPoint& point : table->draft) EXPECT_NEAR(point.seconds, 8e-4 * point.n, 1e-8);
+  for (const CostPoint& point : table->draft_short) EXPECT_NEAR(point.seconds, 2e-4 * point.n, 1e-8);
+  EXPECT_EQ(drafter.n_live_slots(), 0u);
+  // What lies between the sizes of the first four stairs is right too.
+  const CostModel costs(*table);
+  for (int32_t n = 9; n <= 33; ++n) EXPECT_NEAR(costs.verify_seconds({.rows = n}), stairs(n), 1e-8) << n;
+}
+
+/// Whatever passes and the drafter's commits take, the probe ends in time; only the first sizes are measured
+/// in any case.
+TEST(CostProbe, KeepsToItsTime) {
+  for (const double slowness : {0.1, 1.0, 4.0, 16.0, 64.0}) {
+    for (const double commit_s : {0.0, 0.1}) {  // 32 sequences: 3.2 s
+      SCOPED_TRACE(std::to_string(slowness) + ", commits " + std::to_string(commit_s));
+      test::FakeModel model;
+      model.pass_seconds = [&](int64_t n) { return slowness * stairs(n); };
+      TimedDrafter drafter(model.time, slowness * 5e-5, commit_s);
+      CostProbeOptions options = small_probe();
+      options.max_rows = 256;
+      options.max_sequences = 32;
+      options.budget_s = 1.6;
+      options.clock = model.time.clock();
+      const auto start = model.time.now();
+      const auto table = measure_costs(model, &drafter, options);
+      ASSERT_TRUE(table.ok()) << table.status().to_string();
+      const double took_s = std::chrono::duration<double>(model.time.now() - start).count();
+      EXPECT_LE(took_s, 1.02 * options.budget_s);  // a stair may lie between the sizes it was foretold from
+      EXPECT_TRUE(table->validate().ok()) << table->validate().to_string();
+      EXPECT_GE(table->verify.back().n, slowness <= 1.0 ? 256 : 8);
+      EXPECT_GE(table->draft.back().n, slowness <= 1.0 && commit_s == 0.0 ? 32 : 1);
+      EXPECT_LT(table->draft.back().n, commit_s == 0.0 ? 33 : 17);
+    }
+  }
 }
 
 TEST(CostProbe, NeedsNoDrafter) {

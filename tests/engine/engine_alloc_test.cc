@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "draft/ngram.h"
 #include "draft/test_drafters.h"
 #include "engine/engine.h"
 #include "engine/fake_model.h"
@@ -59,8 +60,9 @@ void submit_four(Engine& engine, int64_t& n_tokens) {
   }
 }
 
-/// Allocations of `n_steps` steps behind `n_warm` others, in which every buffer reaches its size.
-void expect_no_allocations(Engine& engine, int n_warm, int n_steps) {
+/// Allocations of `n_steps` steps behind `n_warm` others, in which every buffer reaches its size. returns:
+/// tokens of the steps.
+int64_t expect_no_allocations(Engine& engine, int n_warm, int n_steps) {
   int64_t n_tokens = 0;
   submit_four(engine, n_tokens);
   for (int step = 0; step < n_warm; ++step) engine.step();
@@ -69,38 +71,76 @@ void expect_no_allocations(Engine& engine, int n_warm, int n_steps) {
   EXPECT_EQ(test::n_allocations() - before, 0);
   EXPECT_GE(n_tokens - tokens_before, 4 * n_steps);
   EXPECT_EQ(engine.last_step().decode_sequences, 4);
+  return n_tokens - tokens_before;
+}
+
+/// An engine over the fake model that takes its costs from a table and its time from the model.
+Result<std::unique_ptr<Engine>> fake_engine(test::FakeModel& model, const VerifyPolicy& policy,
+                                            std::unique_ptr<Drafter> drafter) {
+  EngineOptions options;
+  options.max_sequences = 4;
+  options.context_length = 1200;
+  options.kv_dtype = KvDType::kF32;
+  options.policy = policy;
+  options.token_bytes = [](int32_t token, std::string& out) { out += static_cast<char>('a' + token % 26); };
+  model.pass_seconds = [](int64_t n_rows) { return 1e-3 + 1e-5 * static_cast<double>(n_rows); };
+  options.clock = model.time.clock();
+  options.costs = CostTable{.verify = {{1, 1.01e-3}, {64, 1.64e-3}}, .draft = {{1, 1e-5}}, .draft_short = {}};
+  return Engine::create(model, options, std::move(drafter));
 }
 
 TEST(EngineAllocations, SteadyStateStepsAllocateNothing) {
-  for (const VerifyPolicy& policy : {VerifyPolicy::fixed(6), VerifyPolicy::from_threshold(0.5f)}) {
+  for (const VerifyPolicy& policy : {VerifyPolicy::fixed(6), VerifyPolicy::from_threshold(0.5f),
+                                     VerifyPolicy::adaptive(), VerifyPolicy::causal()}) {
     SCOPED_TRACE(policy.to_string());
     test::FakeModel model;
-    EngineOptions options;
-    options.max_sequences = 4;
-    options.context_length = 800;
-    options.kv_dtype = KvDType::kF32;
-    options.policy = policy;
-    options.token_bytes = [](int32_t token, std::string& out) { out += static_cast<char>('a' + token % 26); };
-    auto engine = Engine::create(model, options, std::make_unique<CountingDrafter>());
+    auto engine = fake_engine(model, policy, std::make_unique<CountingDrafter>());
     ASSERT_TRUE(engine.ok());
     expect_no_allocations(**engine, 200, 200);
   }
 }
 
+/// The window begins where an index that was not reserved would have grown, and reaches beyond the next time.
+TEST(EngineAllocations, NorDoTheyWithPromptLookup) {
+  for (const VerifyPolicy& policy : {VerifyPolicy::fixed(4), VerifyPolicy::adaptive()}) {
+    SCOPED_TRACE(policy.to_string());
+    test::FakeModel model;
+    auto engine = fake_engine(model, policy, std::make_unique<NgramDrafter>(NgramOptions{.reserve = 1200}));
+    ASSERT_TRUE(engine.ok());
+    const int64_t n_tokens = expect_no_allocations(**engine, 100, 250);
+    if (!policy.needs_costs()) {  // the text repeats little, and adaptive soon drafts no more
+      EXPECT_GT(n_tokens, 4 * 250);
+    }
+  }
+}
+
 TEST(EngineAllocations, NorDoTheyWithALearnedDrafter) {
   const auto root = test::data_dir() / "draft";
-  auto loaded = load_model((root / "targets" / "llama").string(),
-                           {.n_threads = 2, .float_activations = false, .on_stage = {}});
-  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
-  EngineOptions options;
-  options.max_sequences = 4;
-  options.policy = VerifyPolicy::fixed(7);
-  auto drafter = load_drafter(
-      *loaded, options, {.spec = (root / "drafts" / "llama_dspark_vanilla").string(), .calibration = {}});
-  ASSERT_TRUE(drafter.ok()) << drafter.status().to_string();
-  auto engine = make_engine(*loaded, options, std::move(drafter).value());
-  ASSERT_TRUE(engine.ok()) << engine.status().to_string();
-  expect_no_allocations(**engine, 25, 25);
+  for (const bool hybrid : {false, true}) {
+    for (const VerifyPolicy& policy : {VerifyPolicy::fixed(7), VerifyPolicy::adaptive()}) {
+      SCOPED_TRACE((hybrid ? "hybrid " : "alone ") + policy.to_string());
+      auto loaded = load_model((root / "targets" / "llama").string(),
+                               {.n_threads = 2, .float_activations = false, .on_stage = {}});
+      ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+      EngineOptions options;
+      options.max_sequences = 4;
+      options.policy = policy;
+      // Drafts are free: they are made and verified whatever they bring.
+      options.costs =
+          CostTable{.verify = {{1, 1e-3}, {200, 1.001e-3}}, .draft = {{1, 1e-9}}, .draft_short = {}};
+      auto drafter = load_drafter(
+          *loaded, options,
+          {.spec = (root / "drafts" / "llama_dspark_vanilla").string(), .calibration = {}, .hybrid = hybrid});
+      ASSERT_TRUE(drafter.ok()) << drafter.status().to_string();
+      auto engine = make_engine(*loaded, options, std::move(drafter).value());
+      ASSERT_TRUE(engine.ok()) << engine.status().to_string();
+      // The scratch of attention grows with the context, so the same texts are generated once before.
+      int64_t n_before = 0;
+      submit_four(**engine, n_before);
+      while ((*engine)->has_work()) (*engine)->step();
+      expect_no_allocations(**engine, 25, 25);
+    }
+  }
 }
 
 }  // namespace

@@ -62,6 +62,7 @@ Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, const MakeDraft
     const auto seconds = policy.kind == VerifyPolicy::Kind::kCausal ? slope_seconds : stair_seconds;
     options.costs = cost_table(seconds);
     model.pass_seconds = seconds;  // costs correct themselves by what passes take
+    options.clock = model.time.clock();
   }
   auto engine = Engine::create(model, options, make_drafter());
   EXPECT_TRUE(engine.ok()) << engine.status().to_string();

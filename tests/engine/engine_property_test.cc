@@ -113,6 +113,7 @@ std::unique_ptr<Engine> random_engine(std::mt19937& rng, test::FakeModel& model,
   options.kv_dtype = KvDType::kF32;
   options.prefill_rows = std::array{1, 3, 7, 32, 512}[rng() % 5];
   options.max_batch_rows = options.max_sequences + static_cast<int32_t>(rng() % 3 == 0 ? 1 + rng() % 8 : 600);
+  if (rng() % 2 == 0) options.logit_bytes = 0;
   if (rng() % 2 == 0) options.kv_tokens = context_length + static_cast<int32_t>(rng() % 300);
   options.policy = VerifyPolicy::fixed(static_cast<int32_t>(rng() % 17));
   if (rng() % 8 == 0) options.policy = VerifyPolicy::off();
@@ -207,6 +208,9 @@ TEST(EngineProperty, TextIsThatOfPlainDecoding) {
         ASSERT_TRUE(intact.ok()) << intact.to_string();
       }
       EXPECT_LE(model.largest_batch, engine->options().max_batch_rows);
+      // Anchors and drafts, and the last rows of prompts.
+      const int64_t most_rows = 3 * int64_t{engine->options().max_sequences} + 16;
+      if (engine->options().logit_bytes == 0) EXPECT_LE(model.most_logit_rows, most_rows);
       for (size_t i = 0; i < got.size(); ++i) {
         ASSERT_EQ(got[i].tokens(), work.expected[i].tokens) << "request " << i;
         ASSERT_EQ(got[i].text, work.expected[i].text);

@@ -372,5 +372,102 @@ TEST(EngineQueue, BurstsChangeNoText) {
   }
 }
 
+/// Eight rows cost as one, every row beyond as much as a fifth of them: alone a sequence verifies seven
+/// drafts for nothing, sixteen of them pay more for any draft than it can bring.
+double crowded_seconds(int64_t n_rows) {
+  return 0.010 + 0.002 * static_cast<double>(std::max<int64_t>(0, n_rows - 8));
+}
+
+/// Greedy continuations by the fake model itself, every eighth token wrong; a pass takes time.
+test::ScriptedDrafter::ProposeRow timed_continuation(test::FakeTime time) {
+  return [time](const std::vector<int32_t>& tokens, std::span<int32_t> out) mutable {
+    std::vector<int32_t> text = tokens;
+    std::vector<float> logits;
+    for (int32_t& draft : out) {
+      logits.clear();
+      test::FakeModel::append_logits_after(text, 40, logits);
+      draft = argmax(logits);
+      if (text.size() % 8 == 0) draft = (draft + 1) % 40;
+      text.push_back(draft);
+    }
+    time.pass(1e-4);
+    return static_cast<int32_t>(out.size());
+  };
+}
+
+/// Drafts verified per decoding sequence, step by step, and how many these were.
+struct Budgets {
+  std::vector<double> verified;
+  std::vector<int32_t> n_sequences;
+
+  void add(const StepStats& step) {
+    if (step.decode_sequences == 0) return;
+    verified.push_back((step.decode_rows - step.decode_sequences) /
+                       static_cast<double>(step.decode_sequences));
+    n_sequences.push_back(step.decode_sequences);
+  }
+  double mean(size_t begin, size_t end) const {
+    double sum = 0.0;
+    for (size_t i = begin; i < end; ++i) sum += verified[i];
+    return sum / static_cast<double>(end - begin);
+  }
+};
+
+/// The load jumps 1 -> 16 -> 1 under policies that weigh costs. The costs of this step and the confidences of
+/// this step decide, so the budget is that of the new load at once; three steps are allowed because budgets
+/// that must not anticipate are two steps old.
+TEST(EngineQueue, BudgetsFollowABurst) {
+  for (const VerifyPolicy& policy : {VerifyPolicy::adaptive(), VerifyPolicy::causal()}) {
+    SCOPED_TRACE(policy.to_string());
+    test::FakeModel model;
+    model.pass_seconds = crowded_seconds;
+    EngineOptions options;
+    options.context_length = 1000;
+    options.max_sequences = 16;
+    options.kv_dtype = KvDType::kF32;
+    options.policy = policy;
+    options.clock = model.time.clock();
+    options.costs.emplace();
+    for (int32_t n = 1; n <= 200; ++n) options.costs->verify.push_back({n, crowded_seconds(n)});
+    options.costs->draft = {{1, 1e-4}, {16, 16e-4}};
+    const auto engine =
+        make(model, options, std::make_unique<test::ScriptedDrafter>(timed_continuation(model.time), 8));
+    Watch watch(*engine);
+    Budgets budgets;
+    const auto step = [&] {
+      watch.step();
+      budgets.add(engine->last_step());
+    };
+    std::vector<GenerateRequest> requests = {request_of(1, 5, 700)};
+    for (int32_t i = 0; i < 23; ++i) requests.push_back(request_of(i + 2, 5 + i % 7, 40));
+    watch.submit(requests[0]);
+    while (budgets.verified.size() < 40) step();
+    const int64_t burst_at = watch.n_steps;
+    for (size_t i = 1; i < requests.size(); ++i) watch.submit(requests[i]);  // 15 start, 8 wait
+    while (engine->has_work()) step();
+
+    const auto& load = budgets.n_sequences;
+    const size_t full = static_cast<size_t>(std::find(load.begin(), load.end(), 16) - load.begin());
+    const size_t emptier = static_cast<size_t>(std::find_if(load.begin() + static_cast<std::ptrdiff_t>(full),
+                                                            load.end(), [](int32_t n) { return n < 16; }) -
+                                               load.begin());
+    size_t alone = load.size();
+    while (alone > 0 && load[alone - 1] == 1) --alone;  // not the step in which the second wave starts
+    ASSERT_LT(full + 10, emptier);
+    ASSERT_LT(alone + 10, load.size());
+    EXPECT_GT(budgets.mean(20, 40), 4.0) << "before the burst";
+    EXPECT_LT(budgets.mean(full + 3, emptier), 0.25) << "in the burst";
+    EXPECT_GT(budgets.mean(alone + 3, load.size() - 3), 4.0) << "behind it";
+    EXPECT_GT(budgets.mean(alone + 3, alone + 6), 4.0) << "at once";
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(watch[i].tokens, expected_output(requests[i], options.context_length).tokens) << i;
+      // Sixteen places: the first wave starts at once, the second when answers of 40 tokens end.
+      if (i > 0) {
+        EXPECT_LE(watch[i].first_step - burst_at, i <= 15 ? 2 : 45) << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dspark

@@ -5,14 +5,37 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "models/model.h"
 
 namespace dspark::test {
+
+/// A clock that stands still until it is told that time has passed. Copies show the same time.
+/// thread: any.
+class FakeTime {
+ public:
+  using Clock = std::chrono::steady_clock;
+  void pass(double seconds) {
+    const auto span = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    *ticks_ += span.count();
+  }
+  Clock::time_point now() const { return at(*ticks_); }
+  /// For EngineOptions and CostProbeOptions.
+  std::function<Clock::time_point()> clock() const {
+    return [ticks = ticks_] { return at(*ticks); };
+  }
+
+ private:
+  static Clock::time_point at(int64_t ticks) { return Clock::time_point(Clock::duration(ticks)); }
+
+  std::shared_ptr<std::atomic<int64_t>> ticks_ = std::make_shared<std::atomic<int64_t>>(0);
+};
 
 class FakeModel final : public TargetModel {
  public:
@@ -34,14 +57,10 @@ class FakeModel final : public TargetModel {
 
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override {
     ++n_forwards;
-    if (pass_seconds) {
-      const auto end =
-          std::chrono::steady_clock::now() + std::chrono::duration<double>(pass_seconds(batch.n_rows()));
-      while (std::chrono::steady_clock::now() < end) {
-      }
-    }
+    if (pass_seconds) time.pass(pass_seconds(batch.n_rows()));
     if (fail_from_forward >= 0 && n_forwards > fail_from_forward) return {{}, {}, {}, true};
     largest_batch = std::max(largest_batch, batch.n_rows());
+    most_logit_rows = std::max(most_logit_rows, static_cast<int64_t>(batch.logit_rows.size()));
     check(batch);
     for (const KvRun& run : batch.runs) {
       for (int32_t i = 0; i < run.n_rows; ++i) {
@@ -93,7 +112,9 @@ class FakeModel final : public TargetModel {
 
   int64_t n_forwards = 0;
   int64_t largest_batch = 0;
-  std::function<double(int64_t n_rows)> pass_seconds;  // least time of a pass: what costs are learned from
+  int64_t most_logit_rows = 0;
+  FakeTime time;                                       // moves by pass_seconds with every pass
+  std::function<double(int64_t n_rows)> pass_seconds;  // what costs are learned from; empty: nothing
   int64_t fail_from_forward = -1;                      // >= 0: later passes report a lack of memory
 
  private:

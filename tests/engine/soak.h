@@ -69,11 +69,26 @@ struct SoakWay {
   std::string drafter = "none";  // none, ngram, pages, paired, taps
   int32_t max_sequences = 6;
   int32_t cache_tokens = 600;  // a few texts
+  VerifyPolicy policy = VerifyPolicy::fixed(4);
   bool prefix_cache = true;
   int n_threads = 3;
   int64_t n_requests = 1000;
   int check_every = 5;
 };
+
+/// What a pass takes on the fake clock: 8 rows as long as one.
+inline double soak_pass_seconds(int64_t n_rows) {
+  return 1e-3 * (1.0 + 0.125 * static_cast<double>(std::max<int64_t>(0, n_rows - 8)));
+}
+
+/// Time as the model has it, and a table that says so: nothing that is decided depends on this machine.
+inline void use_fake_time(FakeModel& model, EngineOptions& options) {
+  model.pass_seconds = soak_pass_seconds;
+  options.clock = model.time.clock();
+  options.costs.emplace();
+  for (const int32_t n : {1, 8, 256}) options.costs->verify.push_back({n, soak_pass_seconds(n)});
+  options.costs->draft = {{1, 1e-4}, {16, 4e-4}};
+}
 
 inline std::unique_ptr<Engine> soak_engine(FakeModel& model, const SoakWay& way) {
   EngineOptions options;
@@ -84,7 +99,8 @@ inline std::unique_ptr<Engine> soak_engine(FakeModel& model, const SoakWay& way)
   options.prefill_rows = 48;
   options.prefix_cache = way.prefix_cache;
   options.max_waiting = 40;
-  options.policy = VerifyPolicy::fixed(4);
+  options.policy = way.policy;
+  if (way.policy.needs_costs()) use_fake_time(model, options);
   options.eos_ids = {kFakeEos};
   options.token_bytes = fake_token_bytes;
   std::unique_ptr<Drafter> drafter;

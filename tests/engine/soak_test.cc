@@ -19,6 +19,7 @@ int64_t n_requests() {
 
 TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
   const test::SoakPool pool(11, 250);
+  const VerifyPolicy adaptive = VerifyPolicy::adaptive(), causal = VerifyPolicy::causal();
   const std::vector<test::SoakWay> ways = {
       {.drafter = "pages", .cache_tokens = 260},
       {.drafter = "paired", .max_sequences = 8, .cache_tokens = 200},
@@ -27,14 +28,26 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
       {.drafter = "taps", .max_sequences = 4, .cache_tokens = 200},
       {.drafter = "pages", .max_sequences = 6, .cache_tokens = 200, .prefix_cache = false},
       {.drafter = "paired", .max_sequences = 12, .cache_tokens = 4000, .n_threads = 4},
+      {.drafter = "pages", .max_sequences = 6, .cache_tokens = 260, .policy = adaptive},
+      {.drafter = "paired", .max_sequences = 8, .cache_tokens = 200, .policy = causal},
+      {.drafter = "ngram", .max_sequences = 5, .cache_tokens = 200, .policy = adaptive, .n_threads = 2},
+      {.drafter = "taps", .max_sequences = 4, .cache_tokens = 200, .policy = causal},
   };
   test::SoakCounts counts;
   EngineStats total;
   uint32_t seed = 100;
-  for (test::SoakWay way : ways) {
-    SCOPED_TRACE(way.drafter + " cache " + std::to_string(way.cache_tokens));
-    way.n_requests = std::max<int64_t>(n_requests() / std::ssize(ways), 20);
+  int64_t n_left = n_requests(), n_done = 0;
+  for (size_t i = 0; i < ways.size(); ++i) {
+    test::SoakWay way = ways[i];
+    SCOPED_TRACE(way.drafter + " cache " + std::to_string(way.cache_tokens) + " " + way.policy.to_string());
+    const int64_t n_ways_left = std::ssize(ways) - static_cast<int64_t>(i);
+    way.n_requests = std::max<int64_t>((n_left + n_ways_left - 1) / n_ways_left, 20);
+    n_left = std::max<int64_t>(n_left - way.n_requests, 0);
     const EngineStats stats = test::soak(pool, way, seed += 10, counts);
+    n_done += stats.requests_finished;
+    if (way.policy.needs_costs()) {
+      EXPECT_GT(stats.speculation.verified, way.n_requests / 4);
+    }
     total.cached_tokens += stats.cached_tokens;
     total.preemptions += stats.preemptions;
     total.evicted_pages += stats.evicted_pages;
@@ -46,6 +59,7 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
     }
     if (HasFailure()) return;
   }
+  EXPECT_GE(n_done, n_requests());
   // The test must have been where it claims to have been.
   EXPECT_GT(counts.n_cancelled, n_requests() / 50);
   EXPECT_GT(counts.n_whole, n_requests() / 2);

@@ -157,7 +157,7 @@ TEST(CostCurves, BuiltInAndSampled) {
     const CostTable sampled = sample_costs(*table, 64, 8);
     std::vector<int32_t> sizes;
     for (const CostPoint& point : sampled.verify) sizes.push_back(point.n);
-    EXPECT_EQ(sizes, (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}));
+    EXPECT_EQ(sizes, (std::vector<int32_t>{1, 2, 3, 4, 6, 8, 9, 12, 16, 17, 24, 25, 32, 33, 48, 64}));
     EXPECT_TRUE(sampled.validate().ok());
     EXPECT_EQ(sampled.draft.back().n, 8);
   }

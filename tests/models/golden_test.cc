@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -100,23 +101,17 @@ TEST_P(GoldenModel, GreedyTextMatchesWhileTheMarginIsClear) {
   }
 }
 
-// Mixtures: a rounded router chooses other experts now and then, and then a row is far off. Where the best
-// token is clearly the best, nearly all rows agree on it.
-void expect_same_choices(const ExpectedSequence& expected, const Outputs& got, size_t vocab) {
-  constexpr float kClearLead = 1.0f;
-  size_t n_clear = 0, n_same = 0;
+// Mixtures: a rounded router chooses other experts now and then, and then that row (and what attends to it)
+// is far off. The typical row is as near as in a dense model: the median over rows of the mean difference.
+void expect_typical_row_near(const ExpectedSequence& expected, const Outputs& got, size_t vocab) {
+  std::vector<double> means;
   for (size_t at = 0; at < got.logits.size(); at += vocab) {
-    const float* want = expected.logits.data() + at;
-    const int32_t best = test::argmax(want, vocab);
-    float second = -INFINITY;
-    for (size_t v = 0; v < vocab; ++v) {
-      if (static_cast<int32_t>(v) != best) second = std::max(second, want[v]);
-    }
-    if (want[best] - second < kClearLead) continue;
-    ++n_clear;
-    if (test::argmax(got.logits.data() + at, vocab) == best) ++n_same;
+    double total = 0.0;
+    for (size_t v = at; v < at + vocab; ++v) total += std::fabs(got.logits[v] - expected.logits[v]);
+    means.push_back(total / static_cast<double>(vocab));
   }
-  EXPECT_GE(static_cast<double>(n_same), 0.9 * static_cast<double>(n_clear)) << "of " << n_clear << " rows";
+  std::sort(means.begin(), means.end());
+  EXPECT_LE(means[means.size() / 2], kServingMeanTolerance) << "of " << means.size() << " rows";
 }
 
 // The serving path keeps stored bf16 weights and a bf16 cache: near the reference, not on it.
@@ -128,7 +123,7 @@ TEST_P(GoldenModel, ServingPathStaysNearTheReference) {
     ASSERT_EQ(got.logits.size(), expected.logits.size());
     const size_t n = got.logits.size();
     if (model_->config().moe.n_experts > 0) {
-      expect_same_choices(expected, got, static_cast<size_t>(model_->config().vocab_size));
+      expect_typical_row_near(expected, got, static_cast<size_t>(model_->config().vocab_size));
       continue;
     }
     double total = 0.0;

@@ -12,7 +12,7 @@ TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/j
 
 class FakeServer:
     def __init__(self):
-        self.drafter = {"kind": "dspark"}
+        self.drafter, self.drafter_error = {"kind": "dspark"}, None
         self.mode = "answer"  # answer, slow, cut, refuse
         self.requests = []
         self.hung_up = threading.Event()
@@ -40,7 +40,7 @@ class FakeServer:
                 elif path == "/v1/models":
                     self.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
                 elif path == "/props":
-                    self.send(200, {"drafter": fake.drafter, "policy": "adaptive"})
+                    self.send(200, {"drafter": fake.drafter, "drafter_error": fake.drafter_error, "policy": "adaptive"})
                 elif path == "/metrics":
                     self.send(200, fake.metrics().encode(), "text/plain")
                 else:
@@ -86,7 +86,7 @@ class FakeServer:
             for text, origin, place in words:
                 token = {"text": text, "origin": "plain" if plain else origin, "draft_idx": -1 if plain else place}
                 if token["origin"] == "accepted":
-                    token.update(confidence=0.75, p=0.5)
+                    token.update(confidence=0.75, draft_probability=0.5, target_probability=0.9)
                 send({"choices": [{"index": 0, "delta": {"content": text}}], "dspark": {"tokens": [token]}})
                 self.generated += 1
                 if self.mode == "slow":
@@ -106,12 +106,15 @@ class FakeServer:
                  f'dspark_spec_decode_num_verified_tokens_total{{model_name="tiny"}} {self.generated * 3}',
                  'dspark_step_measured_seconds{model_name="tiny"} 0.005',
                  'dspark_step_predicted_seconds{model_name="tiny"} 0.004']
+        for at, n in ((2, 40), (10, 10), (18, 160)):
+            label = f'{{model_name="tiny",bin="{at}"}}'
+            lines += [f'dspark_calibration_bin_drafts{label} {n}',
+                      f'dspark_calibration_bin_predicted_survival{label} {(at + 0.5) / 20}',
+                      f'dspark_calibration_bin_observed_survival{label} {(at + 0.3) / 20}']
         for place in range(3):
             label = f'{{model_name="tiny",position="{place}"}}'
             lines += [f'vllm:spec_decode_num_accepted_tokens_per_pos_total{label} {30 - 10 * place}',
-                      f'dspark_spec_decode_num_verified_tokens_per_pos_total{label} 40',
-                      f'dspark_calibration_predicted_survival{label} {0.8 - 0.2 * place}',
-                      f'dspark_calibration_observed_survival{label} {0.7 - 0.2 * place}']
+                      f'dspark_spec_decode_num_verified_tokens_per_pos_total{label} 40']
         for rows in (1, 4, 8):
             lines.append(f'dspark_cost_verify_seconds{{model_name="tiny",rows="{rows}"}} {0.002 + 0.0003 * rows}')
         return "\n".join(lines) + "\n"

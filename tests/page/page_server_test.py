@@ -10,13 +10,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "cli"))
 
+import harness  # noqa: E402
 import webdriver  # noqa: E402
 from tiny_model import write_tiny_model  # noqa: E402
 
 BINARY = os.environ.get("DSPARK_BINARY") or str(HERE.parent.parent / "build" / "release" / "dspark")
 
 
-@unittest.skipUnless(webdriver.available(), "no chromium and chromedriver")
 class Served(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -78,4 +78,5 @@ class Served(unittest.TestCase):
 
 
 if __name__ == "__main__":
+    harness.require("chromium and chromedriver", webdriver.available())
     unittest.main()

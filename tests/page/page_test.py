@@ -2,11 +2,15 @@
 
 import os
 import re
+import sys
 import unittest
 from pathlib import Path
 
-import webdriver
-from fake_server import PAGE, FakeServer
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
+
+import harness  # noqa: E402
+import webdriver  # noqa: E402
+from fake_server import PAGE, FakeServer  # noqa: E402
 
 SAID = "The sky is <b> bl\u00fce."
 
@@ -19,7 +23,7 @@ class Files(unittest.TestCase):
                 self.assertEqual([u for u in found if "www.w3.org" not in u], [], file.name)
 
 
-@unittest.skipUnless(webdriver.available(), "no chromium and chromedriver")
+@unittest.skipUnless(webdriver.available(), "no chromium and chromedriver")  # see the end of this file
 class Page(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -60,8 +64,10 @@ class Page(unittest.TestCase):
         self.assertEqual(classes, ["t plain", "t accepted d1", "t accepted d2", "t accepted d4", "t correction", "t bonus"])
         self.browser.hover(".message.assistant .t.d2")
         tip = self.browser.text("#tip")
-        for part in ("accepted draft", "place 2", "probability 0.50", "confidence 0.75"):
+        for part in ("accepted draft", "place 2", "draft probability 0.50", "confidence 0.75", "the model's probability 0.90"):
             self.assertIn(part, tip)
+        self.browser.hover(".message.assistant .t.correction")  # what is not known is not shown
+        self.assertEqual(self.browser.text("#tip"), "correction: the draft was another")
         self.picture("answer")
         self.assertEqual(self.browser.errors(), [])
 
@@ -117,11 +123,30 @@ class Page(unittest.TestCase):
         self.assertEqual(self.browser.text("#race-without"), SAID)
         self.picture("race")
 
+    def test_race_has_speculation_on_one_side_whatever_the_settings_say(self):
+        self.start()
+        for policy, sent in (("off", None), ("fixed:3", {"policy": "fixed:3"})):
+            self.browser.run("const n = document.querySelector('#policy'); n.value = arguments[0];"
+                             "n.dispatchEvent(new Event('change'))", policy)
+            self.browser.run("document.querySelector('#prompt').value = 'Why?'")
+            self.browser.click("#start-race")
+            self.browser.wait("the verdict", "const v = document.querySelector('#race-verdict').textContent;"
+                              "return v !== 'running' && v")
+            self.assertEqual([r.get("speculation") for r in self.server.requests[-2:]], [sent, {"policy": "off"}])
+        self.browser.run("localStorage.clear()")
+
     def test_a_missing_drafter_is_loud(self):
         self.server.drafter = None
         self.start()
         self.assertTrue(self.browser.visible("#banner"))
         self.assertIn("without a drafter", self.browser.text("#banner"))
+
+    def test_a_drafter_that_does_not_fit_is_loud_and_says_why(self):
+        self.server.drafter, self.server.drafter_error = None, "x.gguf: 300 tokens, the target has 260"
+        self.start()
+        self.assertTrue(self.browser.visible("#banner"))
+        self.assertIn("x.gguf: 300 tokens, the target has 260", self.browser.text("#banner"))
+        self.picture("misfit")
 
     def test_live_panel(self):
         self.start()
@@ -130,6 +155,10 @@ class Page(unittest.TestCase):
                           "document.querySelector('#c-cost .a') && Number(document.querySelector('#n-rate').textContent) > 0")
         self.browser.wait("a budget line", "const p = document.querySelector('#c-budget .a'); return p && p.getAttribute('d').includes('L')")
         self.assertEqual(self.browser.text("#n-running"), "2")
+        radii = self.browser.run("return [...document.querySelectorAll('#c-calib .dot')].map(n => Number(n.getAttribute('r')))")
+        self.assertLess(radii[1], radii[0])  # fewer drafts, smaller dots
+        self.assertLess(radii[0], radii[2])
+        self.assertIn("160 drafts", self.browser.run("return document.querySelectorAll('#c-calib .dot title')[2].textContent"))
         self.browser.run("const n = document.querySelector('#load'); n.value = 8; n.dispatchEvent(new Event('input'))")
         self.browser.wait("the load", "return document.querySelector('#load-note').textContent.startsWith('8 ')")
         self.assertEqual(self.server.users, 8)
@@ -137,15 +166,31 @@ class Page(unittest.TestCase):
         self.browser.click("#toggle-theme")
         self.picture("theme")
 
-    def test_narrow_screen(self):
-        self.browser.resize(500, 850)
-        self.addCleanup(self.browser.resize, 1200, 900)
+    def test_phone(self):
+        self.browser.phone(390, 844)
+        self.addCleanup(self.browser.no_phone)
         self.start()
+        self.assertEqual(self.browser.run("return innerWidth"), 390)
+        self.browser.click("#toggle-settings")
         self.ask()
         self.facts()
-        self.assertLessEqual(self.browser.run("return document.documentElement.scrollWidth - innerWidth"), 0)
-        self.picture("narrow")
+        self.assertEqual(self.browser.run("return document.documentElement.scrollWidth"), 390)
+        # Everything to touch lies inside and is large enough for a finger.
+        boxes = self.browser.run("return [...document.querySelectorAll('button, input, select, textarea')].filter("
+                                 "n => n.offsetParent).map(n => { const b = n.getBoundingClientRect();"
+                                 "return [n.id, b.left, b.right, b.height]; })")
+        self.assertGreater(len(boxes), 10)
+        for name, left, right, height in boxes:
+            self.assertGreaterEqual(left, 0, name)
+            self.assertLessEqual(right, 390, name)
+            self.assertGreaterEqual(height, 16 if name == "load" else 28, name)
+        self.browser.tap(".message.assistant .t.d2")
+        self.assertIn("draft probability 0.50", self.browser.text("#tip"))
+        self.picture("phone")
 
 
 if __name__ == "__main__":
-    unittest.main()
+    result = unittest.main(exit=False).result
+    if not result.wasSuccessful():
+        sys.exit(1)
+    harness.require("chromium and chromedriver", webdriver.available())

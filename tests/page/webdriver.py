@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+SLOWDOWN = float(os.environ.get("DSPARK_TEST_SLOWDOWN", "1"))
 KEYS = {"enter": "\ue007", "escape": "\ue00c"}
 
 
@@ -35,7 +37,7 @@ class Browser:
         self.session = ""
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                      f"--window-size={width},{height}", f"--user-data-dir={self.profile.name}"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * SLOWDOWN
         while True:
             try:
                 answer = self._call("POST", "session", {"capabilities": {"alwaysMatch": {
@@ -64,7 +66,7 @@ class Browser:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data=data, method=method,
                                          headers={"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=120) as response:
+            with urllib.request.urlopen(request, timeout=120 * SLOWDOWN) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.read().decode(errors='replace')[:400]}") from None
@@ -96,6 +98,25 @@ class Browser:
     def resize(self, width, height):
         self._call("POST", self.session + "window/rect", {"width": width, "height": height})
 
+    def phone(self, width, height):
+        """A touch screen of that size: windows themselves cannot be that narrow."""
+        self._cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+        self._cdp("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def no_phone(self):
+        self._cdp("Emulation.clearDeviceMetricsOverride")
+        self._cdp("Emulation.setTouchEmulationEnabled", enabled=False)
+
+    def _cdp(self, command, **parameters):
+        self._call("POST", self.session + "goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def tap(self, selector):
+        origin = {ELEMENT: self.find(selector)}
+        self._call("POST", self.session + "actions", {"actions": [
+            {"type": "pointer", "id": "t", "parameters": {"pointerType": "touch"}, "actions": [
+                {"type": "pointerMove", "duration": 0, "origin": origin, "x": 0, "y": 0},
+                {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]}]})
+
     def text(self, selector):
         return self.run("const n = document.querySelector(arguments[0]); return n ? n.textContent : null", selector)
 
@@ -104,7 +125,7 @@ class Browser:
 
     def wait(self, what, script, *arguments, seconds=60):
         """Until the script returns something true."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * SLOWDOWN
         while time.monotonic() < deadline:
             value = self.run(script, *arguments)
             if value:

@@ -149,6 +149,7 @@ TEST(HttpText, IdsAndQueries) {
   EXPECT_NE(make_request_id(""), make_request_id(""));
   EXPECT_EQ(query_value("a=1&model=x%2Fy+z&b=", "model"), "x/y z");
   EXPECT_EQ(query_value("a=1&model=x", "b"), "");
+  EXPECT_EQ(path_decoded("a%2Fb+c%20d%"), "a/b+c d%");
   EXPECT_EQ(query_value("a=%4", "a"), "%4");
   EXPECT_EQ(query_value("a=%zz", "a"), "%zz");
 }

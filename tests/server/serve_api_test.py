@@ -3,9 +3,10 @@
 
 import concurrent.futures
 import json
+import re
 
 import serve_harness
-from serve_harness import ServeCase, chat, chat_text, events
+from serve_harness import ROOT, ServeCase, chat, chat_text, events
 
 
 class Chat(ServeCase):
@@ -101,7 +102,9 @@ class Chat(ServeCase):
         connection.close()
         tokens = [token for chunk in chunks if chunk != "[DONE]" for token in chunk.get("dspark", {}).get("tokens", ())]
         self.assertEqual(len(tokens), 32)
-        self.assertTrue(all(0 <= token["p"] <= 1.0001 for token in tokens))
+        self.assertTrue(all(0 <= token["target_probability"] <= 1.0001 for token in tokens))
+        for token in tokens:  # looked-up drafts have no probability
+            self.assertNotIn("draft_probability", token)
         origins = {token["origin"] for token in tokens}
         self.assertIn("accepted", origins)
         self.assertLessEqual(origins, {"plain", "accepted", "correction", "bonus"})
@@ -170,6 +173,35 @@ class Errors(ServeCase):
         self.error(self.server.get("/nothing"), 404)
         self.error(self.server.get("/v1/chat/completions"), 405)
         self.error(self.server.post("/metrics", {}), 405)
+
+
+class OpenApi(ServeCase):
+    """What the routes without a generation read is what the file tells; the others: openapi_test.cc."""
+
+    def test_fields_that_are_read(self):
+        schemas = self.server.get("/openapi.json").json["components"]["schemas"]
+        words = set()
+        for name in ("routes_text.cc", "routes_state.cc"):
+            words |= set(re.findall(r'"([a-z][a-z0-9_]*)"', (ROOT / "src" / "server" / name).read_text(encoding="utf-8")))
+        for path, schema, body in (("/v1/embeddings", "EmbeddingsRequest", {"input": "x"}),
+                                   ("/tokenize", "TokenizeRequest", {"content": "x"}),
+                                   ("/detokenize", "DetokenizeRequest", {"tokens": [1]})):
+            told = set(schemas[schema]["properties"])
+            read = {word for word in words | told
+                    if any(self.server.post(path, {**body, word: odd}).status == 400 for odd in ({"a": 7}, 7.5))}
+            if schema == "TokenizeRequest" and self.server.post(path, {"prompt": 7}).status == 400:
+                read.add("prompt")  # content goes first
+            self.assertEqual(told, read, schema)
+
+    def test_slots_is_a_list_as_told(self):
+        schema = self.server.get("/openapi.json").json
+        told = schema["paths"]["/slots"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        self.assertEqual(told["type"], "array")
+        connection, response = self.server.open_stream("/v1/chat/completions", chat("x", max_tokens=1900, ignore_eos=True, n=8))
+        slots = self.server.get("/slots").json
+        connection.close()
+        response.close()
+        self.assertEqual(set(slots[0]), set(schema["components"]["schemas"]["Slot"]["properties"]))
 
 
 class Others(ServeCase):
@@ -249,7 +281,7 @@ class Others(ServeCase):
         self.assertTrue(api["openapi"].startswith("3.1"))
         for path, methods in api["paths"].items():
             for method in methods:
-                place = path.replace("{name}", "page.css")
+                place = path.replace("{name}", "page.css").replace("{model}", "chat")
                 answer = self.server.request(method.upper(), place, b"{}" if method != "get" else None)
                 self.assertNotIn(answer.status, (404, 405), (method, path, answer.body[:200]))
 

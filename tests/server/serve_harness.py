@@ -10,21 +10,31 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "cli"))
 
-from harness import BINARY, Tool  # noqa: E402
+from harness import BINARY, SLOWDOWN, Tool  # noqa: E402
 
-TIMEOUT = 60
+TIMEOUT = 60 * SLOWDOWN
+
+
+def wait_until(check, what, seconds=60):
+    end = time.monotonic() + seconds * SLOWDOWN
+    while not check():
+        if time.monotonic() > end:
+            raise AssertionError("never came true: " + what)
+        time.sleep(0.02)
 
 
 class Server:
     """One running server. stop() ends it; leaving it open is an error of the test."""
 
     def __init__(self, *arguments, environment=None):
+        self.unix_path = arguments[arguments.index("--unix-socket") + 1] if "--unix-socket" in arguments else None
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DSPARK_MODEL")}
         self.process = subprocess.Popen([BINARY, "serve", "--port", "0", *arguments], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1,
@@ -41,10 +51,10 @@ class Server:
         told = False
         for line in self.process.stdout:
             self.lines.append(line)
-            found = re.search(r"https?://[^\s:]+:(\d+)", line)
+            found = re.search(r"listening on (?:https?://[^\s:]+:(\d+)|unix:)", line)
             if found and not told:
                 told = True
-                ready.put(int(found.group(1)))
+                ready.put(int(found.group(1) or 0))
         if not told:
             ready.put(None)
 
@@ -65,9 +75,17 @@ class Server:
             self.signal()
         return self.wait()
 
+    def connection(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        if self.unix_path:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(TIMEOUT)
+            connection.sock.connect(self.unix_path)
+        return connection
+
     # One request, one connection.
     def request(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection = self.connection()
         try:
             data = body if isinstance(body, (bytes, str, type(None))) else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
@@ -84,7 +102,7 @@ class Server:
 
     def open_stream(self, path, body, headers=None):
         """A connection whose answer is being streamed: (connection, response)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection = self.connection()
         connection.request("POST", path, json.dumps({**body, "stream": True}),
                            {"Content-Type": "application/json", **(headers or {})})
         return connection, connection.getresponse()
@@ -102,13 +120,18 @@ class Server:
                 pass
             return got
 
-    def metric(self, name):
-        """Sum over the labels."""
+    def metric(self, name, headers=None, **labels):
+        """Sum over the labels that are not given."""
         total = 0.0
-        for line in self.get("/metrics").body.decode().splitlines():
-            if re.match(re.escape(name) + r"[ {]", line):
+        for line in self.get("/metrics", headers).body.decode().splitlines():
+            if re.match(re.escape(name) + r"[ {]", line) and all(f'{key}="{value}"' in line
+                                                                 for key, value in labels.items()):
                 total += float(line.rsplit(" ", 1)[1])
         return total
+
+    def log_line(self, words):
+        """The line of the log with these words, or None."""
+        return next((line for line in self.log().splitlines() if words in line), None)
 
 
 class Answer:

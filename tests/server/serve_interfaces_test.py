@@ -138,7 +138,7 @@ class Others(serve_harness.Tool):
         server = Server("-m", self.chat_model, "-c", "2048", "--simulated-load")
         self.addCleanup(server.stop)
         self.assertEqual(server.request("PUT", "/dspark/load", {"users": 3}).json["users"], 3)
-        end = time.monotonic() + 30
+        end = time.monotonic() + serve_harness.TIMEOUT
         while server.metric("vllm:generation_tokens_total") < 50:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.02)
@@ -164,7 +164,7 @@ class Others(serve_harness.Tool):
         response.close()
         connection.close()
         body = chat("abc", max_tokens=60000, ignore_eos=True, deadline_s=0.3)
-        end = time.monotonic() + 30
+        end = time.monotonic() + serve_harness.TIMEOUT
         while (answer := server.post("/v1/chat/completions", body)).status == 429:
             self.assertLess(time.monotonic(), end)
         self.assertEqual(answer.json["choices"][0]["finish_reason"], "length")

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """`dspark serve` with clients that behave badly, and how it shuts down."""
 
+import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import threading
@@ -10,17 +12,9 @@ import time
 import unittest
 
 import serve_harness
-from serve_harness import Server, ServeCase, chat, chat_text, events
+from serve_harness import Server, ServeCase, chat, wait_until
 
 LONG = chat("abcabcabc", max_tokens=60000, ignore_eos=True)
-
-
-def wait_until(check, what, seconds=30):
-    end = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > end:
-            raise AssertionError("never came true: " + what)
-        time.sleep(0.02)
 
 
 class BadClients(ServeCase):
@@ -71,7 +65,7 @@ class BadClients(ServeCase):
         wait_until(lambda: "status=499" in self.server.log(), "the log tells")
 
     def test_keep_alive_and_pipelining(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=serve_harness.TIMEOUT)
         for _ in range(3):
             connection.request("POST", "/v1/chat/completions", json.dumps(chat("hello", max_tokens=2)))
             answer = connection.getresponse()
@@ -85,7 +79,7 @@ class BadClients(ServeCase):
     def test_http_1_0_stream_ends_with_the_connection(self):
         data = json.dumps({**chat("hello", max_tokens=4, ignore_eos=True), "stream": True}).encode()
         got = None
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=30) as link:
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=serve_harness.TIMEOUT) as link:
             link.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
             got = b""
             while piece := link.recv(65536):
@@ -114,7 +108,7 @@ class Slow(serve_harness.Tool):
     def test_slowloris(self):
         server = Server("-m", self.chat_model, "--header-timeout", "0.5", "--body-timeout", "0.5")
         self.addCleanup(server.stop)
-        links = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(20)]
+        links = [socket.create_connection(("127.0.0.1", server.port), timeout=serve_harness.TIMEOUT) for _ in range(20)]
         for link in links:
             link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
         answer = server.post("/v1/chat/completions", chat("hello", max_tokens=2))
@@ -122,9 +116,92 @@ class Slow(serve_harness.Tool):
         for link in links:
             self.assertIn(b" 408 ", link.recv(1000))
             link.close()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=serve_harness.TIMEOUT) as link:
             link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             self.assertIn(b" 408 ", link.recv(1000))
+
+
+class Refused(serve_harness.Tool):
+    """Requests that are not handed on: each has an id, a line in the log and its place in the metrics."""
+
+    @staticmethod
+    def head(size, more=b"", path=b"/v1/chat/completions"):
+        return b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % size + more + b"\r\n"
+
+    def check(self, server, got, status, known_id=None, line=(), handler="/v1/chat/completions"):
+        head = got.split(b"\r\n\r\n")[0].decode()
+        self.assertTrue(head.startswith(f"HTTP/1.1 {status} "), head)
+        found = re.search(r"^X-Request-Id: (\S+)\r?$", head, re.MULTILINE)
+        self.assertIsNotNone(found, head)
+        if known_id is not None:
+            self.assertEqual(found.group(1), known_id)
+        wait_until(lambda: server.log_line(f"id={found.group(1)} "), f"a line about the {status}")
+        told = server.log_line(f"id={found.group(1)} ")
+        for word in ("event=request", f"status={status}", "client=", *line):
+            self.assertIn(word, told)
+        self.assertNotIn("bytes=0 ", told)
+        self.assertGreaterEqual(server.metric("dspark_http_requests_total", handler=handler, status=status), 1)
+
+    def test_what_cannot_be_read(self):
+        server = Server("-m", self.chat_model, "--header-timeout", "0.5", "--body-timeout", "0.5", "--max-body-mb", "1")
+        self.addCleanup(server.stop)
+        self.check(server, server.raw(b"hello\r\n\r\n"), 400, line=("method=- path=-", "client=127.0.0.1"), handler="other")
+        self.check(server, server.raw(b"GET /health HTTP/1.1\r\nbad header\r\n\r\n"), 400, handler="/health",
+                   line=("method=GET path=/health",))
+        self.check(server, server.raw(b"GET /health HTTP/1.1\r\nX: " + b"a" * 200000 + b"\r\n\r\n"), 431,
+                   handler="/health", line=("method=GET path=/health",))
+        self.check(server, server.raw(self.head(2 << 20, b"X-Request-Id: body\r\n") + b" " * (2 << 20)), 413, "body",
+                   ("method=POST path=/v1/chat/completions",))
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+            link.sendall(self.head(100, b"X-Request-Id: slow-body\r\n") + b"{")
+            self.check(server, link.recv(4000), 408, "slow-body", ("path=/v1/chat/completions",))
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+            link.sendall(b"GET /health HTT")
+            self.check(server, link.recv(4000), 408, line=("method=",), handler="other")
+
+    def test_what_is_not_let_in(self):
+        server = Server("-m", self.chat_model, "--rate-limit", "1", environment={"DSPARK_API_KEY": "secret"})
+        self.addCleanup(server.stop)
+        self.check(server, server.raw(self.head(0, b"X-Request-Id: no-key\r\n")), 401, "no-key", ("client=none",))
+        key = b"Authorization: Bearer secret\r\n"
+        first = server.post("/v1/chat/completions", chat("hello", max_tokens=1), {"X-Api-Key": "secret"})
+        self.assertEqual(first.status, 200, first.body)
+        got = server.raw(self.head(0, key + b"X-Request-Id: too-many\r\n"))
+        self.check(server, got, 429, "too-many", ("client=key0",))
+
+    def test_while_it_shuts_down(self):
+        server = Server("-m", self.chat_model, "-c", "65536", "--drain-seconds", "600")
+        connection, response = server.open_stream("/v1/chat/completions", LONG)
+        response.read(100)
+        server.signal()
+        wait_until(lambda: server.get("/health").status == 503, "health says so")
+        self.check(server, server.raw(self.head(0, b"X-Request-Id: late\r\n")), 503, "late")
+        connection.close()
+        response.close()
+        self.assertEqual(server.wait(), 0)
+
+    def test_too_many_connections(self):
+        server = Server("-m", self.chat_model, "--max-connections", "8")
+        self.addCleanup(server.stop)
+
+        def has_room():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return server.get("/health").status == 200
+
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                link = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+                link.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                self.assertIn(b" 200 ", link.recv(4000))
+            got = b""
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as one_more:
+                with contextlib.suppress(ConnectionResetError):
+                    while piece := one_more.recv(4000):
+                        got += piece
+            self.assertIn(b"Retry-After: 1\r\n", got)
+            self.assertIn(b"too many connections", got)
+        wait_until(has_room, "room again")
+        self.check(server, got, 503, line=("method=- path=-", "client=127.0.0.1"), handler="other")
 
 
 class Limits(serve_harness.Tool):
@@ -185,7 +262,17 @@ class Limits(serve_harness.Tool):
     def test_several_models(self):
         server = Server("-m", f"one={self.chat_model}", "-m", f"two={self.base_model}")
         self.addCleanup(server.stop)
-        self.assertEqual([model["id"] for model in server.get("/v1/models").json["data"]], ["one", "two"])
+        listed = server.get("/v1/models").json["data"]
+        self.assertEqual([model["id"] for model in listed], ["one", "two"])
+        for model in listed:
+            self.assertEqual(server.get("/v1/models/" + model["id"]).json, model)
+        self.assertEqual(server.get("/v1/models/t%77o").json["id"], "two")
+        missing = server.get("/v1/models/thr%22ee")
+        self.assertEqual(missing.status, 404)
+        error = missing.json["error"]
+        self.assertEqual((error["type"], error["param"], error["code"]), ("invalid_request_error", "model", "model_not_found"))
+        self.assertIn('thr"ee', error["message"])
+        self.assertEqual(server.post("/v1/models/one", {}).status, 405)
         body = {"prompt": "hello", "max_tokens": 3}
         for name in ("one", "two"):
             answer = server.post("/v1/completions", {**body, "model": name})
@@ -227,7 +314,7 @@ class Shutdown(serve_harness.Tool):
         connection.close()
         self.assertIn('"error"', rest)
         self.assertNotIn("[DONE]", rest)
-        server.wait()
+        self.assertEqual(server.wait(), 0)
 
     def test_second_signal_leaves_at_once(self):
         server = self.start("--drain-seconds", "600")
@@ -236,7 +323,8 @@ class Shutdown(serve_harness.Tool):
         server.signal()
         wait_until(lambda: server.get("/health").status == 503, "health says so")
         server.signal()
-        server.wait()
+        self.assertEqual(server.wait(), 130)
+        self.assertIn("event=stop forced=1", server.log())
         connection.close()
 
 

@@ -50,7 +50,7 @@ class Soak(serve_harness.Tool):
         return server
 
     def drained(self, server):
-        end = time.monotonic() + 60
+        end = time.monotonic() + serve_harness.TIMEOUT
         while server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") > 0:
             self.assertLess(time.monotonic(), end, "requests are left over")
             time.sleep(0.05)
@@ -65,7 +65,7 @@ class Soak(serve_harness.Tool):
         before = resident_mb(server)
         idle = []
         for _ in range(1000):
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=serve_harness.TIMEOUT)
             connection.request("GET", "/health/live")
             connection.getresponse().read()
             idle.append(connection)
@@ -95,11 +95,11 @@ class Soak(serve_harness.Tool):
                 b"Content-Length: %d\r\n\r\n" % len(body)) + body
         rng = random.Random(1)
         for _ in range(300):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=serve_harness.TIMEOUT) as link:
                 link.sendall(mutate(rng, good))
                 if rng.random() < 0.5:
                     link.shutdown(socket.SHUT_WR)
-                    link.settimeout(30)
+                    link.settimeout(serve_harness.TIMEOUT)
                     try:
                         got = link.recv(4096)
                         self.assertTrue(not got or got.startswith(b"HTTP/1.1 "), got[:100])

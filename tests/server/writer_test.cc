@@ -114,6 +114,65 @@ TEST(Writer, ToolCallsInPieces) {
   EXPECT_EQ(message["tool_calls"][0]["type"], "function");
 }
 
+TEST(Writer, TraceTellsProbabilitiesByTheirNames) {
+  AnswerHead head = chat_head();
+  head.trace = true;
+  AnswerPiece piece;
+  piece.text = "ab";
+  piece.tokens = {note("a", std::log(0.25f)), note("b", std::log(0.5f))};
+  piece.tokens[0].event.origin = TokenOrigin::kAccepted;
+  piece.tokens[0].event.draft_idx = 0;
+  piece.tokens[0].draft_probability = 0.75f;
+  piece.tokens[0].confidence = 0.5f;
+  piece.tokens[0].source = "model";
+  const Json chunk = Json::parse(write_chunk(head, piece));
+  const Json& tokens = chunk["dspark"]["tokens"];
+  EXPECT_FLOAT_EQ(tokens[0]["draft_probability"].get<float>(), 0.75f);
+  EXPECT_FLOAT_EQ(tokens[0]["target_probability"].get<float>(), 0.25f);
+  EXPECT_FLOAT_EQ(tokens[0]["confidence"].get<float>(), 0.5f);
+  EXPECT_FALSE(tokens[1].contains("draft_probability"));
+  EXPECT_FALSE(tokens[1].contains("source"));
+  EXPECT_TRUE(tokens[1]["confidence"].is_null());
+}
+
+/// What each of the tokens shows after one update after the other; "|" between updates.
+std::string traced(const std::vector<std::vector<std::string>>& updates,
+                   const OutputParser::Options& options) {
+  OutputParser parser(options);
+  TraceText trace;
+  std::string out;
+  for (size_t i = 0; i < updates.size(); ++i) {
+    std::vector<TokenNote> tokens, shown;
+    std::string text;
+    for (const std::string& bytes : updates[i]) {
+      tokens.push_back(note(bytes, 0.0f));
+      tokens.back().shown.clear();
+      text += bytes;
+    }
+    std::vector<OutputEvent> events;
+    parser.feed(text, events);
+    if (i + 1 == updates.size()) parser.finish(events);
+    trace.share(text, events, i + 1 == updates.size(), tokens, shown);
+    for (const TokenNote& token : shown) out += "[" + token.shown + "]";
+    out += "|";
+  }
+  return out;
+}
+
+TEST(Trace, TagsAndCallsAreNoText) {
+  OutputParser::Options options;
+  options.format = {ToolFormat::kHermes, true};
+  EXPECT_EQ(traced({{"<th", "ink>\n", "so"}, {" it", " is\n</", "think>\n\nYes"}, {"."}}, options),
+            "[][][so]|[ it][ is][Yes]|[.]|");
+  // What may begin a tag waits, with its token when that is all it has.
+  EXPECT_EQ(traced({{"a", " <"}, {"b", "c<"}, {"d"}}, options), "[a]|[ <][b][c]|[<d]|");
+  EXPECT_EQ(
+      traced({{"Look:", "\n"}, {"<tool_call>"}, {"{\"name\": \"f\", \"arguments\": {}}", "</tool_call>"}},
+             options),
+      "[Look:]||[][][][]|");
+  EXPECT_EQ(traced({{"a", "bc"}, {"d"}}, {}), "[a][bc]|[d]|");
+}
+
 TEST(ApiErrors, Shape) {
   const Json error = Json::parse(bad_field("top_p", "want less \xff").to_json())["error"];
   EXPECT_EQ(error["param"], "top_p");

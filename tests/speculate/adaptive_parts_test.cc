@@ -128,6 +128,12 @@ TEST(CalibrationDrift, TellsPredictedFromObservedInItsWindow) {
   EXPECT_NEAR(drift.at(0).observed, 0.9, 0.01);
   EXPECT_NEAR(drift.at(0).ece, 0.0, 0.01);
   EXPECT_NEAR(drift.at(1).predicted, 0.45, 0.001);
+  const auto bins = drift.bins();  // both positions: survivals of 0.9 and 0.45
+  for (size_t b = 0; b < bins.size(); ++b) {
+    EXPECT_EQ(bins[b].count, b == 9 || b == 17 ? CalibrationDrift::kWindow : 0) << b;
+  }
+  EXPECT_NEAR(bins[9].predicted, 0.45, 0.001);
+  EXPECT_NEAR(bins[9].observed, drift.at(1).observed, 1e-9);
   for (int i = 0; i < CalibrationDrift::kWindow; ++i) drift.add(sure, 0);
   EXPECT_EQ(drift.at(0).count, CalibrationDrift::kWindow);
   EXPECT_EQ(drift.at(0).observed, 0.0);  // nothing is left of the first window
@@ -180,6 +186,40 @@ TEST(CalibrationMismatch, NamesWhatDiffers) {
             std::string::npos);
   made.temperature = 0.0;  // greedy: the rule says nothing
   EXPECT_EQ(calibration_mismatch(made, AcceptRule::kCoupled, 0.0, ""), "");
+}
+
+TEST(CalibrationTables, TheBestFitIsUsedAndItsOwnTableReplaced) {
+  const auto table = [](AcceptRule rule, double temperature, const char* target) {
+    Calibration made;
+    made.temperatures = {1.0};
+    made.accept_rule = rule;
+    made.temperature = temperature;
+    made.target = target;
+    return made;
+  };
+  constexpr AcceptRule kCoupled = AcceptRule::kCoupled, kRejection = AcceptRule::kRejection;
+  std::vector<Calibration> tables;
+  put_calibration(tables, table(kCoupled, 0.0, "a"));
+  put_calibration(tables, table(kCoupled, 1.0, "a"));
+  put_calibration(tables, table(kCoupled, 0.5, "a"));
+  put_calibration(tables, table(kRejection, 1.0, "a"));
+  put_calibration(tables, table(kCoupled, 0.0, "b"));
+  ASSERT_EQ(tables.size(), 5u);
+  Calibration again = table(kRejection, 0.0, "a");  // greedy: the rule says nothing
+  again.num_samples = 7;
+  put_calibration(tables, again);
+  ASSERT_EQ(tables.size(), 5u);
+  EXPECT_EQ(tables[0].num_samples, 7);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 0.0, "a"), 0u);
+  EXPECT_EQ(best_calibration(tables, kRejection, 0.0, "a"), 0u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 0.9, "a"), 1u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 0.1, "a"), 2u);    // sampled, though greedy is nearer
+  EXPECT_EQ(best_calibration(tables, kRejection, 0.2, "a"), 3u);  // the rule counts more than the temperature
+  EXPECT_EQ(best_calibration(tables, AcceptRule::kBlock, 0.6, "a"), 2u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 1.0, "b"), 4u);  // the target counts most
+  EXPECT_EQ(best_calibration(tables, kCoupled, {}, "a"), 0u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, {}, "b"), 4u);
+  EXPECT_EQ(best_calibration(tables, kCoupled, 1.0, ""), 1u);
 }
 
 // ---- Plans against an oracle

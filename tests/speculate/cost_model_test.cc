@@ -23,13 +23,27 @@ TEST(CostModel, FollowsTheMeasuredPoints) {
   EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 1}), 0.010);
   EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 3}), 0.0105);
   EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 8}), 0.020);
-  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 32}), 0.080);  // along the last slope
+  EXPECT_DOUBLE_EQ(model.verify_seconds({.rows = 32}), 0.080);  // along the slope from 8 to 16
   EXPECT_DOUBLE_EQ(model.verify_seconds({}), 0.0);
   EXPECT_DOUBLE_EQ(model.draft_seconds(0), 0.0);
   EXPECT_DOUBLE_EQ(model.draft_seconds(1), 0.001);
   EXPECT_NEAR(model.draft_seconds(16), 0.004 + 8 * 0.003 / 7, 1e-12);
   EXPECT_NEAR(model.step_seconds({.rows = 2, .draft_sequences = 1, .context = 1000, .row_context = 2000}),
               0.010 + 1e-3 + 2e-4 + 0.001 + 1e-4, 1e-12);
+}
+
+// Neighbouring sizes may be the two edges of one stair: what lies beyond is not as steep as the stair.
+TEST(CostModel, GoesOnBeyondAStair) {
+  CostTable table;
+  table.verify = {{1, 0.010}, {8, 0.010}, {9, 0.014}, {16, 0.014}, {17, 0.018}};
+  const CostModel model(table);
+  EXPECT_NEAR(model.verify_seconds({.rows = 12}), 0.014, 1e-12);
+  EXPECT_NEAR(model.verify_seconds({.rows = 26}), 0.026, 1e-12);  // from row 8 to row 17
+  std::vector<double> costs;
+  model.step_costs({.rows = 1}, 40, 0.0, costs);
+  for (int32_t b = 0; b <= 40; ++b) {
+    EXPECT_DOUBLE_EQ(costs[static_cast<size_t>(b)], model.verify_seconds({.rows = 1 + b})) << b;
+  }
 }
 
 // One slow moment at a small size must not make all larger sizes look dear.

@@ -109,6 +109,29 @@ TEST_P(TrainGolden, ThreeOptimiserSteps) {
   }
 }
 
+/// AdamW alone: the reference's gradients in, the reference's parameters out, after every step.
+TEST_P(TrainGolden, OptimiserAloneFollowsTheReference) {
+  const auto file = test::train_cases_dir() / GetParam() / "optimizer_steps.safetensors";
+  if (!std::filesystem::exists(file)) GTEST_SKIP() << "not part of this case";
+  const TensorMap steps = test::read_tensors(file);
+  test::TrainCase data = test::open_train_case(GetParam());
+  ASSERT_FALSE(data.model.trainable.empty());
+  AdamW adam(data.model.trainable, {});
+  for (size_t i = 0; i < data.expected["steps"].size(); ++i) {
+    const std::string prefix = "step" + std::to_string(i) + ".";
+    for (const auto& [name, tensor] : data.model.trainable) {
+      const auto grad = steps.find(prefix + "clipped_grad." + name);
+      ASSERT_NE(grad, steps.end()) << name;
+      tensor.mutable_grad() = grad->second.clone();
+    }
+    adam.step(data.model.trainable, data.expected["steps"][i]["lr"].get<double>());
+    for (const auto& [name, tensor] : data.model.trainable) {
+      const at::Tensor& expected = steps.at(prefix + "param." + name);
+      EXPECT_LE((tensor.detach() - expected).abs().max().item<float>(), 2e-7f) << prefix << name;
+    }
+  }
+}
+
 class TrainGoldenBlocks : public TrainGolden {};
 
 TEST_P(TrainGoldenBlocks, AnchorsAreCandidatesAndLabelsAreValid) {

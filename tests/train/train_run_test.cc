@@ -3,15 +3,14 @@
 #include "train/trainer.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <fstream>
-#include <sstream>
 #include <stdexcept>
 
 #include "draft/draft_harness.h"
 #include "draft/paired_drafter.h"
 #include "models/harness.h"
+#include "run_fixture.h"
+#include "train/head_product.h"
 #include "train_cases.h"
 
 namespace dspark {
@@ -19,66 +18,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class TrainRun : public testing::Test {
- protected:
-  void SetUp() override {
-    root_ = fs::temp_directory_path() / ("dspark-train-" + std::to_string(getpid()));
-    fs::create_directories(root_);
-  }
-  void TearDown() override { fs::remove_all(root_); }
+using test::file_bytes;
+using test::log_lines;
 
-  TrainOptions options(const std::string& name) const {
-    TrainOptions o;
-    o.target = (test::train_cases_dir() / "target_qwen3_mini").string();
-    o.caches = {(test::train_cases_dir() / "cache").string()};
-    o.out = (root_ / name).string();
-    o.block_size = 5;
-    o.markov_rank = 8;
-    o.draft_vocab = 64;
-    o.sequences = 2;
-    o.anchors = 6;
-    o.steps = 24;
-    o.holdout = 0;
-    o.average = 0.9;
-    o.accumulate = 2;
-    return o;
-  }
+class TrainRun : public test::RunFixture {};
 
-  fs::path root_;
-};
-
-/// log.csv without the column of the clock.
-std::vector<std::string> log_lines(const std::string& run) {
-  std::ifstream in(fs::path(run) / "log.csv");
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) {
-    const size_t first = line.find(',');
-    lines.push_back(line.substr(0, first) + line.substr(line.find(',', first + 1)));
-  }
-  return lines;
-}
-
-std::string file_bytes(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-TEST_F(TrainRun, KilledRunContinuesWithTheSameLosses) {
-  const TrainOptions whole = options("whole");
+/// Cuts a run off between two checkpoints, continues it, and compares with one that was left alone.
+void expect_exact_resume(const TrainOptions& whole, TrainOptions cut, int64_t cut_step) {
   ASSERT_TRUE(train_drafter(whole, {}).ok());
-
-  TrainOptions cut = options("cut");
   cut.checkpoint_steps = 7;
   TrainCallbacks kill;
-  kill.on_step = [](const TrainRecord& record) -> bool {
+  kill.on_step = [&](const TrainRecord& record) -> bool {
     // Nothing is written after this, as if the process had been killed.
-    if (record.step == 17) throw std::runtime_error("killed");
+    if (record.step == cut_step) throw std::runtime_error("killed");
     return true;
   };
   EXPECT_FALSE(train_drafter(cut, kill).ok());
-  EXPECT_EQ(log_lines(cut.out).size(), 18u);
+  EXPECT_EQ(log_lines(cut.out).size(), static_cast<size_t>(cut_step) + 1);
   cut.resume = true;
   const Status status = train_drafter(cut, {});
   ASSERT_TRUE(status.ok()) << status.to_string();
@@ -87,6 +43,25 @@ TEST_F(TrainRun, KilledRunContinuesWithTheSameLosses) {
   EXPECT_EQ(log_lines(whole.out), log_lines(cut.out));
   EXPECT_EQ(file_bytes(fs::path(whole.out) / "draft" / "model.safetensors"),
             file_bytes(fs::path(cut.out) / "draft" / "model.safetensors"));
+}
+
+TEST_F(TrainRun, KilledRunContinuesWithTheSameLosses) {
+  expect_exact_resume(options("whole"), options("cut"), 17);
+}
+
+// In the first stage, in the curriculum, in the slide of the losses.
+TEST_F(TrainRun, KilledRunContinuesWithItsStages) {
+  for (const int64_t cut_step : {8, 13, 23}) {
+    const auto staged = [&](const char* name) {
+      TrainOptions o = options(name + std::to_string(cut_step));
+      o.first_stage = 0.4;
+      o.first_anchors = 9;
+      o.curriculum = true;
+      o.loss_slide = true;
+      return o;
+    };
+    expect_exact_resume(staged("whole"), staged("cut"), cut_step);
+  }
 }
 
 TEST_F(TrainRun, LearnsAndExportsADrafterThatOpens) {
@@ -167,6 +142,7 @@ TEST_F(TrainRun, PairedKindsLearnAndDraft) {
 TEST_F(TrainRun, RoundedProductsLearnTheSame) {
   // bf16 products against fp32 ones.
   TrainOptions o = options("bf16");
+  o.bf16 = true;
   TrainOptions exact = options("fp32");
   exact.float32 = true;
   double losses[2] = {0, 0};
@@ -182,6 +158,23 @@ TEST_F(TrainRun, RoundedProductsLearnTheSame) {
   EXPECT_NEAR(losses[0], losses[1], 0.02 * losses[1]);
 }
 
+TEST_F(TrainRun, SaysThatTheCpuHasNoBf16) {
+  const auto notes_of = [&](const char* name, bool bf16) {
+    TrainOptions o = options(name);
+    o.steps = 1;
+    o.bf16 = bf16;
+    std::string notes;
+    TrainCallbacks callbacks;
+    callbacks.on_note = [&](const std::string& text) { notes += text + "\n"; };
+    const Status status = train_drafter(o, callbacks);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return notes;
+  };
+  const std::string text = "no bf16 dot products";
+  EXPECT_EQ(notes_of("plain", false).find(text) == std::string::npos, cpu_has_bf16_dot());
+  EXPECT_EQ(notes_of("forced", true).find(text), std::string::npos);
+}
+
 TEST_F(TrainRun, WrongInputIsNamed) {
   const auto message = [&](auto change) {
     TrainOptions o = options("wrong");
@@ -195,6 +188,7 @@ TEST_F(TrainRun, WrongInputIsNamed) {
   expect_part(message([](TrainOptions& o) { o.caches.clear(); }), "--data");
   expect_part(message([](TrainOptions& o) { o.head = "wide"; }), "--head");
   expect_part(message([](TrainOptions& o) { o.kind = "medusa"; }), "--kind");
+  expect_part(message([](TrainOptions& o) { o.float32 = o.bf16 = true; }), "either --float32 or --bf16");
   expect_part(message([](TrainOptions& o) { o.draft_vocab = 98; }), "the target has 96 ids");
   expect_part(message([](TrainOptions& o) { o.resume = true; }), "no state.safetensors");
   expect_part(message([](TrainOptions& o) { o.sequences = 5; }), "4 samples can be trained on");

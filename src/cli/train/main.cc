@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +16,7 @@
 #include <utility>
 
 #include "cli/train/live_source.h"
+#include "cli/train/progress.h"
 #include "cli/train_plot.h"
 #include "train/trainer.h"
 
@@ -27,16 +29,16 @@ void on_signal(int) {
 }
 
 /// Options of the target that computes features while the trainer works.
-void add_live_options(CLI::App& app, dspark::cli::LiveOptions& o) {
+void add_live_options(CLI::App& app, dspark::TrainOptions& o, int& threads) {
   app.add_option(
-         "--taps", o.layers,
+         "--taps", o.taps,
          "with a corpus as data: layers whose outputs are features, -1: the embedding (default: five)")
       ->delimiter(',');
   app.add_flag("--log-sum-exp", o.log_sum_exp,
                "with a corpus as data: the target computes the log-sum-exp of its logits too");
   app.add_option("--max-length", o.max_length, "with a corpus as data: cut longer samples to so many tokens")
       ->capture_default_str();
-  app.add_option("--target-threads", o.threads, "with a corpus as data: threads of the target")
+  app.add_option("--target-threads", threads, "with a corpus as data: threads of the target")
       ->capture_default_str();
 }
 
@@ -76,6 +78,12 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--confidence", o.confidence, "factor of the confidence loss")->capture_default_str();
   app.add_option("--decay", o.decay, "slot j weighs exp(-j / decay)")->capture_default_str();
 
+  app.add_option("--first-stage", o.first_stage, "share of the budget that trains slot 1 only");
+  app.add_option("--first-anchors", o.first_anchors,
+                 "anchors per sequence meanwhile (default: --block times)");
+  app.add_flag("--curriculum", o.curriculum, "the decay rises from 1 to --decay");
+  app.add_flag("--loss-slide", o.loss_slide, "end with the factors of the reference: .1 / 0 / .9");
+
   app.add_option("--lr", o.learning_rate, "peak learning rate")->capture_default_str();
   app.add_option("--warmup", o.warmup, "share of the budget")->capture_default_str();
   app.add_option("--beta1", o.beta1, "AdamW")->capture_default_str();
@@ -95,38 +103,32 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--store", o.processes.store,
                  "where they meet: a file that does not exist yet, or HOST:PORT of process 0");
   app.add_option("--interface", o.processes.interface, "network interface to use between machines");
-  app.add_flag("--float32", o.float32, "no bf16 products");
+  CLI::Option* float32 = app.add_flag("--float32", o.float32, "no bf16 products");
+  app.add_flag("--bf16", o.bf16, "bf16 products even where the CPU emulates them")->excludes(float32);
   app.add_option("--device", o.device, "cpu or cuda")->capture_default_str();
 }
 
-/// Smoothed state of the progress line.
-class Progress {
+/// Prints progress and remarks to stderr.
+class Screen {
  public:
-  explicit Progress(const dspark::TrainOptions& options)
-      : options_(options), terminal_(isatty(STDERR_FILENO) != 0) {}
+  explicit Screen(const dspark::TrainOptions& options)
+      : progress_(options), terminal_(isatty(STDERR_FILENO) != 0) {}
 
-  void show(const dspark::TrainRecord& r) {
-    const double keep = n_ == 0 ? 0.0 : 0.95;
-    if (n_++ == 0) first_ = r;
-    loss_ = keep * loss_ + (1 - keep) * r.loss;
-    tau_ = keep * tau_ + (1 - keep) * r.tau;
+  void show(const dspark::TrainRecord& record) {
+    progress_.add(record);
     const auto now = std::chrono::steady_clock::now();
     const double interval = terminal_ ? 0.5 : 60.0;
-    if (n_ > 1 && std::chrono::duration<double>(now - shown_).count() < interval) return;
+    if (shown_once_ && std::chrono::duration<double>(now - shown_).count() < interval) return;
+    shown_once_ = true;
     shown_ = now;
-    const double seconds = r.elapsed_s - first_.elapsed_s;
-    const double rate = seconds > 0 ? static_cast<double>(r.anchors - first_.anchors) / seconds : 0.0;
-    double left = options_.minutes * 60 - r.elapsed_s;
-    if (options_.steps > 0) {
-      const auto done = static_cast<double>(r.step - first_.step);
-      left = done > 0 ? seconds / done * static_cast<double>(options_.steps - r.step) : 0.0;
+    std::string line = progress_.line();
+    if (terminal_) {
+      // A wrapped line could not be written over.
+      line.resize(std::min(line.size(), width() - 1));
+      fmt::print(stderr, "\r\x1b[K{}", line);
+    } else {
+      fmt::print(stderr, "{}\n", line);
     }
-    const auto minutes = static_cast<int64_t>(left / 60);
-    fmt::print(stderr,
-               "{}step {}  {:.0f} anchors/s  epoch {:.2f}  lr {:.2e}  loss {:.4f}  tau {:.3f}  norm {:.2f}  "
-               "left {}:{:02d} h{}",
-               terminal_ ? "\r\x1b[K" : "", r.step, rate, r.epoch, r.learning_rate, loss_, tau_,
-               r.gradient_norm, minutes / 60, minutes % 60, terminal_ ? "" : "\n");
     std::fflush(stderr);
   }
 
@@ -136,18 +138,20 @@ class Progress {
   }
 
  private:
-  const dspark::TrainOptions& options_;
+  static size_t width() {
+    winsize size{};
+    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? size.ws_col : 80;
+  }
+
+  dspark::cli::TrainProgress progress_;
   bool terminal_;
-  int64_t n_ = 0;
-  double loss_ = 0;
-  double tau_ = 0;
-  dspark::TrainRecord first_;
+  bool shown_once_ = false;
   std::chrono::steady_clock::time_point shown_;
 };
 
 /// The sources that --data names: corpora, or none for cache folders, which the trainer opens itself.
-dspark::Result<dspark::SampleSources> open_sources(const dspark::TrainOptions& options,
-                                                   dspark::cli::LiveOptions live) {
+dspark::Result<dspark::SampleSources> open_sources(const dspark::TrainOptions& options, int threads) {
   const auto is_corpus = [](const std::string& path) { return path.ends_with(".jsonl"); };
   const auto n = std::count_if(options.caches.begin(), options.caches.end(), is_corpus);
   dspark::SampleSources sources;
@@ -155,17 +159,22 @@ dspark::Result<dspark::SampleSources> open_sources(const dspark::TrainOptions& o
   if (n < std::ssize(options.caches)) {
     return dspark::invalid_argument("--data: expected either cache folders or .jsonl files, found both");
   }
+  dspark::cli::LiveOptions live;
   live.model = options.target;
   live.corpora = options.caches;
+  live.layers = options.taps;
+  live.max_length = options.max_length;
+  live.log_sum_exp = options.log_sum_exp;
+  live.threads = threads;
   DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<dspark::SampleSource> source, dspark::cli::open_live_source(live));
   sources.push_back(std::move(source));
   return sources;
 }
 
-dspark::Status train(const dspark::TrainOptions& options, const dspark::cli::LiveOptions& live,
+dspark::Status train(const dspark::TrainOptions& options, int target_threads,
                      const dspark::TrainCallbacks& callbacks) {
   DSPARK_RETURN_IF_ERROR(options.validate());
-  DSPARK_ASSIGN_OR_RETURN(dspark::SampleSources sources, open_sources(options, live));
+  DSPARK_ASSIGN_OR_RETURN(dspark::SampleSources sources, open_sources(options, target_threads));
   return dspark::train_drafter(options, callbacks, std::move(sources));
 }
 
@@ -175,27 +184,27 @@ int main(int argc, char** argv) {
   dspark::TrainOptions options;
   CLI::App app("Trains a drafter from target caches or corpora.", "dspark train");
   add_options(app, options);
-  dspark::cli::LiveOptions live;
-  add_live_options(app, live);
+  int target_threads = 1;
+  add_live_options(app, options, target_threads);
   CLI11_PARSE(app, argc, argv);
   // Every step takes and frees the same large blocks: keep them, instead of asking the system each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
-  Progress progress(options);
+  Screen screen(options);
   dspark::TrainCallbacks callbacks;
   callbacks.on_step = [&](const dspark::TrainRecord& record) {
-    if (options.processes.rank == 0) progress.show(record);
+    if (options.processes.rank == 0) screen.show(record);
     return !g_stop.load();
   };
-  callbacks.on_note = [&](const std::string& text) { progress.note(text); };
-  const dspark::Status status = train(options, live, callbacks);
+  callbacks.on_note = [&](const std::string& text) { screen.note(text); };
+  const dspark::Status status = train(options, target_threads, callbacks);
   if (status.ok() && options.processes.rank > 0) return 0;
   if (status.ok()) {
     // The drafter is there; a picture that could not be drawn is no failure of the run.
     const dspark::Status drawn = dspark::cli::write_train_plots(options.out);
-    progress.note(drawn.ok() ? "curves: " + options.out + "/tau.svg, loss.svg" : drawn.to_string());
+    screen.note(drawn.ok() ? "curves: " + options.out + "/tau.svg, loss.svg" : drawn.to_string());
     return 0;
   }
   fmt::print(stderr, "dspark: error: {}\n", status.message());

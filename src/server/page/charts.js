@@ -60,12 +60,17 @@ const charts = (() => {
     });
   }
 
-  // Points (predicted, observed) against the diagonal.
+  // Points (predicted, observed, how many), joined, against the diagonal; the area of a dot tells how many.
   function unit(svg, points) {
     frame(svg, 1, ['predicted 0', '1']);
     svg.append(make('path', { class: 'axis', d: `M${L} ${H - B}L${W - R} ${T}` }));
-    for (const [px, py] of points) {
-      svg.append(make('circle', { class: 'dot', r: 3, cx: L + (W - L - R) * px, cy: y(py, 1) }));
+    if (!points.length) return;
+    const x = v => L + (W - L - R) * v, most = Math.max(...points.map(p => p[2]));
+    svg.append(make('path', { class: 'a', d: 'M' + points.map(p => `${x(p[0]).toFixed(1)} ${y(p[1], 1).toFixed(1)}`).join('L') }));
+    for (const [px, py, n] of points) {
+      const dot = make('circle', { class: 'dot', r: 1.5 + 4 * Math.sqrt(n / most), cx: x(px), cy: y(py, 1) });
+      dot.append(make('title', {}, `predicted ${px.toFixed(2)}, observed ${py.toFixed(2)}, ${n} drafts`));
+      svg.append(dot);
     }
   }
   return { lines, curve, bars, unit };

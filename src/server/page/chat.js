@@ -54,8 +54,9 @@
       plain: 'plain' }[token.origin] || token.origin];
     if (place) facts.push(`place ${place} of its block`);
     if (token.source === 'lookup') facts.push('proposed by look-up');
-    if (typeof token.p === 'number') facts.push(`draft probability ${token.p.toFixed(2)}`);
+    if (typeof token.draft_probability === 'number') facts.push(`draft probability ${token.draft_probability.toFixed(2)}`);
     if (typeof token.confidence === 'number') facts.push(`confidence ${token.confidence.toFixed(2)}`);
+    if (typeof token.target_probability === 'number') facts.push(`the model's probability ${token.target_probability.toFixed(2)}`);
     span.dataset.tip = facts.join('\n');
     return span;
   }
@@ -157,7 +158,9 @@
   async function race() {
     const prompt = $('prompt').value.trim() || (messages.find(m => m.role === 'user') || {}).content;
     if (!prompt || running) { $('prompt').focus(); return; }
-    const lanes = [['race-with', {}], ['race-without', { speculation: { policy: 'off' } }]];
+    // A setting that turns speculation off is for answers; one side of a race always has it.
+    const with_it = $('policy').value === 'off' ? { speculation: undefined } : {};
+    const lanes = [['race-with', with_it], ['race-without', { speculation: { policy: 'off' } }]];
     const verdict = $('race-verdict');
     $('race').hidden = false;
     verdict.textContent = 'running';
@@ -175,7 +178,9 @@
       }
       const same = results[0].text === results[1].text;
       const ratio = results[1].seconds / results[0].seconds;
-      verdict.textContent = same ? `texts identical · ${ratio.toFixed(2)} times as fast` : 'texts differ';
+      const drafted = results[0].usage && results[0].usage.speculation && results[0].usage.speculation.drafted > 0;
+      verdict.textContent = !same ? 'texts differ' : drafted ? `texts identical · ${ratio.toFixed(2)} times as fast`
+        : 'texts identical · nothing was drafted';
       verdict.classList.add(same ? 'same' : 'different');
     } catch (error) {
       verdict.textContent = controller.signal.aborted ? 'stopped' : error.message;
@@ -206,8 +211,9 @@
       const text = drafter ? `${drafter.kind || 'drafter'}, ${props.policy || 'adaptive'}` : 'no drafter';
       $('state').dataset.text = $('state').textContent = text;
       $('banner').hidden = Boolean(drafter);
-      $('banner').textContent = drafter ? '' : props.drafter_error ||
-        'This server runs without a drafter: answers come at plain speed. Start it with -d DRAFTER.';
+      $('banner').textContent = drafter ? '' : props.drafter_error
+        ? `No drafter, answers come at plain speed: ${props.drafter_error}`
+        : 'This server runs without a drafter: answers come at plain speed. Start it with -d DRAFTER.';
     } catch (error) {
       $('banner').hidden = false;
       $('banner').textContent = error.message;

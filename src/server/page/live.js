@@ -37,9 +37,10 @@ const live = (() => {
     const tried = new Map(by(now, 'dspark_spec_decode_num_verified_tokens_per_pos_total', 'position', model));
     charts.bars($('c-accept'), accepted.map(([p, n]) => tried.get(p) > 0 ? n / tried.get(p) : null));
     charts.curve($('c-cost'), by(now, 'dspark_cost_verify_seconds', 'rows', model).map(([r, s]) => [r, s * 1000]), ['rows', '']);
-    const predicted = by(now, 'dspark_calibration_predicted_survival', 'position', model);
-    const observed = new Map(by(now, 'dspark_calibration_observed_survival', 'position', model));
-    charts.unit($('c-calib'), predicted.filter(([p]) => observed.has(p)).map(([p, v]) => [v, observed.get(p)]));
+    const bin = name => new Map(by(now, 'dspark_calibration_bin_' + name, 'bin', model));
+    const predicted = bin('predicted_survival'), observed = bin('observed_survival');
+    charts.unit($('c-calib'), [...bin('drafts')].filter(([b]) => predicted.has(b) && observed.has(b))
+      .map(([b, n]) => [predicted.get(b), observed.get(b), n]));
     const measured = sum(now, 'dspark_step_measured_seconds', model), planned = sum(now, 'dspark_step_predicted_seconds', model);
     $('n-step').textContent = planned > 0
       ? `step: predicted ${(planned * 1000).toFixed(1)} ms, measured ${(measured * 1000).toFixed(1)} ms` : '';

@@ -1,0 +1,111 @@
+"""scripts/train-drafter with a program that only writes down how it was called: for every recipe, and cut off in each
+of its steps.
+usage: train_script_test.py SOURCE_DIR"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SOURCE = sys.argv[1]
+
+# Writes what the real commands leave behind; fails as if cut off when it is told to, before anything is complete.
+PROGRAM = """#!/bin/sh
+echo "$*" >>"$CALLS"
+[ "$1 $2" = "$CUT_OFF" ] && exit 130
+out=
+previous=
+for word; do
+  [ "$previous" = -o ] && out=$word
+  previous=$word
+done
+case $1 in
+  data) case $2 in cache) mkdir -p "$out" ;; *) echo '{}' >"$out" ;; esac ;;
+  train) mkdir -p "$out"; touch "$out/state.safetensors"; echo step >"$out/log.csv" ;;
+  quantize) touch "$3" ;;
+  calibrate) echo '{}' >"$out" ;;
+esac
+"""
+
+
+class TrainScript(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="dspark-script-")
+        self.addCleanup(folder.cleanup)
+        self.root = folder.name
+        os.makedirs(f"{self.root}/scripts")
+        shutil.copy(f"{SOURCE}/scripts/train-drafter", f"{self.root}/scripts")
+        self.names = [n for n in sorted(os.listdir(f"{SOURCE}/drafters"))
+                      if os.path.exists(f"{SOURCE}/drafters/{n}/recipe")]
+        for name in self.names:
+            os.makedirs(f"{self.root}/drafters/{name}")
+            shutil.copy(f"{SOURCE}/drafters/{name}/recipe", f"{self.root}/drafters/{name}")
+        with open(f"{self.root}/dspark", "w", encoding="utf-8") as file:
+            file.write(PROGRAM)
+        os.chmod(f"{self.root}/dspark", 0o755)
+        os.makedirs(f"{self.root}/prompts")
+        os.makedirs(f"{self.root}/models")
+
+    def recipe(self, name):
+        with open(f"{SOURCE}/drafters/{name}/recipe", encoding="utf-8") as file:
+            lines = [line.strip().split("=", 1) for line in file if "=" in line and not line.startswith("#")]
+        return {key: value.strip('"') for key, value in lines}
+
+    def call(self, name, cut_off="", prompts=True):
+        """The commands that the script ran, and whether it ended well."""
+        calls = f"{self.root}/calls"
+        open(calls, "w", encoding="utf-8").close()
+        open(f"{self.root}/models/{self.recipe(name)['MODEL']}", "w", encoding="utf-8").close()
+        command = [f"{self.root}/scripts/train-drafter", name, "--minutes", "7"]
+        if prompts:
+            command += ["--prompts", f"{self.root}/prompts"]
+        result = subprocess.run(command, check=False, capture_output=True, text=True, env=dict(
+            os.environ, DSPARK=f"{self.root}/dspark", DSPARK_MODELS=f"{self.root}/models", CALLS=calls, CUT_OFF=cut_off))
+        with open(calls, encoding="utf-8") as file:
+            return [line.split() for line in file], result.returncode
+
+    def test_every_recipe_runs_all_steps(self):
+        self.assertIn("gemma-3-270m", self.names)
+        for name in self.names:
+            with self.subTest(name):
+                recipe = self.recipe(name)
+                calls, code = self.call(name)
+                self.assertEqual(code, 0)
+                self.assertEqual([c[0] for c in calls], ["data"] * 3 + ["train", "quantize", "calibrate"])
+                self.assertEqual([c[1] for c in calls[:3]], ["generate", "filter", "cache"])
+                self.assertIn(recipe["GENERATE"], " ".join(calls[0]))
+                self.assertIn("--layers " + recipe["LAYERS"] + " --log-sum-exp", " ".join(calls[2]))
+                self.assertIn("--minutes 7", " ".join(calls[3]))
+                self.assertNotIn("--resume", calls[3])
+                raw = "--raw" in recipe["GENERATE"]
+                self.assertEqual("--raw" in calls[5], raw, "prompts are calibrated on as they are answered")
+                tasks = recipe["TASKS"].split()
+                for call in (calls[0], calls[5]):
+                    self.assertEqual([os.path.basename(w) for w in call if w.endswith(".jsonl") and "prompts" in w],
+                                     [task + ".jsonl" for task in tasks])
+
+    def test_goes_on_where_it_was_cut_off(self):
+        name = "gemma-3-270m"
+        first = ["data generate", "data filter", "data cache", f"train -m", f"quantize data/{name}/run/draft"]
+        for cut_off in first:
+            with self.subTest(cut_off):
+                shutil.rmtree(f"{self.root}/data", ignore_errors=True)
+                calls, code = self.call(name, cut_off)
+                self.assertNotEqual(code, 0)
+                self.assertEqual(" ".join(calls[-1][:2]), cut_off, "nothing runs behind a step that failed")
+                calls, code = self.call(name)
+                self.assertEqual(code, 0)
+                whole_corpus = cut_off not in first[:2]
+                self.assertEqual(calls[0][1], "cache" if whole_corpus else "generate")
+                self.assertEqual("--resume" in calls[-3], cut_off.startswith("quantize"))
+
+    def test_a_finished_corpus_needs_no_prompts(self):
+        self.call("gemma-3-270m")
+        calls, code = self.call("gemma-3-270m", prompts=False)
+        self.assertEqual(code, 0)
+        self.assertEqual([c[0] for c in calls], ["data", "train", "quantize"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
