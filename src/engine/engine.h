@@ -38,12 +38,12 @@ struct EngineOptions {
   KvDType kv_dtype = KvDType::kBF16;
   int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
-  /// Memory for the logits of a step: drafts whose rows do not fit are trimmed. Two rows for every sequence and
-  /// sixteen more fit always.
+  /// Memory for the logits of a step: drafts whose rows do not fit are trimmed. Two rows for every sequence
+  /// and sixteen more fit always.
   int64_t logit_bytes = int64_t{64} << 20;
-  bool prefix_cache = true;       // requests that begin alike share their pages, see engine/page_cache.h
-  int64_t max_waiting = 0;        // most requests that wait for their first start; 0: any number
-  VerifyPolicy policy;            // default verify policy; without a drafter nothing is drafted
+  bool prefix_cache = true;  // requests that begin alike share their pages, see engine/page_cache.h
+  int64_t max_waiting = 0;   // most requests that wait for their first start; 0: any number
+  VerifyPolicy policy;       // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
   /// and the default policy is one of them.

@@ -10,59 +10,83 @@ namespace dspark {
 namespace {
 
 constexpr uint64_t kHeldOutStream = uint64_t{1} << 63;
+constexpr int64_t kAnnouncedSteps = 3;  // micro-steps that a source hears of ahead
 
 }  // namespace
 
-Result<DataSource> DataSource::create(const TrainOptions& options, std::vector<TargetCacheReader> caches) {
+Result<DataSource> DataSource::create(const TrainOptions& options, SampleSources sources) {
   DataSource source;
-  source.caches_ = std::move(caches);
+  source.sources_ = std::move(sources);
   source.sequences_ = options.sequences;
+  source.rank_ = options.processes.rank;
+  source.world_ = options.processes.world;
   source.anchors_ = options.anchors;
   source.seed_ = options.seed;
   // Every n-th sample is held out: the choice stays when a cache is added behind the others.
   const int64_t every = options.holdout > 0 ? static_cast<int64_t>(1.0 / options.holdout) : 0;
   TargetCacheSample sample;
   int64_t n_seen = 0;
-  for (size_t c = 0; c < source.caches_.size(); ++c) {
-    for (int64_t i = 0; i < source.caches_[c].n_samples(); ++i) {
-      source.caches_[c].read_tokens(i, sample);
+  for (size_t c = 0; c < source.sources_.size(); ++c) {
+    for (int64_t i = 0; i < source.sources_[c]->n_samples(); ++i) {
+      source.sources_[c]->read_tokens(i, sample);
       if (anchor_candidates(sample.loss_mask).empty()) continue;
       const bool held = every > 0 && ++n_seen % every == 0;
       (held ? source.held_out_ : source.train_).push_back({static_cast<int32_t>(c), i});
     }
   }
-  if (source.n_train() < source.sequences_) {
+  if (source.micro_steps_per_epoch() < 1) {
     return invalid_argument(fmt::format("--data: {} samples can be trained on, one step takes {}",
-                                        source.n_train(), source.sequences_));
+                                        source.n_train(), source.sequences_ * source.world_));
   }
   return source;
 }
 
-AnchorSet DataSource::load(const Place& place, int64_t anchors, uint64_t stream) const {
+Result<AnchorSet> DataSource::load(const Place& place, int64_t anchors, uint64_t stream) {
   AnchorSet set;
-  caches_[static_cast<size_t>(place.cache)].read(place.sample, set.sample);
+  DSPARK_RETURN_IF_ERROR(sources_[static_cast<size_t>(place.source)]->read(place.sample, set.sample));
   set.anchors = draw_anchors(anchor_candidates(set.sample.loss_mask), anchors, seed_, stream);
   return set;
 }
 
-std::vector<AnchorSet> DataSource::micro_step(int64_t index, int64_t anchors) const {
+const DataSource::Place& DataSource::place_of(int64_t micro_step, int64_t i) {
   const int64_t per_epoch = micro_steps_per_epoch();
-  const std::vector<int32_t> order =
-      shuffled_order(n_train(), seed_, static_cast<uint64_t>(index / per_epoch));
+  if (epoch_ != micro_step / per_epoch) {
+    epoch_ = micro_step / per_epoch;
+    order_ = shuffled_order(n_train(), seed_, static_cast<uint64_t>(epoch_));
+  }
+  const int64_t at = (micro_step % per_epoch) * sequences_ * world_ + i;
+  return train_[static_cast<size_t>(order_[static_cast<size_t>(at)])];
+}
+
+void DataSource::announce(int64_t index) {
+  std::vector<std::vector<int64_t>> next(sources_.size());
+  for (int64_t step = index; step < index + kAnnouncedSteps; ++step) {
+    for (int64_t j = 0; j < sequences_; ++j) {
+      const Place& place = place_of(step, share(j));
+      next[static_cast<size_t>(place.source)].push_back(place.sample);
+    }
+  }
+  for (size_t s = 0; s < sources_.size(); ++s) sources_[s]->expect(next[s]);
+}
+
+Result<std::vector<AnchorSet>> DataSource::micro_step(int64_t index, int64_t anchors) {
+  announce(index);
   std::vector<AnchorSet> sets;
-  for (int64_t i = 0; i < sequences_; ++i) {
-    const int64_t at = (index % per_epoch) * sequences_ + i;
-    sets.push_back(load(train_[static_cast<size_t>(order[static_cast<size_t>(at)])], anchors,
-                        static_cast<uint64_t>(index * sequences_ + i)));
+  for (int64_t j = 0; j < sequences_; ++j) {
+    const int64_t i = share(j);
+    const auto stream = static_cast<uint64_t>(index * sequences_ * world_ + i);
+    DSPARK_ASSIGN_OR_RETURN(AnchorSet set, load(place_of(index, i), anchors, stream));
+    sets.push_back(std::move(set));
   }
   return sets;
 }
 
-std::vector<AnchorSet> DataSource::held_out(int64_t first, int64_t count) const {
+Result<std::vector<AnchorSet>> DataSource::held_out(int64_t first, int64_t count) {
   std::vector<AnchorSet> sets;
   for (int64_t i = first; i < std::min(first + count, n_held_out()); ++i) {
-    sets.push_back(
-        load(held_out_[static_cast<size_t>(i)], anchors_, kHeldOutStream + static_cast<uint64_t>(i)));
+    const Place& place = held_out_[static_cast<size_t>(i)];
+    DSPARK_ASSIGN_OR_RETURN(AnchorSet set, load(place, anchors_, kHeldOutStream + static_cast<uint64_t>(i)));
+    sets.push_back(std::move(set));
   }
   return sets;
 }

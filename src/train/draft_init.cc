@@ -67,8 +67,15 @@ int32_t unused_token(const TokenCounts& counts) {
   return static_cast<int32_t>(found == counts.all.end() ? 0 : found - counts.all.begin());
 }
 
+Result<DraftKind> kind_of(const TrainOptions& options) {
+  for (const DraftKind kind : {DraftKind::kDSpark, DraftKind::kDFlash, DraftKind::kEagle3, DraftKind::kMtp}) {
+    if (options.kind == draft_kind_name(kind)) return kind;
+  }
+  return invalid_argument("--kind: expected dspark, dflash, eagle3 or mtp, found '" + options.kind + "'");
+}
+
 Result<SequentialHead> head_of(const TrainOptions& options) {
-  if (options.dflash || options.markov_rank == 0) return SequentialHead::kNone;
+  if (options.kind != "dspark" || options.markov_rank == 0) return SequentialHead::kNone;
   for (const SequentialHead head : {SequentialHead::kVanilla, SequentialHead::kGated, SequentialHead::kRnn}) {
     if (options.head == sequential_head_name(head)) return head;
   }
@@ -95,9 +102,9 @@ Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& t
                                const TargetCacheInfo& info, const TokenCounts& counts) {
   const ModelConfig& model = target.config;
   DraftConfig config;
-  config.kind = options.dflash ? DraftKind::kDFlash : DraftKind::kDSpark;
+  DSPARK_ASSIGN_OR_RETURN(config.kind, kind_of(options));
   config.target_name = model.name;
-  config.n_layers = options.layers;
+  config.n_layers = is_paired(config.kind) ? 1 : options.layers;
   config.dim = model.dim;
   config.n_heads = model.n_heads;
   config.n_kv_heads = model.n_kv_heads;
@@ -134,9 +141,13 @@ Result<DraftConfig> new_config(const TrainOptions& options, const TrainTarget& t
   }
   for (int32_t id : info.target_layer_ids) config.taps.push_back(id + 1);
   config.target_layers = model.n_layers;
+  if (config.kind == DraftKind::kMtp) {
+    config.block_size = 1;
+    config.taps = {model.n_layers};
+  }
   DSPARK_ASSIGN_OR_RETURN(config.head, head_of(options));
   config.markov_rank = config.head == SequentialHead::kNone ? 0 : options.markov_rank;
-  config.confidence = !options.dflash;
+  config.confidence = config.kind == DraftKind::kDSpark;
   config.confidence_with_markov = config.confidence && config.markov_rank > 0;
   return config;
 }
@@ -198,19 +209,19 @@ Result<TrainTarget> open_train_target(const std::string& path) {
   return target;
 }
 
-Result<TokenCounts> count_tokens(const std::vector<TargetCacheReader>& caches, int32_t vocab_size) {
+Result<TokenCounts> count_tokens(const SampleSources& sources, int32_t vocab_size) {
   TokenCounts counts;
   counts.all.resize(static_cast<size_t>(vocab_size));
   counts.supervised.resize(static_cast<size_t>(vocab_size));
   TargetCacheSample sample;
-  for (size_t c = 0; c < caches.size(); ++c) {
-    for (int64_t i = 0; i < caches[c].n_samples(); ++i) {
-      caches[c].read_tokens(i, sample);
+  for (const auto& source : sources) {
+    for (int64_t i = 0; i < source->n_samples(); ++i) {
+      source->read_tokens(i, sample);
       for (size_t t = 0; t < sample.n_tokens(); ++t) {
         const int32_t id = sample.input_ids[t];
         if (id < 0 || id >= vocab_size) {
-          return corrupt_data(fmt::format("cache {}, sample {}: token {} is {}, the target has {} ids", c, i,
-                                          t, id, vocab_size));
+          return corrupt_data(fmt::format("{}: sample {}: token {} is {}, the target has {} ids",
+                                          source->name(), i, t, id, vocab_size));
         }
         ++counts.all[static_cast<size_t>(id)];
         counts.supervised[static_cast<size_t>(id)] += sample.loss_mask[t] != 0 ? 1 : 0;
@@ -221,15 +232,15 @@ Result<TokenCounts> count_tokens(const std::vector<TargetCacheReader>& caches, i
 }
 
 Result<DraftModel> new_draft_model(const TrainOptions& options, const TrainTarget& target,
-                                   const std::vector<TargetCacheReader>& caches) {
-  DSPARK_ASSIGN_OR_RETURN(const TokenCounts counts, count_tokens(caches, target.config.vocab_size));
+                                   const SampleSources& sources) {
+  DSPARK_ASSIGN_OR_RETURN(const TokenCounts counts, count_tokens(sources, target.config.vocab_size));
   DraftModel model;
-  DSPARK_ASSIGN_OR_RETURN(model.config, new_config(options, target, caches.front().info(), counts));
+  DSPARK_ASSIGN_OR_RETURN(model.config, new_config(options, target, sources.front()->info(), counts));
   model.config.embedding_scale = target.config.embedding_scale;
   model.config.final_softcap = target.config.final_softcap;
   const at::NoGradGuard no_grad;
   init_random(model, target, options.seed);
-  if (options.warm_start) DSPARK_RETURN_IF_ERROR(warm_start(model, target, caches));
+  if (options.warm_start) DSPARK_RETURN_IF_ERROR(warm_start(model, target, sources));
   for (auto& [name, tensor] : model.trainable) tensor = tensor.contiguous().set_requires_grad(true);
   return model;
 }

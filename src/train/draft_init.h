@@ -4,9 +4,9 @@
 #include <memory>
 #include <vector>
 
-#include "formats/target_cache.h"
 #include "models/config.h"
 #include "train/draft_model.h"
+#include "train/sample_source.h"
 #include "train/trainer.h"
 
 namespace dspark {
@@ -22,17 +22,17 @@ struct TrainTarget {
 
 Result<TrainTarget> open_train_target(const std::string& path);
 
-/// How often every id occurs in the caches. (vocab) each.
+/// How often every id occurs in the samples. (vocab) each.
 struct TokenCounts {
   std::vector<int64_t> supervised;
   std::vector<int64_t> all;
 };
 
-/// errors: corrupt_data for an id outside the vocabulary, naming cache and sample.
-Result<TokenCounts> count_tokens(const std::vector<TargetCacheReader>& caches, int32_t vocab_size);
+/// errors: corrupt_data for an id outside the vocabulary, naming source and sample.
+Result<TokenCounts> count_tokens(const SampleSources& sources, int32_t vocab_size);
 
 /// A new drafter as the options describe it, ready to train: configuration, draft vocabulary, first weights.
 Result<DraftModel> new_draft_model(const TrainOptions& options, const TrainTarget& target,
-                                   const std::vector<TargetCacheReader>& caches);
+                                   const SampleSources& sources);
 
 }  // namespace dspark

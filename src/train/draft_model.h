@@ -12,6 +12,11 @@
 
 namespace dspark {
 
+/// Whether a kind pairs hidden rows with tokens (Eagle3, MTP) instead of predicting blocks.
+inline bool is_paired(DraftKind kind) {
+  return kind == DraftKind::kEagle3 || kind == DraftKind::kMtp;
+}
+
 /// A drafter in training.
 struct DraftModel {
   DraftConfig config;

@@ -19,11 +19,16 @@ void add_acceptance(const DraftConfig& config, const StepBatch& batch, const Ten
                           .index_copy_(0, batch.slots, acceptance)
                           .view({n_blocks, block});
   const Tensor valid = at::arange(block, batch.n_valid.options()).unsqueeze(0) < batch.n_valid.unsqueeze(1);
-  const Tensor rates = (grid.sum(0) / valid.sum(0).clamp_min(1)).to(at::kDouble).cpu();
-  for (int64_t slot = 0; slot < block; ++slot) metrics.accept_rate.push_back(rates[slot].item<double>());
+  const Tensor counts = valid.sum(0).cpu();
+  const Tensor sums = grid.sum(0).to(at::kDouble).cpu();
+  for (int64_t slot = 0; slot < block; ++slot) {
+    metrics.accept_count.push_back(counts[slot].item<double>());
+    metrics.accept_rate.push_back(sums[slot].item<double>() / std::max(1.0, metrics.accept_count.back()));
+  }
   const Tensor used = batch.n_valid > 0;
   const Tensor lengths = (grid.cumprod(1).sum(1) + 1) * used;
-  metrics.tau = lengths.sum().item<double>() / std::max<int64_t>(1, used.sum().item<int64_t>());
+  metrics.n_lengths = used.sum().item<int64_t>();
+  metrics.tau = lengths.sum().item<double>() / static_cast<double>(std::max<int64_t>(1, metrics.n_lengths));
 }
 
 /// The confidence term, with its graph.
@@ -37,16 +42,28 @@ Tensor confidence_loss(const Tensor& logits, const Tensor& acceptance, const Ten
   return loss;
 }
 
+/// Weights of the slots with a label; those of the whole step sum to one.
+Tensor slot_weights(const DraftConfig& config, const StepBatch& batch, const LossWeights& weights,
+                    const GlobalSum& global_sum) {
+  const Tensor slot = at::remainder(batch.slots, int64_t{config.block_size}).to(at::kFloat);
+  const Tensor w = at::exp(slot / -weights.decay);
+  double total = w.sum().item<double>();
+  if (global_sum) total = global_sum(total);
+  return w / (total + kWeightEpsilon);
+}
+
 }  // namespace
 
 StepMetrics train_step(const DraftConfig& config, const TensorMap& params, const FrozenTarget& target,
                        const StepBatch& batch, const Tensor& log_sum, const LossWeights& weights,
-                       double scale, Precision precision) {
+                       double scale, Precision precision, const GlobalSum& global_sum) {
   StepMetrics metrics;
   metrics.n_blocks = batch.n_blocks();
   metrics.n_slots = batch.slots.size(0);
+  const Tensor w = slot_weights(config, batch, weights, global_sum);
   if (metrics.n_slots == 0) {
     metrics.accept_rate.assign(static_cast<size_t>(config.block_size), 0.0);
+    metrics.accept_count = metrics.accept_rate;
     return metrics;
   }
   const bool learn = scale != 0.0;
@@ -64,9 +81,6 @@ StepMetrics train_step(const DraftConfig& config, const TensorMap& params, const
   input.labels = target.target_to_draft.defined() ? target.target_to_draft.index_select(0, labels) : labels;
   input.target = target_distribution(target.head, batch.target_hidden, log_sum);
   input.target_rows = batch.target_rows;
-  const Tensor slot = at::remainder(batch.slots, int64_t{config.block_size}).to(at::kFloat);
-  Tensor w = at::exp(slot / -weights.decay);
-  w = w / (w.sum() + kWeightEpsilon);
   input.weights = w;
   const VocabOutput out = vocab_loss(target.head, input, weights, precision);
 

@@ -32,10 +32,13 @@ std::string base_name(const std::string& path) {
 ordered_json options_json(const TrainOptions& o) {
   ordered_json out = {{"model", base_name(o.target)}, {"data", ordered_json::array()}};
   for (const std::string& cache : o.caches) out["data"].push_back(base_name(cache));
+  out["taps"] = o.taps;
+  out["max-length"] = o.max_length;
+  out["log-sum-exp"] = o.log_sum_exp;
   out["init"] = base_name(o.init);
   out["steps"] = o.steps;
   out["minutes"] = o.minutes;
-  out["dflash"] = o.dflash;
+  out["kind"] = o.kind;
   out["layers"] = o.layers;
   out["block"] = o.block_size;
   out["rank"] = o.markov_rank;
@@ -44,7 +47,8 @@ ordered_json options_json(const TrainOptions& o) {
   out["draft-vocab-file"] = base_name(o.draft_vocab_file);
   out["mask-token"] = o.mask_token;
   out["no-warm-start"] = !o.warm_start;
-  out["sequences"] = o.sequences;
+  // Of all processes: how many share a micro-step does not change it.
+  out["sequences"] = int64_t{o.sequences} * o.processes.world;
   out["anchors"] = o.anchors;
   out["accumulate"] = o.accumulate;
   out["max-context"] = o.max_context;
@@ -104,8 +108,10 @@ Result<Precision> check_run_options(const std::string& path, const TrainOptions&
                                     Precision precision) {
   std::error_code ec;
   if (!fs::exists(path, ec)) return precision;
-  DSPARK_ASSIGN_OR_RETURN(const json begun, read_json_file(path));
+  DSPARK_ASSIGN_OR_RETURN(json begun, read_json_file(path));
   if (!begun.is_object()) return corrupt_data(path + ": expected an object of options");
+  // The older name of one kind.
+  if (!begun.contains("kind") && begun.value("dflash", json()) == true) begun["kind"] = "dflash";
   // What the file does not name came later: the run had its default.
   const json defaults = options_json(TrainOptions());
   const json current = options_json(options);
@@ -115,6 +121,8 @@ Result<Precision> check_run_options(const std::string& path, const TrainOptions&
       DSPARK_RETURN_IF_ERROR(check_budget(option, before, found));
     } else if (option == "data") {
       DSPARK_RETURN_IF_ERROR(check_caches(before, found));
+    } else if (before != found && option == "sequences") {
+      return differs(option, before, found, "a micro-step keeps the sequences of all processes together");
     } else if (before != found) {
       return differs(option, before, found, "repeat the options of the run");
     }

@@ -12,8 +12,9 @@ namespace dspark {
 Status save_run_options(const std::string& path, const TrainOptions& options, Precision precision);
 
 /// Compares options with those of the run in `path` and returns the precision that it computes with; a run
-/// from before this file was written gives `precision` itself. Free to differ: threads, device, how often the
-/// state is written, where files lie; the budget and the list of caches may grow.
+/// from before this file was written gives `precision` itself. Free to differ: threads, device, processes as
+/// long as a micro-step keeps its sequences, how often the state is written, where files lie; the budget and
+/// the list of caches or corpora may grow.
 /// errors: invalid_argument naming the option and both values, corrupt_data.
 Result<Precision> check_run_options(const std::string& path, const TrainOptions& options,
                                     Precision precision);

@@ -1,8 +1,6 @@
 #include "train/step_batch.h"
 
 #include <algorithm>
-#include <cstring>
-#include <map>
 
 #include "train/anchors.h"
 
@@ -11,18 +9,6 @@ namespace {
 
 int32_t token_at(const TargetCacheSample& sample, int64_t position) {
   return sample.input_ids[static_cast<size_t>(position)];
-}
-
-at::Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device) {
-  return at::tensor(values, at::kLong).to(device);
-}
-
-/// Copies rows [first, first + count) of a bf16 matrix behind `source` into `target` at row `at_row`.
-void copy_rows(const std::vector<uint16_t>& source, int64_t first, int64_t count, at::Tensor& target,
-               int64_t at_row) {
-  const int64_t width = target.size(1);
-  std::memcpy(static_cast<uint16_t*>(target.data_ptr()) + at_row * width, source.data() + first * width,
-              static_cast<size_t>(count * width) * sizeof(uint16_t));
 }
 
 struct ContextRange {
@@ -63,25 +49,21 @@ void add_block(const AnchorSet& set, int32_t anchor, const DraftConfig& config, 
 StepBatch build_step_batch(const std::vector<AnchorSet>& sets, const DraftConfig& config, int64_t max_context,
                            const at::Device& device) {
   StepBatch batch;
+  TargetRowList targets;
+  std::vector<const TargetCacheSample*> samples;
   batch.context_begin.push_back(0);
   batch.block_begin.push_back(0);
   BlockRows rows;
   std::vector<int64_t> context_positions;
   std::vector<ContextRange> ranges;
   for (size_t s = 0; s < sets.size(); ++s) {
+    samples.push_back(&sets[s].sample);
     ranges.push_back(context_range(sets[s], max_context));
     for (int64_t i = 0; i < ranges[s].count; ++i) context_positions.push_back(ranges[s].first + i);
-    std::map<int32_t, int64_t> row_of_position;
     for (int32_t anchor : sets[s].anchors) {
       add_block(sets[s], anchor, config, rows);
       for (int32_t slot = 0; slot < rows.n_valid.back(); ++slot) {
-        const auto next = static_cast<int64_t>(batch.target_position.size());
-        const auto [found, added] = row_of_position.try_emplace(anchor + slot, next);
-        if (added) {
-          batch.target_position.push_back(anchor + slot);
-          batch.target_sample.push_back(static_cast<int64_t>(s));
-        }
-        rows.target_rows.push_back(found->second);
+        rows.target_rows.push_back(targets.row_of(static_cast<int64_t>(s), anchor + slot));
       }
     }
     batch.context_begin.push_back(static_cast<int64_t>(context_positions.size()));
@@ -94,17 +76,10 @@ StepBatch build_step_batch(const std::vector<AnchorSet>& sets, const DraftConfig
     copy_rows(sets[s].sample.target_hidden_states, ranges[s].first, ranges[s].count, features,
               batch.context_begin[s]);
   }
-  const auto n_targets = static_cast<int64_t>(batch.target_position.size());
-  at::Tensor target_hidden = at::empty({n_targets, config.dim}, at::kBFloat16);
-  for (int64_t i = 0; i < n_targets; ++i) {
-    const auto at = static_cast<size_t>(i);
-    const AnchorSet& set = sets[static_cast<size_t>(batch.target_sample[at])];
-    copy_rows(set.sample.target_last_hidden, batch.target_position[at], 1, target_hidden, i);
-  }
   const auto n_blocks = static_cast<int64_t>(rows.anchors.size());
   const std::vector<int64_t> grid = {n_blocks, config.block_size};
   batch.features = features.to(device);
-  batch.target_hidden = target_hidden.to(device);
+  static_cast<TargetRows&>(batch) = targets.gather(samples, config.dim, device);
   batch.context_positions = index_tensor(context_positions, device);
   batch.anchors = index_tensor(rows.anchors, device);
   batch.input_tokens = index_tensor(rows.input, device).view(grid);

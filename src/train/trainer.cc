@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <exception>
@@ -15,6 +16,8 @@
 #include "train/draft_step.h"
 #include "train/head_product.h"
 #include "train/optimizer.h"
+#include "train/paired_step.h"
+#include "train/process_group.h"
 #include "train/run_log.h"
 #include "train/run_options.h"
 #include "train/step_plan.h"
@@ -36,7 +39,7 @@ double seconds_since(Clock::time_point start) {
 /// Log-sum-exps of target rows, from the cache where it has them, else computed once and kept.
 class LogSums {
  public:
-  Tensor rows(const TargetHead& head, const std::vector<AnchorSet>& sets, const StepBatch& batch) const {
+  Tensor rows(const TargetHead& head, const std::vector<AnchorSet>& sets, const TargetRows& batch) const {
     const size_t n = batch.target_position.size();
     std::vector<float> values(n, std::numeric_limits<float>::quiet_NaN());
     std::vector<int64_t> missing;
@@ -55,9 +58,10 @@ class LogSums {
 /// One run, from opening to its last checkpoint.
 class Run {
  public:
-  Run(const TrainOptions& options, const TrainCallbacks& callbacks)
+  Run(const TrainOptions& options, const TrainCallbacks& callbacks, SampleSources sources)
       : options_(options),
         callbacks_(callbacks),
+        sources_(std::move(sources)),
         device_(options.device),
         precision_(choose_precision(options.float32, options.bf16, device_.is_cpu(), cpu_has_bf16_dot())) {}
 
@@ -66,14 +70,17 @@ class Run {
     earlier_s_ = counters_.elapsed_s;
     start_ = Clock::now();
     double saved_s = 0;
-    while (!finished()) {
-      const TrainRecord record = step();
+    while (true) {
+      const Turn turn = next_turn();
+      if (turn.over) break;
+      DSPARK_ASSIGN_OR_RETURN(const TrainRecord record, step(turn));
       if (!std::isfinite(record.loss) || !std::isfinite(record.gradient_norm)) {
         return internal_error(fmt::format("step {}: the loss is not a number; the last good state is in {}",
                                           record.step, options_.out));
       }
-      DSPARK_RETURN_IF_ERROR(log_->append(log_row(record)));
-      const bool go_on = !callbacks_.on_step || callbacks_.on_step(record);
+      if (log_) DSPARK_RETURN_IF_ERROR(log_->append(log_row(record)));
+      const bool wants_more = !callbacks_.on_step || callbacks_.on_step(record);
+      const bool go_on = group_->sum(wants_more ? 0.0 : 1.0) == 0.0;
       const bool by_count = options_.checkpoint_steps > 0 && counters_.step % options_.checkpoint_steps == 0;
       const double now = seconds_since(start_);
       if (!go_on || by_count || now - saved_s > options_.checkpoint_minutes * 60) {
@@ -87,17 +94,18 @@ class Run {
 
  private:
   Status open() {
+    DSPARK_ASSIGN_OR_RETURN(group_, ProcessGroup::join(options_.processes));
     DSPARK_ASSIGN_OR_RETURN(TrainTarget target, open_train_target(options_.target));
-    std::vector<TargetCacheReader> caches;
-    for (const std::string& folder : options_.caches) {
-      DSPARK_ASSIGN_OR_RETURN(TargetCacheReader cache, TargetCacheReader::open(folder));
-      DSPARK_RETURN_IF_ERROR(check_cache(folder, cache.info(), caches, target.config));
-      caches.push_back(std::move(cache));
+    for (const std::string& folder : sources_.empty() ? options_.caches : std::vector<std::string>()) {
+      DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<SampleSource> source, open_cache_source(folder));
+      sources_.push_back(std::move(source));
     }
+    for (const auto& source : sources_) DSPARK_RETURN_IF_ERROR(check_source(*source, target.config));
     DSPARK_RETURN_IF_ERROR(open_folder());
-    DSPARK_RETURN_IF_ERROR(open_model(target, caches));
-    DSPARK_RETURN_IF_ERROR(check_model(caches.front().info(), target.config));
-    DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(caches)));
+    share_precision();
+    DSPARK_RETURN_IF_ERROR(open_model(target));
+    DSPARK_RETURN_IF_ERROR(check_model(*sources_.front(), target.config));
+    DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(sources_)));
     data_ = std::make_unique<DataSource>(std::move(data));
     frozen_ = frozen_target(model_.config, target.embedding, target.head, precision_, device_);
     move_to(model_, device_);
@@ -108,15 +116,16 @@ class Run {
           load_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
       saved_step_ = counters_.step;
     }
+    group_->copy_from_leader(model_.trainable);  // first weights may differ in the last bit between machines
     if (options_.average > 0 && average_.empty()) {
       for (const auto& [name, tensor] : model_.trainable) average_[name] = tensor.detach().clone();
     }
+    if (!group_->leads()) return ok_status();
     DSPARK_RETURN_IF_ERROR(save_run_options(path("options.json"), options_, precision_));
-    DSPARK_ASSIGN_OR_RETURN(
-        RunLog log, RunLog::open(path("log.csv"), log_header(model_.config.block_size), counters_.step));
+    const std::string header = log_header(model_.config.n_drafts());
+    DSPARK_ASSIGN_OR_RETURN(RunLog log, RunLog::open(path("log.csv"), header, counters_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
-    const std::string eval_header = log_header(model_.config.block_size);
-    DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), eval_header, counters_.step));
+    DSPARK_ASSIGN_OR_RETURN(RunLog eval, RunLog::open(path("eval.csv"), header, counters_.step));
     eval_log_ = std::make_unique<RunLog>(std::move(eval));
     note(describe());
     if (precision_ == Precision::kFloat32 && !options_.float32 && !cpu_has_bf16_dot()) {
@@ -143,29 +152,34 @@ class Run {
         counters_.step);
   }
 
-  Status check_cache(const std::string& folder, const TargetCacheInfo& info,
-                     const std::vector<TargetCacheReader>& earlier, const ModelConfig& target) const {
+  Status check_source(const SampleSource& source, const ModelConfig& target) const {
+    const TargetCacheInfo& info = source.info();
     if (info.hidden_size != target.dim) {
-      return invalid_argument(fmt::format("{}: hidden_size is {}, the target's width is {}", folder,
+      return invalid_argument(fmt::format("{}: hidden_size is {}, the target's width is {}", source.name(),
                                           info.hidden_size, target.dim));
     }
     if (info.target_layer_ids.back() >= target.n_layers) {
       return invalid_argument(fmt::format("{}: target_layer_ids end with {}, the target has {} layers",
-                                          folder, info.target_layer_ids.back(), target.n_layers));
+                                          source.name(), info.target_layer_ids.back(), target.n_layers));
     }
-    if (earlier.empty()) return ok_status();
-    const TargetCacheInfo& first = earlier.front().info();
+    const TargetCacheInfo& first = sources_.front()->info();
     if (info.target_layer_ids != first.target_layer_ids ||
         info.target_model_name_or_path != first.target_model_name_or_path) {
-      return invalid_argument(folder + ": made with another target or other layers than " +
-                              options_.caches.front());
+      return invalid_argument(source.name() + ": made with another target or other layers than " +
+                              sources_.front()->name());
     }
     return ok_status();
   }
 
+  /// Rank 0's processor decides for all.
+  void share_precision() {
+    const bool float32 = group_->leads() && precision_ == Precision::kFloat32;
+    precision_ = group_->sum(float32 ? 1.0 : 0.0) > 0 ? Precision::kFloat32 : Precision::kBFloat16;
+  }
+
   Status open_folder() {
     std::error_code ec;
-    fs::create_directories(options_.out, ec);
+    if (group_->leads()) fs::create_directories(options_.out, ec);
     if (ec) return invalid_argument(options_.out + ": cannot make the folder: " + ec.message());
     const bool begun = fs::exists(path("state.safetensors"), ec);
     if (begun != options_.resume) {
@@ -177,32 +191,50 @@ class Run {
     return ok_status();
   }
 
-  Status open_model(const TrainTarget& target, const std::vector<TargetCacheReader>& caches) {
+  Status open_model(const TrainTarget& target) {
     if (options_.resume || !options_.init.empty()) {
       DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint start,
                               open_draft_checkpoint(options_.resume ? path("draft") : options_.init));
       DSPARK_ASSIGN_OR_RETURN(model_, draft_model_from(start));
       return ok_status();
     }
-    DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, caches));
+    DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, sources_));
     return ok_status();
   }
 
-  Status check_model(const TargetCacheInfo& info, const ModelConfig& target) const {
+  Status check_model(const SampleSource& source, const ModelConfig& target) const {
     const DraftConfig& config = model_.config;
-    const bool block = config.kind == DraftKind::kDSpark || config.kind == DraftKind::kDFlash;
-    if (!block || !config.anchor_predicts) {
-      return unsupported(fmt::format("{} drafters{} cannot be trained", draft_kind_name(config.kind),
-                                     block ? " whose anchor slot predicts nothing" : ""));
+    if (!is_paired(config.kind) && !config.anchor_predicts) {
+      return unsupported(fmt::format("{} drafters whose anchor slot predicts nothing cannot be trained",
+                                     draft_kind_name(config.kind)));
+    }
+    if (is_paired(config.kind) && (options_.first_stage > 0 || options_.curriculum || options_.loss_slide)) {
+      return invalid_argument(
+          fmt::format("--first-stage, --curriculum, --loss-slide: not for {} drafters, which have no blocks",
+                      draft_kind_name(config.kind)));
     }
     DSPARK_RETURN_IF_ERROR(check_draft_fits(config, target));
+    if (config.kind == DraftKind::kMtp) return ok_status();  // reads the last hidden rows only
     std::vector<int32_t> ids;
     for (int32_t tap : config.taps) ids.push_back(tap - 1);
-    if (ids != info.target_layer_ids) {
-      return invalid_argument("the drafter's target_layer_ids are not those of the cache " +
-                              options_.caches.front());
+    if (ids != source.info().target_layer_ids) {
+      return invalid_argument("the drafter's target_layer_ids are not those of " + source.name());
     }
     return ok_status();
+  }
+
+  struct Turn {
+    bool over = false;  // the run is
+    double progress = 0;
+    double rate = 0;
+  };
+
+  /// What the next step depends on: rank 0's clock decides for all.
+  Turn next_turn() {
+    std::vector<double> turn(3);
+    if (group_->leads()) turn = {finished() ? 1.0 : 0.0, progress(), learning_rate()};
+    group_->sum(turn);
+    return {turn[0] != 0, turn[1], turn[2]};
   }
 
   /// Of all parts of the run.
@@ -226,11 +258,21 @@ class Run {
     return learning_rate_at(options_.learning_rate, options_.warmup, progress());
   }
 
+  /// `group`: nullptr when the other processes do not take part.
   StepMetrics run_batch(const std::vector<AnchorSet>& sets, const DraftConfig& config,
-                        const TensorMap& params, const LossWeights& weights, double scale) const {
+                        const TensorMap& params, const LossWeights& weights, double scale,
+                        ProcessGroup* group) const {
+    const GlobalSum global_sum =
+        group == nullptr ? GlobalSum() : [group](double value) { return group->sum(value); };
+    if (is_paired(config.kind)) {
+      PairedBatch batch = build_paired_batch(sets, config, options_.max_context, device_);
+      const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
+      if (group != nullptr) batch.n_padded = group->world() * group->max(batch.n_padded);
+      return train_paired_step(config, params, frozen_, batch, log_sum, scale, precision_, global_sum);
+    }
     const StepBatch batch = build_step_batch(sets, config, options_.max_context, device_);
     const Tensor log_sum = log_sums_.rows(frozen_.head, sets, batch);
-    return train_step(config, params, frozen_, batch, log_sum, weights, scale, precision_);
+    return train_step(config, params, frozen_, batch, log_sum, weights, scale, precision_, global_sum);
   }
 
   static void add_metrics(TrainRecord& record, const StepMetrics& metrics, double share) {
@@ -249,14 +291,13 @@ class Run {
 
   TrainRecord empty_record() const {
     TrainRecord record;
-    record.accept_rate.resize(static_cast<size_t>(model_.config.block_size));
+    record.accept_rate.resize(static_cast<size_t>(model_.config.n_drafts()));
     return record;
   }
 
-  TrainRecord step() {
+  Result<TrainRecord> step(const Turn& turn) {
     TrainRecord record = empty_record();
-    const double rate = learning_rate();
-    const StepPlan plan = plan_step(options_, progress());
+    const StepPlan plan = plan_step(options_, turn.progress);
     DraftConfig config = model_.config;
     if (plan.first_slot_only) config.block_size = 1;
     zero_gradients(model_.trainable);
@@ -264,17 +305,19 @@ class Run {
     const double share = 1.0 / options_.accumulate;
     for (int32_t micro = 0; micro < options_.accumulate; ++micro) {
       const int64_t index = counters_.step * options_.accumulate + micro;
-      const StepMetrics metrics =
-          run_batch(data_->micro_step(index, plan.anchors), config, params, plan.weights, share);
+      DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets, data_->micro_step(index, plan.anchors));
+      StepMetrics metrics = run_batch(sets, config, params, plan.weights, share, group_.get());
+      group_->merge(metrics);
       counters_.anchors += metrics.n_blocks;
       add_metrics(record, metrics, share);
     }
+    group_->sum_gradients(model_.trainable);
     record.gradient_norm = clip_gradients(model_.trainable, options_.clip);
-    adam_->step(model_.trainable, rate);
+    adam_->step(model_.trainable, turn.rate);
     if (!average_.empty()) update_average(average_, model_.trainable, options_.average, counters_.step);
     ++counters_.step;
     record.step = counters_.step;
-    record.learning_rate = rate;
+    record.learning_rate = turn.rate;
     record.anchors = counters_.anchors;
     record.elapsed_s = elapsed();
     record.epoch = static_cast<double>(counters_.step * options_.accumulate) /
@@ -293,8 +336,9 @@ class Run {
     std::vector<StepMetrics> parts;
     int64_t n_blocks = 0;
     for (int64_t first = 0; first < n; first += options_.sequences) {
-      const auto sets = data_->held_out(first, std::min<int64_t>(options_.sequences, n - first));
-      parts.push_back(run_batch(sets, model_.config, params, weights, 0.0));
+      DSPARK_ASSIGN_OR_RETURN(const std::vector<AnchorSet> sets,
+                              data_->held_out(first, std::min<int64_t>(options_.sequences, n - first)));
+      parts.push_back(run_batch(sets, model_.config, params, weights, 0.0, nullptr));
       n_blocks += parts.back().n_blocks;
     }
     TrainRecord mean = empty_record();
@@ -311,6 +355,7 @@ class Run {
   }
 
   Status checkpoint() {
+    if (!group_->leads()) return ok_status();
     counters_.elapsed_s = elapsed();
     // The state last: what it claims to have been measured and exported is there. Rows of eval.csv behind the
     // last state are cut off when the run goes on.
@@ -323,14 +368,16 @@ class Run {
 
   TrainOptions options_;
   TrainCallbacks callbacks_;
+  SampleSources sources_;  // until data_ has them
   at::Device device_;
   Precision precision_;
   DraftModel model_;
   FrozenTarget frozen_;
   LogSums log_sums_;
+  std::unique_ptr<ProcessGroup> group_;
   std::unique_ptr<DataSource> data_;
   std::unique_ptr<AdamW> adam_;
-  std::unique_ptr<RunLog> log_;
+  std::unique_ptr<RunLog> log_;  // of rank 0, as eval_log_
   std::unique_ptr<RunLog> eval_log_;
   TensorMap average_;
   TrainCounters counters_;
@@ -341,11 +388,20 @@ class Run {
 
 }  // namespace
 
+Status ProcessOptions::validate() const {
+  if (world < 1 || rank < 0 || rank >= world) {
+    return invalid_argument(fmt::format("--process, --world: expected a process of 0 to {}, found {}",
+                                        std::max(world, 1) - 1, rank));
+  }
+  if (world > 1 && store.empty()) return invalid_argument("--store: several processes need a place to meet");
+  return ok_status();
+}
+
 Status TrainOptions::validate() const {
+  DSPARK_RETURN_IF_ERROR(processes.validate());
   const auto wrong = [](const char* option, const char* expected) {
     return invalid_argument(fmt::format("{}: expected {}", option, expected));
   };
-  if (caches.empty()) return wrong("--data", "at least one target cache");
   if ((steps > 0) == (minutes > 0)) return invalid_argument("give either --steps or --minutes");
   if (layers < 1 || layers > 64) return wrong("--layers", "1 to 64");
   if (block_size < 1 || block_size > 64) return wrong("--block", "1 to 64");
@@ -369,11 +425,14 @@ Status TrainOptions::validate() const {
   return ok_status();
 }
 
-Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks) {
+Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks, SampleSources sources) {
   DSPARK_RETURN_IF_ERROR(options.validate());
+  if (options.caches.empty() && sources.empty()) {
+    return invalid_argument("--data: expected at least one target cache");
+  }
   try {
     at::set_num_threads(options.threads);
-    return Run(options, callbacks).execute();
+    return Run(options, callbacks, std::move(sources)).execute();
   } catch (const c10::Error& error) {
     return internal_error(std::string("libtorch: ") + error.what_without_backtrace());
   } catch (const std::bad_alloc&) {

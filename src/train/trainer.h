@@ -1,5 +1,6 @@
 #pragma once
-// Training of block drafters (DSpark, DFlash) from target caches. No header of the tensor library here.
+// Training of drafters (DSpark, DFlash, Eagle3, MTP) from target caches or other sources of samples. No
+// header of the tensor library here.
 
 #include <cstdint>
 #include <functional>
@@ -7,21 +8,39 @@
 #include <vector>
 
 #include "base/status.h"
+#include "train/sample_source.h"
 
 namespace dspark {
+
+/// One of several processes that train a drafter together, each on its share of every step.
+struct ProcessOptions {
+  int32_t rank = 0;
+  int32_t world = 1;
+  /// Where they meet: a file that does not exist yet, on a disk that all see, or HOST:PORT, where rank 0
+  /// listens.
+  std::string store;
+  std::string interface;  // of the network; empty: the one behind the machine's name
+
+  /// errors: invalid_argument naming the option.
+  Status validate() const;
+};
 
 /// Everything that decides a run. Defaults are the recipe for small budgets (docs/training.md).
 struct TrainOptions {
   std::string target;               // .gguf file or Hugging Face folder
-  std::vector<std::string> caches;  // target cache folders
+  std::vector<std::string> caches;  // target cache folders; unused with sources of the caller
   std::string out;                  // run folder: state, log, drafter
   std::string init;                 // a drafter to start from; empty: from the target's own layers
   bool resume = false;              // continue the run in `out`
+  // How sources of the caller were made from `caches`; the trainer only sees that they stay the same.
+  std::vector<int32_t> taps;
+  int32_t max_length = 4096;
+  bool log_sum_exp = false;
 
   // The drafter; unused with `init` or `resume`.
-  bool dflash = false;  // no sequential head, no confidence head
-  int32_t layers = 1;
-  int32_t block_size = 7;
+  std::string kind = "dspark";  // dflash: no heads; eagle3; mtp
+  int32_t layers = 1;           // of dspark and dflash; the others have one
+  int32_t block_size = 7;       // of eagle3 the steps of the unroll; mtp drafts one token
   int32_t markov_rank = 64;
   std::string head = "vanilla";  // or gated, rnn
   int32_t draft_vocab = 8192;    // most frequent ids of the caches; 0: the whole vocabulary
@@ -30,10 +49,11 @@ struct TrainOptions {
   bool warm_start = true;        // layers from the target's last ones; false: random
 
   // One step.
-  int32_t sequences = 4;    // per micro-step
-  int32_t anchors = 24;     // per sequence, at most
+  int32_t sequences = 4;    // per micro-step and process
+  int32_t anchors = 24;     // per sequence, at most; of dspark and dflash
   int32_t accumulate = 1;   // micro-steps whose gradients are averaged
   int64_t max_context = 0;  // context rows kept before a sequence's first anchor; 0: all
+  // Terms of the loss of dspark and dflash; the others have the soft cross-entropy alone.
   double ce = 0.0;
   double soft_ce = 0.5;
   double l1 = 0.5;
@@ -64,6 +84,7 @@ struct TrainOptions {
   double checkpoint_minutes = 10;  // state and drafter are written this often, and at the end
   int64_t checkpoint_steps = 0;    // and, if not 0, after every so many steps
   int32_t threads = 1;
+  ProcessOptions processes;
   bool float32 = false;        // no bf16 products
   bool bf16 = false;           // bf16 products on a CPU that has to emulate them too
   std::string device = "cpu";  // or cuda
@@ -100,6 +121,10 @@ struct TrainCallbacks {
 /// run that was killed continues from its last state and gives the losses of an uninterrupted one, as long as
 /// its budget is in steps. errors: whatever opening reports; invalid_argument when target, caches and drafter
 /// do not fit.
-Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks);
+/// With several processes rank 0 writes the files; its clock and its budget decide, and the loss of a step is
+/// that of one process with all their sequences.
+/// `sources`: where samples come from; none: options.caches.
+Status train_drafter(const TrainOptions& options, const TrainCallbacks& callbacks,
+                     SampleSources sources = {});
 
 }  // namespace dspark

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "train/backbone.h"
+#include "train/layer.h"
 
 namespace dspark {
 namespace {
@@ -48,22 +48,51 @@ class TargetLayer {
   int32_t layer_;
 };
 
-/// What stands in for the input of target layer `source`, sample by sample, fp32 [rows, dim]: the tap before
-/// the layer, or the last tap, which keys are computed from at the start.
-std::vector<Tensor> sample_rows(const DraftConfig& config, const TargetCacheReader& cache, int32_t source) {
-  const auto n_taps = static_cast<int64_t>(config.taps.size());
-  const auto own = std::find(config.taps.begin(), config.taps.end(), source);
-  const int64_t tap = own == config.taps.end() ? n_taps - 1 : own - config.taps.begin();
-  std::vector<Tensor> samples;
+/// Rows of the first samples, fp32 [rows, dim] each.
+struct MeasuredRows {
+  std::vector<Tensor> taps;         // outputs of one tapped layer
+  std::vector<Tensor> last_hidden;  // inputs of the target's head
+};
+
+/// `tap`: place of the layer among those of the source.
+Result<MeasuredRows> measured_rows(SampleSource& source, int64_t tap) {
+  const auto n_taps = static_cast<int64_t>(source.info().target_layer_ids.size());
+  const int64_t dim = source.info().hidden_size;
+  MeasuredRows rows;
   TargetCacheSample sample;
-  for (int64_t i = 0; i < std::min(kMeasuredSamples, cache.n_samples()); ++i) {
-    cache.read(i, sample);
+  for (int64_t i = 0; i < std::min(kMeasuredSamples, source.n_samples()); ++i) {
+    DSPARK_RETURN_IF_ERROR(source.read(i, sample));
     const auto n_rows = static_cast<int64_t>(sample.n_tokens());
-    const Tensor rows = at::from_blob(sample.target_hidden_states.data(), {n_rows, n_taps, config.dim},
-                                      at::TensorOptions(at::kBFloat16));
-    samples.push_back(rows.slice(0, 0, kMeasuredTokens).select(1, tap).to(at::kFloat));
+    const auto kept = [&](std::vector<uint16_t>& bits, int64_t n, int64_t which) {
+      return at::from_blob(bits.data(), {n_rows, n, dim}, at::TensorOptions(at::kBFloat16))
+          .slice(0, 0, kMeasuredTokens)
+          .select(1, which)
+          .to(at::kFloat);
+    };
+    rows.taps.push_back(kept(sample.target_hidden_states, n_taps, tap));
+    rows.last_hidden.push_back(kept(sample.target_last_hidden, 1, 0));
   }
-  return samples;
+  return rows;
+}
+
+/// What stands in for the input of target layer `layer`, sample by sample: the tap before the layer, or the
+/// last tap, which keys are computed from at the start.
+Result<std::vector<Tensor>> tapped_rows(SampleSource& source, int32_t layer) {
+  const std::vector<int32_t>& ids = source.info().target_layer_ids;
+  const auto own = std::find(ids.begin(), ids.end(), layer - 1);
+  const auto tap = own == ids.end() ? std::ssize(ids) - 1 : own - ids.begin();
+  DSPARK_ASSIGN_OR_RETURN(MeasuredRows rows, measured_rows(source, tap));
+  return std::move(rows.taps);
+}
+
+/// How large the numbers of the target's stream are at the last tapped layer of the samples.
+double stream_size(const std::vector<Tensor>& samples) {
+  double size = 0;
+  for (const Tensor& rows : samples) {
+    // The median row: the first token's stream is often many times larger.
+    size += rows.square().mean(-1).sqrt().median().item<double>();
+  }
+  return size / static_cast<double>(samples.size());
 }
 
 /// One draft layer from one of the target's. The drafter's layer is of the Qwen3 class: norms in front of
@@ -141,10 +170,7 @@ class LayerCopy {
     return ok_status();
   }
 
-  Tensor param(const std::string& name) const {
-    const auto found = to_.find(name);
-    return found == to_.end() ? Tensor() : found->second;
-  }
+  Tensor param(const std::string& name) const { return find_param(to_, name); }
 
   /// A product of the attention with its bias.
   Tensor project(const Tensor& x, const std::string& name) const {
@@ -219,6 +245,53 @@ class LayerCopy {
   std::string attn_;
 };
 
+/// The projections of Eagle3 read the embedding first: that half keeps its random numbers.
+void prepend_embedding(DraftModel& model, const TensorMap& random) {
+  for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+    const std::string full = fmt::format("layers.0.self_attn.{}.weight", name);
+    const Tensor own = random.find(full)->second.slice(1, 0, model.config.dim);
+    model.trainable[full] = at::cat({own, model.trainable[full]}, 1);
+  }
+}
+
+/// The last columns of a drafter's first matrix let the row that they read pass; the others start small.
+void pass_last_row(Tensor& first, int64_t dim) {
+  first.mul_(0.1);
+  first.slice(1, first.size(1) - dim, first.size(1)).add_(at::eye(dim));
+}
+
+/// The drafter's layers from those of the target, and the last tap through `fc`.
+Status start_from_taps(DraftModel& model, const TrainTarget& target, SampleSource& source) {
+  const DraftConfig& config = model.config;
+  const TensorMap random = model.trainable;
+  const std::vector<int32_t> layers = warm_layers(target.config, config.n_layers);
+  // The last layers of the drafter, when the target has fewer that can be copied.
+  const auto n_random = config.n_layers - static_cast<int32_t>(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    DSPARK_ASSIGN_OR_RETURN(const std::vector<Tensor> samples, tapped_rows(source, layers[i]));
+    LayerCopy copy(model, target, n_random + static_cast<int32_t>(i), layers[i]);
+    DSPARK_RETURN_IF_ERROR(copy.run(samples));
+  }
+  if (config.kind == DraftKind::kEagle3) prepend_embedding(model, random);
+  pass_last_row(model.trainable["fc.weight"], config.dim);
+  return ok_status();
+}
+
+/// The one layer of MTP: the hidden row arrives normed, and the layer wants the size of a stream.
+Status start_from_last_hidden(DraftModel& model, const TrainTarget& target, SampleSource& source) {
+  const DraftConfig& config = model.config;
+  DSPARK_ASSIGN_OR_RETURN(MeasuredRows rows,
+                          measured_rows(source, std::ssize(source.info().target_layer_ids) - 1));
+  const double size = stream_size(rows.taps);
+  for (Tensor& sample : rows.last_hidden) sample = rms_norm(sample, {}, config.norm_eps) * size;
+  LayerCopy copy(model, target, 0, warm_layers(target.config, 1).front());
+  DSPARK_RETURN_IF_ERROR(copy.run(rows.last_hidden));
+  Tensor& first = model.trainable["eh_proj.weight"];
+  pass_last_row(first, config.dim);
+  first.mul_(size);
+  return ok_status();
+}
+
 }  // namespace
 
 std::vector<int32_t> warm_layers(const ModelConfig& target, int32_t n_layers) {
@@ -245,26 +318,15 @@ const RopeTable& draft_rope(const ModelConfig& target) {
   return other != target.ropes.end() ? *other : target.ropes[first];
 }
 
-Status warm_start(DraftModel& model, const TrainTarget& target,
-                  const std::vector<TargetCacheReader>& caches) {
+Status warm_start(DraftModel& model, const TrainTarget& target, const SampleSources& sources) {
   const ModelConfig& from = target.config;
   if (from.v_norm || from.layer_scalar || from.moe.n_experts > 0 || from.mla.kv_rank > 0) {
     return unsupported("--warm-start: layers of " + from.arch +
                        " targets do not fit the drafter's; use --no-warm-start");
   }
-  const DraftConfig& config = model.config;
-  const std::vector<int32_t> sources = warm_layers(from, config.n_layers);
-  // The last layers of the drafter, when the target has fewer that can be copied.
-  const auto n_random = config.n_layers - static_cast<int32_t>(sources.size());
-  for (size_t i = 0; i < sources.size(); ++i) {
-    const std::vector<Tensor> samples = sample_rows(config, caches.front(), sources[i]);
-    LayerCopy copy(model, target, n_random + static_cast<int32_t>(i), sources[i]);
-    DSPARK_RETURN_IF_ERROR(copy.run(samples));
-  }
-  // The last tap passes through; the others start small.
-  Tensor& fc = model.trainable["fc.weight"];
-  fc.mul_(0.1);
-  fc.slice(1, fc.size(1) - config.dim, fc.size(1)).add_(at::eye(config.dim));
+  const bool mtp = model.config.kind == DraftKind::kMtp;
+  DSPARK_RETURN_IF_ERROR(mtp ? start_from_last_hidden(model, target, *sources.front())
+                             : start_from_taps(model, target, *sources.front()));
   model.trainable["norm.weight"] = target.final_norm.clone();
   return ok_status();
 }

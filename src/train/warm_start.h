@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "formats/target_cache.h"
 #include "train/draft_init.h"
+#include "train/sample_source.h"
 
 namespace dspark {
 
@@ -17,8 +17,9 @@ std::vector<int32_t> warm_layers(const ModelConfig& target, int32_t n_layers);
 /// another size than ModelConfig::head_dim.
 const RopeTable& draft_rope(const ModelConfig& target);
 
-/// Overwrites layers, fc and norm of `model`. Sizes of intermediate rows are measured on samples of the first
-/// cache. errors: unsupported for a target whose layers do not fit; not_found naming a tensor.
-Status warm_start(DraftModel& model, const TrainTarget& target, const std::vector<TargetCacheReader>& caches);
+/// Overwrites layers, fc (MTP: eh_proj) and norm of `model`. Sizes of intermediate rows are measured on
+/// samples of the first source. errors: unsupported for a target whose layers do not fit; not_found naming a
+/// tensor; those of the source.
+Status warm_start(DraftModel& model, const TrainTarget& target, const SampleSources& sources);
 
 }  // namespace dspark

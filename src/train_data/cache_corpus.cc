@@ -4,8 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "train_data/corpus.h"
-
 namespace dspark {
 namespace {
 
@@ -17,26 +15,21 @@ class CacheJob {
 
   Status add(const CorpusRecord& record) {
     ++counts_.records;
-    const size_t n = std::min(record.tokens.size(), static_cast<size_t>(info_.max_length));
-    const auto n_prompt = static_cast<size_t>(record.prompt_tokens);
-    if (n < n_prompt + static_cast<size_t>(std::max(info_.min_loss_tokens, 1))) {
+    std::optional<TargetCacheSample> sample = corpus_sample(record, info_);
+    if (!sample) {
       ++counts_.dropped;
       return ok_status();
     }
+    const size_t n = sample->n_tokens();
     if (n < record.tokens.size()) ++counts_.truncated;
     if (n_to_skip_ > 0) {
       --n_to_skip_;
       return ok_status();
     }
-    TargetCacheSample sample;
-    sample.input_ids.assign(record.tokens.begin(), record.tokens.begin() + static_cast<std::ptrdiff_t>(n));
-    sample.attention_mask.assign(n, 1);
-    sample.loss_mask.assign(n, 1);
-    std::fill_n(sample.loss_mask.begin(), n_prompt, uint8_t{0});
     const bool full = n_rows_ + static_cast<int64_t>(n) > extractor_.batch_rows();
     if (full) DSPARK_RETURN_IF_ERROR(flush());
     n_rows_ += static_cast<int64_t>(n);
-    samples_.push_back(std::move(sample));
+    samples_.push_back(std::move(*sample));
     return ok_status();
   }
 
@@ -68,6 +61,18 @@ class CacheJob {
 };
 
 }  // namespace
+
+std::optional<TargetCacheSample> corpus_sample(const CorpusRecord& record, const TargetCacheInfo& info) {
+  const size_t n = std::min(record.tokens.size(), static_cast<size_t>(info.max_length));
+  const auto n_prompt = static_cast<size_t>(record.prompt_tokens);
+  if (n < n_prompt + static_cast<size_t>(std::max(info.min_loss_tokens, 1))) return std::nullopt;
+  TargetCacheSample sample;
+  sample.input_ids.assign(record.tokens.begin(), record.tokens.begin() + static_cast<std::ptrdiff_t>(n));
+  sample.attention_mask.assign(n, 1);
+  sample.loss_mask.assign(n, 1);
+  std::fill_n(sample.loss_mask.begin(), n_prompt, uint8_t{0});
+  return sample;
+}
 
 Result<CacheCounts> cache_corpus(std::span<const std::string> corpora, const TargetCacheInfo& info,
                                  FeatureExtractor& extractor, TargetCacheWriter& writer,

@@ -4,11 +4,13 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "base/status.h"
 #include "formats/target_cache.h"
+#include "train_data/corpus.h"
 #include "train_data/features.h"
 
 namespace dspark {
@@ -22,6 +24,10 @@ struct CacheCounts {
   int64_t truncated = 0;   // longer than the limit
   bool finished = false;   // false: cancelled; the cache can be continued
 };
+
+/// What a record becomes: ids cut to info.max_length tokens, the answer supervised; no features yet. Empty
+/// when fewer than info.min_loss_tokens tokens are supervised: such a record is left out.
+std::optional<TargetCacheSample> corpus_sample(const CorpusRecord& record, const TargetCacheInfo& info);
 
 /// Computes the features of every record of the files `corpora`, in order, and appends them to `writer`,
 /// whose first samples (from a run that was cut off) are skipped. Records are cut to info.max_length tokens;

@@ -19,7 +19,8 @@
 
 namespace dspark::test {
 
-/// Fixtures of the repository, or the full set when it is there: folders <case>, cache, cache_gemma4.
+/// Fixtures of the repository, or the full set when it is there: folders <case>, cache, cache_gemma4,
+/// cache_eagle3.
 inline std::filesystem::path train_cases_dir() {
   const std::filesystem::path golden = golden_dir();
   return golden.empty() ? data_dir() / "train" : golden / "draft" / "train";
@@ -64,7 +65,9 @@ inline TrainCase open_train_case(const std::string& name) {
   const auto embedding = decode_tensor(*checkpoint->find("embed_tokens.weight"));
   const auto head = decode_tensor(*checkpoint->find("lm_head.weight"));
   out.target = frozen_target(out.model.config, *embedding, *head, Precision::kFloat32, at::kCPU);
-  auto cache = TargetCacheReader::open((root / (gemma ? "cache_gemma4" : "cache")).string());
+  const bool eagle3 = out.model.config.kind == DraftKind::kEagle3;
+  const char* cache_name = eagle3 ? "cache_eagle3" : gemma ? "cache_gemma4" : "cache";
+  auto cache = TargetCacheReader::open((root / cache_name).string());
   EXPECT_TRUE(cache.ok()) << cache.status().to_string();
   if (cache.ok()) out.cache = std::move(*cache);
   out.gradients = read_tensors(root / name / "grads_step0.safetensors");
@@ -72,13 +75,13 @@ inline TrainCase open_train_case(const std::string& name) {
   return out;
 }
 
-/// The blocks of one expected step, without its dummies.
+/// The blocks of one expected step, without its dummies; of Eagle3 the samples.
 inline std::vector<AnchorSet> anchor_sets(const TrainCase& data, const nlohmann::json& step) {
   std::vector<AnchorSet> sets;
   for (size_t i = 0; i < step["samples"].size(); ++i) {
     AnchorSet set;
     data.cache.read(step["samples"][i].get<int64_t>(), set.sample);
-    for (size_t a = 0; a < step["anchors"][i].size(); ++a) {
+    for (size_t a = 0; step.contains("anchors") && a < step["anchors"][i].size(); ++a) {
       if (step["block_keep"][i][a].get<int>() != 0)
         set.anchors.push_back(step["anchors"][i][a].get<int32_t>());
     }

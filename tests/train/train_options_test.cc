@@ -51,18 +51,20 @@ TEST_F(TrainOption, HeldOutSamplesAreMeasuredAndNotTrainedOn) {
   TrainOptions o = options("held");
   o.holdout = 0.5;
   const auto open = [&] {
-    std::vector<TargetCacheReader> caches;
-    caches.push_back(TargetCacheReader::open(o.caches[0]).value());
-    return DataSource::create(o, std::move(caches)).value();
+    SampleSources sources;
+    sources.push_back(std::move(open_cache_source(o.caches[0]).value()));
+    return std::move(DataSource::create(o, std::move(sources)).value());
   };
-  const DataSource data = open();
+  DataSource data = open();
   ASSERT_EQ(data.n_train(), 2);
   ASSERT_EQ(data.n_held_out(), 2);
   std::vector<std::vector<int32_t>> held;
-  for (const AnchorSet& set : data.held_out(0, 9)) held.push_back(set.sample.input_ids);
+  const std::vector<AnchorSet> held_sets = data.held_out(0, 9).value();
+  for (const AnchorSet& set : held_sets) held.push_back(set.sample.input_ids);
   ASSERT_EQ(held.size(), 2u);
   for (int64_t step = 0; step < 6; ++step) {
-    for (const AnchorSet& set : data.micro_step(step, o.anchors)) {
+    const std::vector<AnchorSet> sets = data.micro_step(step, o.anchors).value();
+    for (const AnchorSet& set : sets) {
       EXPECT_EQ(std::count(held.begin(), held.end(), set.sample.input_ids), 0);
     }
   }
@@ -164,17 +166,16 @@ TEST_F(TrainOption, StoredLogSumsGiveTheLossesOfComputedOnes) {
 TEST_F(TrainOption, EveryKindOfDrafterLearns) {
   const struct {
     const char* name;
-    bool dflash;
     SequentialHead head;
-  } kinds[] = {{"dflash", true, SequentialHead::kNone},
-               {"gated", false, SequentialHead::kGated},
-               {"rnn", false, SequentialHead::kRnn}};
+  } kinds[] = {
+      {"dflash", SequentialHead::kNone}, {"gated", SequentialHead::kGated}, {"rnn", SequentialHead::kRnn}};
   for (const auto& kind : kinds) {
     SCOPED_TRACE(kind.name);
     TrainOptions o = options(kind.name);
-    o.dflash = kind.dflash;
-    o.ce = kind.dflash ? 1.0 : 0.0;
-    if (!kind.dflash) o.head = kind.name;
+    const bool dflash = kind.head == SequentialHead::kNone;
+    o.kind = dflash ? "dflash" : "dspark";
+    o.ce = dflash ? 1.0 : 0.0;
+    if (!dflash) o.head = kind.name;
     o.steps = 60;
     o.accumulate = 1;
     o.average = 0;
@@ -183,9 +184,9 @@ TEST_F(TrainOption, EveryKindOfDrafterLearns) {
     EXPECT_LT(records.back().loss, 0.95 * records.front().loss);
     EXPECT_GT(records.back().tau, records.front().tau);
     const DraftConfig config = open_trained(o).config;
-    EXPECT_EQ(config.kind, kind.dflash ? DraftKind::kDFlash : DraftKind::kDSpark);
+    EXPECT_EQ(config.kind, dflash ? DraftKind::kDFlash : DraftKind::kDSpark);
     EXPECT_EQ(config.head, kind.head);
-    EXPECT_EQ(config.confidence, !kind.dflash);
+    EXPECT_EQ(config.confidence, !dflash);
   }
 }
 
@@ -205,6 +206,18 @@ TEST_F(TrainOption, FirstStageTrainsOneSlot) {
     EXPECT_GT(n_blocks, first ? 12 : 0);
   }
   EXPECT_EQ(open_trained(o).config.block_size, 5);
+}
+
+TEST_F(TrainOption, OnlyBlockDraftersHaveStages) {
+  const auto refused = [&](const char* name, auto change) {
+    TrainOptions o = options(name);
+    o.kind = "mtp";
+    change(o);
+    expect_part(train_drafter(o, {}), "--first-stage, --curriculum, --loss-slide: not for mtp drafters");
+  };
+  refused("first", [](TrainOptions& o) { o.first_stage = 0.3; });
+  refused("decay", [](TrainOptions& o) { o.curriculum = true; });
+  refused("slide", [](TrainOptions& o) { o.loss_slide = true; });
 }
 
 TEST(StepPlan, FollowsTheBudget) {
@@ -258,6 +271,9 @@ TEST_F(TrainOption, ResumeRefusesOtherOptions) {
                 o.float32 = true;
                 o.target = "/elsewhere/target_qwen3_mini/";
                 o.caches.push_back("more");
+                o.sequences = 1;  // of two processes: the same micro-steps
+                o.processes.world = 2;
+                o.processes.rank = 1;
               }).ok());
   const auto refused = [&](const char* part, auto change) { expect_part(resumed(change).status(), part); };
   refused("--steps: the run began with 24, found 23", [](TrainOptions& o) { o.steps = 23; });
@@ -270,6 +286,11 @@ TEST_F(TrainOption, ResumeRefusesOtherOptions) {
   refused("--lr", [](TrainOptions& o) { o.learning_rate = 1e-3; });
   refused("--model", [](TrainOptions& o) { o.target = "other.gguf"; });
   refused("--data", [](TrainOptions& o) { o.caches = {"other"}; });
+  refused("--kind: the run began with \"dspark\", found \"mtp\"", [](TrainOptions& o) { o.kind = "mtp"; });
+  refused("--taps: the run began with [], found [1,3]", [](TrainOptions& o) { o.taps = {1, 3}; });
+  refused("--max-length", [](TrainOptions& o) { o.max_length = 64; });
+  refused("--log-sum-exp", [](TrainOptions& o) { o.log_sum_exp = true; });
+  refused("--sequences: the run began with 2, found 4", [](TrainOptions& o) { o.processes.world = 2; });
   refused("--seed", [](TrainOptions& o) { o.seed = 1; });
   refused("--no-warm-start", [](TrainOptions& o) { o.warm_start = false; });
   refused("--first-stage", [](TrainOptions& o) { o.first_stage = 0.1; });
@@ -281,6 +302,11 @@ TEST_F(TrainOption, ResumeRefusesOtherOptions) {
   write("options.json", stored.dump());
   EXPECT_TRUE(resumed([](TrainOptions&) {}).ok());
   refused("--decay: the run began with 4", [](TrainOptions& o) { o.decay = 2; });
+  stored.erase("kind");
+  stored["dflash"] = true;
+  write("options.json", stored.dump());
+  EXPECT_TRUE(resumed([](TrainOptions& o) { o.kind = "dflash"; }).ok());
+  refused("--kind: the run began with \"dflash\"", [](TrainOptions&) {});
   EXPECT_EQ(check_run_options(path("none.json"), begun, Precision::kBFloat16).value(), Precision::kBFloat16);
   write("options.json", "[]");
   EXPECT_EQ(resumed([](TrainOptions&) {}).status().code(), StatusCode::kCorruptData);

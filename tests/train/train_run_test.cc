@@ -6,8 +6,12 @@
 
 #include <stdexcept>
 
+#include "draft/draft_harness.h"
+#include "draft/paired_drafter.h"
+#include "models/harness.h"
 #include "run_fixture.h"
 #include "train/head_product.h"
+#include "train_cases.h"
 
 namespace dspark {
 namespace {
@@ -82,6 +86,59 @@ TEST_F(TrainRun, LearnsAndExportsADrafterThatOpens) {
   EXPECT_EQ(draft->find("lm_head.weight"), nullptr);
 }
 
+/// What a drafter proposes behind a text that the target has read.
+std::vector<int32_t> proposal(TargetModel& target, Drafter& drafter, const std::vector<int32_t>& text) {
+  const std::span<const int32_t> taps = drafter.tap_layers();
+  target.set_capture_layers({taps.begin(), taps.end()});
+  const auto n_rows = static_cast<int32_t>(text.size()) - 1;
+  test::Session session(target, KvDType::kF32, 1, 256);
+  const test::Outputs outputs = session.forward(0, {text.begin(), text.end() - 1});
+  CommitEvent event =
+      test::feature_event(0, 0, outputs.captured, static_cast<int32_t>(taps.size()), target.config().dim);
+  event.tokens = text;
+  drafter.commit({&event, 1});
+  SamplingParams greedy;
+  greedy.temperature = 0.0f;
+  const DraftBlock block = test::propose_one(drafter, 0, text.back(), n_rows, drafter.max_block(), greedy);
+  return {block.drafts(0).begin(), block.drafts(0).end()};
+}
+
+TEST_F(TrainRun, PairedKindsLearnAndDraft) {
+  for (const std::string kind : {"eagle3", "mtp"}) {
+    SCOPED_TRACE(kind);
+    TrainOptions o = options(kind);
+    o.kind = kind;
+    if (kind == "eagle3") o.caches = {(test::train_cases_dir() / "cache_eagle3").string()};
+    o.block_size = 3;
+    o.steps = 60;
+    o.accumulate = 1;
+    o.average = 0;
+    std::vector<TrainRecord> records;
+    TrainCallbacks callbacks;
+    callbacks.on_step = [&](const TrainRecord& record) {
+      records.push_back(record);
+      return true;
+    };
+    const Status status = train_drafter(o, callbacks);
+    ASSERT_TRUE(status.ok()) << status.to_string();
+    EXPECT_LT(records.back().loss, 0.8 * records.front().loss);
+    EXPECT_GT(records.back().tau, records.front().tau + 0.2);
+
+    ThreadPool pool(1);
+    const auto target = test::open_model(o.target, pool, true);
+    auto draft = open_draft_checkpoint((fs::path(o.out) / "draft").string());
+    ASSERT_TRUE(draft.ok()) << draft.status().to_string();
+    EXPECT_EQ(draft->config.draft_vocab_size, 64);
+    PairedDrafterOptions exact;
+    exact.context_length = 200;
+    exact.float_activations = true;
+    auto drafter = PairedDrafter::create(std::move(*draft), DraftTarget::of(*target), pool, exact);
+    ASSERT_TRUE(drafter.ok()) << drafter.status().to_string();
+    EXPECT_EQ((*drafter)->name(), kind);
+    EXPECT_EQ(proposal(*target, **drafter, {1, 5, 9, 20, 33}).size(), kind == "mtp" ? 1u : 3u);
+  }
+}
+
 TEST_F(TrainRun, RoundedProductsLearnTheSame) {
   // bf16 products against fp32 ones.
   TrainOptions o = options("bf16");
@@ -130,6 +187,7 @@ TEST_F(TrainRun, WrongInputIsNamed) {
   expect_part(message([](TrainOptions& o) { o.minutes = 1; }), "either --steps or --minutes");
   expect_part(message([](TrainOptions& o) { o.caches.clear(); }), "--data");
   expect_part(message([](TrainOptions& o) { o.head = "wide"; }), "--head");
+  expect_part(message([](TrainOptions& o) { o.kind = "medusa"; }), "--kind");
   expect_part(message([](TrainOptions& o) { o.float32 = o.bf16 = true; }), "either --float32 or --bf16");
   expect_part(message([](TrainOptions& o) { o.draft_vocab = 98; }), "the target has 96 ids");
   expect_part(message([](TrainOptions& o) { o.resume = true; }), "no state.safetensors");

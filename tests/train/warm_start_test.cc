@@ -53,7 +53,7 @@ class WarmStart : public testing::Test {
   void TearDown() override { fs::remove_all(root_); }
 
   /// A cache of the known sequence whose only tap is the input of layer `source`.
-  std::vector<TargetCacheReader> cache_of(const KnownTarget& known, int32_t source) const {
+  SampleSources cache_of(const KnownTarget& known, int32_t source) const {
     const std::string folder = (root_ / std::to_string(n_caches_++)).string();
     TargetCacheInfo info;
     info.hidden_size = known.target.config.dim;
@@ -69,15 +69,16 @@ class WarmStart : public testing::Test {
     sample.target_last_hidden = bf16_bits(known.final_norm);
     EXPECT_TRUE(writer->append(sample).ok());
     EXPECT_TRUE(writer->finish().ok());
-    auto reader = TargetCacheReader::open(folder);
-    EXPECT_TRUE(reader.ok()) << reader.status().to_string();
-    std::vector<TargetCacheReader> caches;
-    if (reader.ok()) caches.push_back(std::move(*reader));
-    return caches;
+    auto opened = open_cache_source(folder);
+    EXPECT_TRUE(opened.ok()) << opened.status().to_string();
+    SampleSources sources;
+    if (opened.ok()) sources.push_back(std::move(*opened));
+    return sources;
   }
 
-  static TrainOptions options(bool warm) {
+  static TrainOptions options(bool warm, const std::string& kind = "dspark") {
     TrainOptions o;
+    o.kind = kind;
     o.block_size = 1;
     o.markov_rank = 4;
     o.draft_vocab = 0;
@@ -85,10 +86,10 @@ class WarmStart : public testing::Test {
     return o;
   }
 
-  DraftModel start(const KnownTarget& known, bool warm) const {
+  DraftModel start(const KnownTarget& known, bool warm, const std::string& kind = "dspark") const {
     const std::vector<int32_t> sources = warm_layers(known.target.config, 1);
     EXPECT_EQ(sources.size(), 1u);
-    auto model = new_draft_model(options(warm), known.target, cache_of(known, sources.front()));
+    auto model = new_draft_model(options(warm, kind), known.target, cache_of(known, sources.front()));
     EXPECT_TRUE(model.ok()) << model.status().to_string();
     return model.ok() ? std::move(*model) : DraftModel();
   }
@@ -186,6 +187,39 @@ TEST_F(WarmStart, ExportedDraftersKeepBiasesAndActivation) {
     EXPECT_EQ(config.rope.inv_freq, draft_rope(known.target.config).inv_freq);
     EXPECT_EQ(config.backbone, DraftBackbone::kQwen3);
     EXPECT_TRUE(check_draft_fits(config, known.target.config).ok());
+  }
+}
+
+/// Layers of the kinds without blocks: those of a block drafter, where the embedding is not read.
+TEST_F(WarmStart, PairedKindsTakeTheSameLayer) {
+  for (const char* name : {"qwen2_bias_tied", "gemma3_text_legacy_cfg"}) {
+    const KnownTarget known = open_target(name, "model.gguf");
+    const DraftModel block = start(known, true);
+    const int64_t dim = block.config.dim;
+    for (const std::string kind : {"eagle3", "mtp"}) {
+      SCOPED_TRACE(name + (" " + kind));
+      const DraftModel model = start(known, true, kind);
+      for (const char* side : {"q", "k", "v"}) {
+        const std::string proj = std::string("layers.0.self_attn.") + side + "_proj.";
+        const Tensor& weight = model.trainable.at(proj + "weight");
+        ASSERT_EQ(weight.size(1), kind == "eagle3" ? 2 * dim : dim);
+        EXPECT_TRUE(at::equal(weight.slice(1, weight.size(1) - dim), block.trainable.at(proj + "weight")));
+        ASSERT_EQ(model.trainable.count(proj + "bias"), block.trainable.count(proj + "bias"));
+        if (model.config.attention_bias) {
+          EXPECT_TRUE(at::equal(model.trainable.at(proj + "bias"), block.trainable.at(proj + "bias")));
+        }
+      }
+      if (kind == "eagle3") continue;  // its file wants five taps, this cache has one
+      const std::string folder = (root_ / (name + kind)).string();
+      ASSERT_TRUE(export_draft(folder, model.config, model.trainable, model.buffers).ok());
+      const auto opened = open_draft_checkpoint(folder);
+      ASSERT_TRUE(opened.ok()) << opened.status().to_string();
+      EXPECT_EQ(opened->config.attention_bias, model.config.attention_bias);
+      EXPECT_EQ(opened->config.activation, model.config.activation);
+      EXPECT_FLOAT_EQ(opened->config.attention_scale, model.config.attention_scale);
+      EXPECT_EQ(opened->config.rope.inv_freq, model.config.rope.inv_freq);
+      EXPECT_TRUE(check_draft_fits(opened->config, known.target.config).ok());
+    }
   }
 }
 

@@ -13,7 +13,9 @@
 #include <csignal>
 #include <cstdio>
 #include <string>
+#include <utility>
 
+#include "cli/train/live_source.h"
 #include "cli/train/progress.h"
 #include "cli/train_plot.h"
 #include "train/trainer.h"
@@ -26,18 +28,37 @@ void on_signal(int) {
   g_stop.store(true);
 }
 
+/// Options of the target that computes features while the trainer works.
+void add_live_options(CLI::App& app, dspark::TrainOptions& o, int& threads) {
+  app.add_option(
+         "--taps", o.taps,
+         "with a corpus as data: layers whose outputs are features, -1: the embedding (default: five)")
+      ->delimiter(',');
+  app.add_flag("--log-sum-exp", o.log_sum_exp,
+               "with a corpus as data: the target computes the log-sum-exp of its logits too");
+  app.add_option("--max-length", o.max_length, "with a corpus as data: cut longer samples to so many tokens")
+      ->capture_default_str();
+  app.add_option("--target-threads", threads, "with a corpus as data: threads of the target")
+      ->capture_default_str();
+}
+
 void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("-m,--model", o.target, "target: a .gguf file or a Hugging Face folder")->required();
-  app.add_option("--data", o.caches, "target cache folders (dspark data)")->required();
+  app.add_option("--data", o.caches,
+                 "target cache folders, or corpus files (.jsonl) whose features are computed now")
+      ->required();
   app.add_option("-o,--out", o.out, "run folder: state, log.csv, draft/")->required();
   app.add_option("--init", o.init, "start from this drafter instead of the target's own layers");
   app.add_flag("--resume", o.resume, "continue the run in the run folder");
   app.add_option("--steps", o.steps, "optimiser steps in all");
   app.add_option("--minutes", o.minutes, "time in all, earlier parts of the run included");
 
-  app.add_flag("--dflash", o.dflash, "no sequential head and no confidence head");
+  app.add_option("--kind", o.kind, "drafter: dspark, dflash, eagle3, mtp")->capture_default_str();
+  app.add_flag_callback(
+      "--dflash", [&o] { o.kind = "dflash"; }, "the same as --kind dflash");
   app.add_option("--layers", o.layers, "draft layers")->capture_default_str();
-  app.add_option("--block", o.block_size, "drafts per round")->capture_default_str();
+  app.add_option("--block", o.block_size, "drafts per round; of eagle3 the steps of the unroll")
+      ->capture_default_str();
   app.add_option("--rank", o.markov_rank, "rank of the sequential head")->capture_default_str();
   app.add_option("--head", o.head, "sequential head: vanilla, gated, rnn")->capture_default_str();
   app.add_option("--draft-vocab", o.draft_vocab, "ids the drafter can propose, 0: all")
@@ -77,6 +98,11 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--checkpoint-steps", o.checkpoint_steps, "also every so many steps");
   app.add_option("-t,--threads", o.threads, "threads")->capture_default_str();
+  app.add_option("--world", o.processes.world, "processes that train together")->capture_default_str();
+  app.add_option("--process", o.processes.rank, "which of them this is, from 0")->capture_default_str();
+  app.add_option("--store", o.processes.store,
+                 "where they meet: a file that does not exist yet, or HOST:PORT of process 0");
+  app.add_option("--interface", o.processes.interface, "network interface to use between machines");
   CLI::Option* float32 = app.add_flag("--float32", o.float32, "no bf16 products");
   app.add_flag("--bf16", o.bf16, "bf16 products even where the CPU emulates them")->excludes(float32);
   app.add_option("--device", o.device, "cpu or cuda")->capture_default_str();
@@ -124,12 +150,42 @@ class Screen {
   std::chrono::steady_clock::time_point shown_;
 };
 
+/// The sources that --data names: corpora, or none for cache folders, which the trainer opens itself.
+dspark::Result<dspark::SampleSources> open_sources(const dspark::TrainOptions& options, int threads) {
+  const auto is_corpus = [](const std::string& path) { return path.ends_with(".jsonl"); };
+  const auto n = std::count_if(options.caches.begin(), options.caches.end(), is_corpus);
+  dspark::SampleSources sources;
+  if (n == 0) return sources;
+  if (n < std::ssize(options.caches)) {
+    return dspark::invalid_argument("--data: expected either cache folders or .jsonl files, found both");
+  }
+  dspark::cli::LiveOptions live;
+  live.model = options.target;
+  live.corpora = options.caches;
+  live.layers = options.taps;
+  live.max_length = options.max_length;
+  live.log_sum_exp = options.log_sum_exp;
+  live.threads = threads;
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<dspark::SampleSource> source, dspark::cli::open_live_source(live));
+  sources.push_back(std::move(source));
+  return sources;
+}
+
+dspark::Status train(const dspark::TrainOptions& options, int target_threads,
+                     const dspark::TrainCallbacks& callbacks) {
+  DSPARK_RETURN_IF_ERROR(options.validate());
+  DSPARK_ASSIGN_OR_RETURN(dspark::SampleSources sources, open_sources(options, target_threads));
+  return dspark::train_drafter(options, callbacks, std::move(sources));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   dspark::TrainOptions options;
-  CLI::App app("Trains a drafter from target caches.", "dspark train");
+  CLI::App app("Trains a drafter from target caches or corpora.", "dspark train");
   add_options(app, options);
+  int target_threads = 1;
+  add_live_options(app, options, target_threads);
   CLI11_PARSE(app, argc, argv);
   // Every step takes and frees the same large blocks: keep them, instead of asking the system each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -139,11 +195,12 @@ int main(int argc, char** argv) {
   Screen screen(options);
   dspark::TrainCallbacks callbacks;
   callbacks.on_step = [&](const dspark::TrainRecord& record) {
-    screen.show(record);
+    if (options.processes.rank == 0) screen.show(record);
     return !g_stop.load();
   };
   callbacks.on_note = [&](const std::string& text) { screen.note(text); };
-  const dspark::Status status = dspark::train_drafter(options, callbacks);
+  const dspark::Status status = train(options, target_threads, callbacks);
+  if (status.ok() && options.processes.rank > 0) return 0;
   if (status.ok()) {
     // The drafter is there; a picture that could not be drawn is no failure of the run.
     const dspark::Status drawn = dspark::cli::write_train_plots(options.out);
