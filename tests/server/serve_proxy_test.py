@@ -46,8 +46,13 @@ class Behind(Server):
         raise AssertionError("the proxy did not start")
 
     def stop(self):
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()  # killed, nginx would leave its workers behind
+        try:
+            self.process.wait(timeout=serve_harness.TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 class Proxies(serve_harness.Tool):
