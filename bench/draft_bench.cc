@@ -93,6 +93,7 @@ struct Fixture {
       events.push_back(event);
     }
     drafter->commit(events);
+    drafter->complete_rows();
   }
 
   ThreadPool pool;

@@ -71,6 +71,7 @@ class DraftSide {
       events_.push_back(event);
     }
     drafter_->commit(events_);
+    drafter_->complete_rows();
   }
   size_t bytes() const { return drafter_->weights().packed_bytes; }
 

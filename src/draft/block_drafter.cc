@@ -74,6 +74,7 @@ BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool c
 
 void BlockDrafter::release(int32_t slot) {
   if (slot < 0 || slot >= static_cast<int32_t>(slots_.size())) return;
+  forget_waiting(slot);
   Slot& state = slots_[static_cast<size_t>(slot)];
   pages_.drop(state.pages, 0);
   state.n_rows = 0;
@@ -114,6 +115,7 @@ bool BlockDrafter::set_trace(DraftTrace* trace) {
 Status BlockDrafter::propose(std::span<const DraftRequest> requests, DraftBlock& out) {
   plan_round(requests, out);
   if (round_.empty()) return ok_status();
+  flush_features();
   if (!grow_buffers()) {
     crop_blocks();
     return out_of_memory("no memory for the drafter's pass");

@@ -49,7 +49,9 @@ class BlockDrafter final : public Drafter {
   void release(int32_t slot) override;
   PrefixReuse prefix_reuse() const override { return PrefixReuse::kFromPages; }
   Status use_pages(int32_t n_pages) override;
-  int32_t n_rows_in_pages(int32_t slot) const override { return context_rows(slot); }
+  int32_t n_rows_in_pages(int32_t slot) const override { return context_rows(slot) - n_rows_waiting(slot); }
+  int32_t n_rows_waiting(int32_t slot) const override { return slots_[static_cast<size_t>(slot)].n_waiting; }
+  void complete_rows() override { flush_features(); }
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override;
@@ -58,7 +60,8 @@ class BlockDrafter final : public Drafter {
   const DraftConfig& config() const { return draft_.config; }
   const BlockWeights& weights() const { return weights_; }
   const SequentialDecoder& sequential_head() const { return decoder_; }
-  /// The cache and the pages that hold a sequence's context rows; for tests.
+  /// The cache and the pages that hold a sequence's context rows, and how many there are with those that
+  /// wait; for tests.
   const KvPool& cache() const { return cache_; }
   std::span<const int32_t> pages(int32_t slot) const { return slots_[static_cast<size_t>(slot)].pages; }
   int32_t context_rows(int32_t slot) const { return slots_[static_cast<size_t>(slot)].n_rows; }
@@ -67,8 +70,9 @@ class BlockDrafter final : public Drafter {
  private:
   struct Slot {
     std::vector<int32_t> pages;
-    int32_t n_rows = 0;    // context rows in the cache, positions 0 .. n_rows - 1
-    bool is_lost = false;  // rows are missing: no drafts until release()
+    int32_t n_rows = 0;     // context rows, positions 0 .. n_rows - 1
+    int32_t n_waiting = 0;  // of these, the last ones that are not in the cache yet
+    bool is_lost = false;   // rows are missing: no drafts until release()
   };
 
   BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool cache, ThreadPool& pool,
@@ -77,6 +81,8 @@ class BlockDrafter final : public Drafter {
   // Context rows (context_rows.cc).
   void take_features(const CommitEvent& event, int32_t first, int32_t n);
   bool make_room(Slot& slot, const CommitEvent& event);
+  bool grow_context_buffers(int64_t n_new);
+  void forget_waiting(int32_t slot);
   void flush_features();
   void project_context(int32_t first_layer, int32_t n_layers);
 
@@ -107,9 +113,11 @@ class BlockDrafter final : public Drafter {
   SequentialDecoder decoder_;
   DraftTrace* trace_ = nullptr;
 
-  // commit(): rows waiting for one pass.
+  // commit(): rows waiting for one pass, also from one step to the next.
   int64_t n_waiting_ = 0;
+  int64_t context_capacity_ = 0;  // rows that the buffers hold
   std::vector<KvRun> context_runs_;
+  std::vector<int32_t> context_slots_;  // of each run
   std::vector<int32_t> context_positions_;
   FloatBuffer features_;               // (rows, taps * dim)
   FloatBuffer context_;                // (rows, dim)

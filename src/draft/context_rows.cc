@@ -10,21 +10,19 @@
 namespace dspark {
 namespace {
 
-constexpr int64_t kContextRows = 256;  // rows of one pass: a long prompt comes in pieces
-constexpr int32_t kGroupLayers = 4;    // layers projected in one parallel phase (two products each)
+constexpr int64_t kContextRows = 256;  // most rows of one pass: a long prompt comes in pieces
+constexpr int64_t kMostWaiting = 64;  // rows for which a pass is worth its while even if nobody asks for them
+constexpr int32_t kGroupLayers = 4;   // layers projected in one parallel phase (two products each)
 
 }  // namespace
 
+/// A pass over few rows costs as much as reading the weights: rows wait for each other while nothing is
+/// drafted. Kernels work row by row, so a row's bits do not depend on the pass that it came in.
 void BlockDrafter::commit(std::span<const CommitEvent> events) {
   if (trace_ != nullptr) trace_->context_rows.clear();
-  const auto n_taps = static_cast<int64_t>(draft_.config.taps.size());
-  const int64_t dim = draft_.config.dim;
-  int64_t n_all = 0;
-  for (const CommitEvent& event : events) n_all += event.n_features;
-  const int64_t n_rows = std::min(n_all, kContextRows);
-  const int64_t n_keys = std::min(draft_.config.n_layers, kGroupLayers) * n_rows * kv_dim();
-  const bool has_memory = features_.grow(n_rows * n_taps * dim) && context_.grow(n_rows * dim) &&
-                          context_k_.grow(n_keys) && context_v_.grow(n_keys);
+  int64_t n_new = 0;
+  for (const CommitEvent& event : events) n_new += std::max(event.n_features, 0);
+  const bool has_memory = grow_context_buffers(n_new);
   for (const CommitEvent& event : events) {
     if (event.slot < 0 || event.slot >= static_cast<int32_t>(slots_.size()) || event.n_features <= 0)
       continue;
@@ -35,14 +33,40 @@ void BlockDrafter::commit(std::span<const CommitEvent> events) {
     }
     for (int32_t done = 0; done < event.n_features;) {
       const auto n =
-          static_cast<int32_t>(std::min<int64_t>(event.n_features - done, kContextRows - n_waiting_));
+          static_cast<int32_t>(std::min<int64_t>(event.n_features - done, context_capacity_ - n_waiting_));
       take_features(event, done, n);
       done += n;
-      if (n_waiting_ == kContextRows) flush_features();
+      if (n_waiting_ == context_capacity_) flush_features();
     }
-    slot.n_rows = event.feature_position + event.n_features;
   }
+  if (n_waiting_ >= kMostWaiting || trace_ != nullptr) flush_features();
+}
+
+/// Room for `n_new` rows beside those that wait, at most kContextRows of both; those that wait are written
+/// first where the buffers have to grow. returns: false when there is no memory.
+bool BlockDrafter::grow_context_buffers(int64_t n_new) {
+  const int64_t n_rows = std::clamp(n_waiting_ + n_new, kMostWaiting, kContextRows);
+  if (n_rows <= context_capacity_) return true;
   flush_features();
+  const DraftConfig& c = draft_.config;
+  const int64_t n_keys = std::min(c.n_layers, kGroupLayers) * n_rows * kv_dim();
+  const bool has_memory = features_.grow(n_rows * std::ssize(c.taps) * c.dim) &&
+                          context_.grow(n_rows * c.dim) && context_k_.grow(n_keys) && context_v_.grow(n_keys);
+  context_capacity_ = has_memory ? n_rows : 0;
+  return has_memory;
+}
+
+/// The rows of a sequence that ends are not written: its pages may be somebody else's by then.
+void BlockDrafter::forget_waiting(int32_t slot) {
+  size_t n_kept = 0;
+  for (size_t i = 0; i < context_runs_.size(); ++i) {
+    if (context_slots_[i] == slot) continue;
+    context_runs_[n_kept] = context_runs_[i];
+    context_slots_[n_kept++] = context_slots_[i];
+  }
+  context_runs_.resize(n_kept);
+  context_slots_.resize(n_kept);
+  slots_[static_cast<size_t>(slot)].n_waiting = 0;
 }
 
 /// Pages for the rows of an event. returns: false when rows before them are missing or there is no room.
@@ -59,8 +83,11 @@ void BlockDrafter::take_features(const CommitEvent& event, int32_t first, int32_
   const auto n_taps = static_cast<int64_t>(draft_.config.taps.size());
   const int64_t dim = draft_.config.dim;
   const int32_t position = event.feature_position + first;
-  context_runs_.push_back(
-      {static_cast<int32_t>(n_waiting_), n, position, slots_[static_cast<size_t>(event.slot)].pages});
+  Slot& slot = slots_[static_cast<size_t>(event.slot)];
+  context_runs_.push_back({static_cast<int32_t>(n_waiting_), n, position, slot.pages});
+  context_slots_.push_back(event.slot);
+  slot.n_rows = position + n;
+  slot.n_waiting += n;
   for (int32_t i = 0; i < n; ++i) {
     float* to = features_.data() + (n_waiting_ + i) * n_taps * dim;
     for (int64_t tap = 0; tap < n_taps; ++tap) {
@@ -85,8 +112,10 @@ void BlockDrafter::flush_features() {
   for (int32_t layer = 0; layer < c.n_layers; layer += kGroupLayers) {
     project_context(layer, std::min(kGroupLayers, c.n_layers - layer));
   }
+  for (const int32_t slot : context_slots_) slots_[static_cast<size_t>(slot)].n_waiting = 0;
   n_waiting_ = 0;
   context_runs_.clear();
+  context_slots_.clear();
   context_positions_.clear();
 }
 

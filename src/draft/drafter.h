@@ -160,6 +160,11 @@ class Drafter {
   virtual int32_t page_lookahead() const { return 0; }
   /// kFromPages: rows 0 .. n - 1 of a slot are complete in its pages.
   virtual int32_t n_rows_in_pages(int32_t /*slot*/) const { return 0; }
+  /// kFromPages: rows behind them that were committed and wait for a pass over several of them. They are
+  /// written by propose(), by complete_rows(), or when enough of them wait; release() forgets them.
+  virtual int32_t n_rows_waiting(int32_t /*slot*/) const { return 0; }
+  /// Writes all rows that wait.
+  virtual void complete_rows() {}
   /// The first event of a slot, instead of commits for the prefix. As it stands here: a commit of its tokens.
   virtual void attach(const AttachEvent& event);
 

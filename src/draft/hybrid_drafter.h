@@ -43,6 +43,8 @@ class HybridDrafter final : public Drafter {
   Status use_pages(int32_t n_pages) override { return model_->use_pages(n_pages); }
   int32_t page_lookahead() const override { return model_->page_lookahead(); }
   int32_t n_rows_in_pages(int32_t slot) const override { return model_->n_rows_in_pages(slot); }
+  int32_t n_rows_waiting(int32_t slot) const override { return model_->n_rows_waiting(slot); }
+  void complete_rows() override { model_->complete_rows(); }
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override { return model_->set_trace(trace); }

@@ -96,11 +96,17 @@ void Engine::publish_pages(Sequence& sequence) {
   const int32_t lookahead = drafter_reuse_ == PrefixReuse::kFromPages ? drafter_->page_lookahead() : 0;
   const int32_t n_full = full_pages(std::min(sequence.n_cached, sequence.n_tokens() - lookahead));
   if (sequence.n_published >= n_full) return;
+  if (wants_rows && sequence.finished() && drafter_->n_rows_waiting(sequence.slot) > 0) {
+    drafter_->complete_rows();
+  }
   const int32_t n_row_pages = wants_rows ? full_pages(drafter_->n_rows_in_pages(sequence.slot)) : 0;
   while (sequence.n_published < n_full) {
     const bool has_rows = sequence.n_published < n_row_pages;
-    // The drafter's last row may wait for its token; it comes with the next commit.
-    if (wants_rows && !has_rows && !sequence.finished() && sequence.n_published + 1 == n_full) return;
+    // The drafter's last row may wait for its token, which comes with the next commit, or rows for a pass.
+    if (wants_rows && !has_rows && !sequence.finished() &&
+        (sequence.n_published + 1 == n_full || drafter_->n_rows_waiting(sequence.slot) > 0)) {
+      return;
+    }
     pages_.publish(sequence.pages, sequence.n_published++, sequence.tokens, has_rows);
   }
 }

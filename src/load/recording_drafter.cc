@@ -36,6 +36,8 @@ class RecordingDrafter final : public Drafter {
   Status use_pages(int32_t n_pages) override { return inner_->use_pages(n_pages); }
   int32_t page_lookahead() const override { return inner_->page_lookahead(); }
   int32_t n_rows_in_pages(int32_t slot) const override { return inner_->n_rows_in_pages(slot); }
+  int32_t n_rows_waiting(int32_t slot) const override { return inner_->n_rows_waiting(slot); }
+  void complete_rows() override { inner_->complete_rows(); }
   void attach(const AttachEvent& event) override { inner_->attach(event); }
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases) override {
     return inner_->set_calibration(temperatures, biases);

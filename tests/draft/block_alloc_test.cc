@@ -52,6 +52,33 @@ TEST_P(BlockAllocations, SteadyRoundsAllocateNothing) {
   EXPECT_EQ(n_drafts, 100 * 4 * 5);
 }
 
+/// Single tokens of four sequences that do not draft: rows wait, and go in a pass now and then.
+TEST(BlockWaitingAllocations, StepsAllocateNothing) {
+  ThreadPool pool(2);
+  const DraftConfig config = test::small_draft_config();
+  test::RandomDraft random(config, DType::kQ8_0, 3);
+  BlockDrafterOptions options = test::exact_options();
+  options.context_length = 1000;
+  options.float_activations = false;
+  auto drafter =
+      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto n_taps = static_cast<int32_t>(config.taps.size());
+  const std::vector<float> features = test::random_features(config, 1, 1);
+  const auto step = [&](int32_t n) {
+    CommitEvent events[4];
+    for (int32_t slot = 0; slot < 4; ++slot)
+      events[slot] = test::feature_event(slot, n, features, n_taps, config.dim);
+    drafter->commit(events);
+  };
+  int32_t n = 0;
+  for (; n < 100; ++n) step(n);
+  const int64_t before = test::n_allocations();
+  for (; n < 900; ++n) step(n);
+  EXPECT_EQ(test::n_allocations() - before, 0);
+  EXPECT_EQ(drafter->context_rows(3), 900);
+  EXPECT_LT(drafter->n_rows_waiting(3), 16);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shortlists, BlockAllocations, testing::Values(0, 32));
 
 }  // namespace

@@ -270,6 +270,7 @@ TEST(BlockPages, ALongPromptComesInChunks) {
     const CommitEvent event = test::feature_event(1, n, part, n_taps, c.dim);
     parts->commit({&event, 1});
   }
+  for (BlockDrafter* drafter : {whole.get(), parts.get()}) drafter->complete_rows();
   for (int32_t layer = 0; layer < c.n_layers; ++layer) {
     EXPECT_TRUE(
         same_bits(test::cached_rows(*whole, 1, layer, false), test::cached_rows(*parts, 1, layer, false)));

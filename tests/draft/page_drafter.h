@@ -17,9 +17,14 @@ class PageDrafter final : public Drafter {
  public:
   using ProposeRow = std::function<int32_t(const std::vector<int32_t>& tokens, std::span<int32_t> out)>;
 
-  /// lookahead 1: the row of a token depends on the token behind it too.
-  PageDrafter(ProposeRow propose_row, int32_t lookahead, std::vector<int32_t> taps = {0})
-      : propose_row_(std::move(propose_row)), lookahead_(lookahead), taps_(std::move(taps)) {}
+  /// lookahead 1: the row of a token depends on the token behind it too. most_waiting: rows of all sequences
+  /// that may wait before they are written.
+  PageDrafter(ProposeRow propose_row, int32_t lookahead, std::vector<int32_t> taps = {0},
+              int32_t most_waiting = 0)
+      : propose_row_(std::move(propose_row)),
+        lookahead_(lookahead),
+        taps_(std::move(taps)),
+        most_waiting_(most_waiting) {}
 
   std::string_view name() const override { return "pages"; }
   int32_t max_block() const override { return 8; }
@@ -29,6 +34,16 @@ class PageDrafter final : public Drafter {
   int32_t n_rows_in_pages(int32_t slot) const override {
     const auto found = slots_.find(slot);
     return found == slots_.end() ? 0 : found->second.n_rows;
+  }
+  int32_t n_rows_waiting(int32_t slot) const override {
+    const auto found = slots_.find(slot);
+    return found == slots_.end() ? 0 : n_complete(found->second) - found->second.n_rows;
+  }
+  void complete_rows() override {
+    for (auto& [id, slot] : slots_) {
+      for (; slot.n_rows < n_complete(slot); ++slot.n_rows)
+        row(slot.pages, slot.n_rows) = row_of(slot, slot.n_rows);
+    }
   }
   Status use_pages(int32_t n_pages) override {
     rows_.assign(static_cast<size_t>(n_pages) * kKvPageSize, Row{});
@@ -56,13 +71,17 @@ class PageDrafter final : public Drafter {
         continue;
       }
       EXPECT_GE(std::ssize(event.pages) * kKvPageSize, slot.n_features);
-      const int32_t n_after =
-          std::min(slot.n_features, static_cast<int32_t>(slot.tokens.size()) - lookahead_);
-      for (; slot.n_rows < n_after; ++slot.n_rows) row(event.pages, slot.n_rows) = row_of(slot, slot.n_rows);
+      slot.pages.assign(event.pages.begin(), event.pages.end());
     }
+    if (rows_.empty()) return;
+    int32_t n_waiting = 0;
+    for (const auto& [id, slot] : slots_) n_waiting += n_complete(slot) - slot.n_rows;
+    if (n_waiting > most_waiting_) complete_rows();
+    was_waiting |= n_waiting > 0 && n_waiting <= most_waiting_;
   }
 
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
+    if (!rows_.empty()) complete_rows();
     for (size_t i = 0; i < requests.size(); ++i) {
       const DraftRequest& request = requests[i];
       const Slot& slot = slots_[request.slot];
@@ -82,6 +101,7 @@ class PageDrafter final : public Drafter {
 
   size_t n_live_slots() const { return slots_.size(); }
   int64_t n_attached = 0;
+  bool was_waiting = false;  // rows waited from one step to the next
 
  private:
   struct Row {
@@ -90,8 +110,14 @@ class PageDrafter final : public Drafter {
   };
   struct Slot {
     std::vector<int32_t> tokens;
+    std::vector<int32_t> pages;  // of the last commit
     int32_t n_features = 0, n_rows = 0;
   };
+
+  int32_t n_complete(const Slot& slot) const {
+    return std::max(slot.n_rows,
+                    std::min(slot.n_features, static_cast<int32_t>(slot.tokens.size()) - lookahead_));
+  }
 
   Row row_of(const Slot& slot, int32_t p) const {
     const auto at = static_cast<size_t>(p);
@@ -105,6 +131,7 @@ class PageDrafter final : public Drafter {
   ProposeRow propose_row_;
   int32_t lookahead_;
   std::vector<int32_t> taps_;
+  int32_t most_waiting_;
   std::vector<Row> rows_;
   std::map<int32_t, Slot> slots_;
 };

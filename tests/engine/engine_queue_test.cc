@@ -226,7 +226,7 @@ TEST(EngineQueue, CancellingWhilePreempted) {
 }
 
 TEST(EngineQueue, LaterTurnsReuseTheConversation) {
-  for (const std::string drafter : {"none", "pages", "paired", "ngram", "taps"}) {
+  for (const std::string drafter : {"none", "pages", "waiting", "paired", "ngram", "taps"}) {
     SCOPED_TRACE(drafter);
     test::FakeModel model(test::kFakeVocab, test::kSoakContext);
     test::SoakWay way;
@@ -340,7 +340,7 @@ TEST(EngineQueue, EmbeddingsAreTheMeanOrTheLastHiddenState) {
 /// The load goes from 1 to 16 and back to 1; nobody waits for ever and every text stays what it is alone.
 TEST(EngineQueue, BurstsChangeNoText) {
   const test::SoakPool pool(5, 60);
-  for (const std::string drafter : {"none", "ngram", "pages", "paired"}) {
+  for (const std::string drafter : {"none", "ngram", "pages", "waiting", "paired"}) {
     SCOPED_TRACE(drafter);
     test::FakeModel model(test::kFakeVocab, test::kSoakContext);
     test::SoakWay way;

@@ -107,6 +107,8 @@ inline std::unique_ptr<Engine> soak_engine(FakeModel& model, const SoakWay& way)
   if (way.drafter == "ngram") drafter = std::make_unique<NgramDrafter>(NgramOptions{});
   if (way.drafter == "taps") drafter = garbage_drafter(3, kFakeVocab, {0, 2});
   if (way.drafter == "pages") drafter = std::make_unique<PageDrafter>(fake_continuation(4), 0);
+  if (way.drafter == "waiting")
+    drafter = std::make_unique<PageDrafter>(fake_continuation(4), 0, std::vector<int32_t>{0}, 100);
   if (way.drafter == "paired") drafter = std::make_unique<PageDrafter>(fake_continuation(5), 1);
   auto engine = Engine::create(model, options, std::move(drafter));
   EXPECT_TRUE(engine.ok()) << engine.status().to_string();
@@ -211,6 +213,7 @@ inline EngineStats soak(const SoakPool& pool, const SoakWay& way, uint32_t seed,
   EXPECT_EQ(engine->stats().requests_finished, way.n_requests);
   if (const auto* pages = dynamic_cast<const PageDrafter*>(engine->drafter())) {
     EXPECT_EQ(pages->n_live_slots(), 0u);
+    EXPECT_EQ(pages->was_waiting, way.drafter == "waiting");
   }
   return engine->stats();
 }

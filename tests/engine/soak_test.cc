@@ -29,6 +29,8 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
       {.drafter = "pages", .max_sequences = 6, .cache_tokens = 200, .prefix_cache = false},
       {.drafter = "paired", .max_sequences = 12, .cache_tokens = 4000, .n_threads = 4},
       {.drafter = "pages", .max_sequences = 6, .cache_tokens = 260, .policy = adaptive},
+      {.drafter = "waiting", .max_sequences = 6, .cache_tokens = 260, .policy = adaptive},
+      {.drafter = "waiting", .max_sequences = 8, .cache_tokens = 200, .policy = adaptive, .n_threads = 2},
       {.drafter = "paired", .max_sequences = 8, .cache_tokens = 200, .policy = causal},
       {.drafter = "ngram", .max_sequences = 5, .cache_tokens = 200, .policy = adaptive, .n_threads = 2},
       {.drafter = "taps", .max_sequences = 4, .cache_tokens = 200, .policy = causal},
