@@ -22,7 +22,7 @@ class DraftGate {
   static constexpr int32_t kLoads = 12;          // 1, 2, 3-4, 5-8, ..., more than 1024
   static constexpr double kStartCredit = 0.9;    // for a drafter nobody knows
   static constexpr double kTrustedCredit = 4.0;  // for one with a record
-  static constexpr double kIncome = 0.006;       // per step
+  static constexpr double kIncome = 0.004;       // per step
   static constexpr double kMostCredit = 16.0;
   static constexpr double kMostReserve = 32.0;
   static constexpr double kLoan = 4.0;      // moved from the reserve at a time
