@@ -87,6 +87,14 @@ const char* tool_format_name(ToolFormat format) {
       return "deepseek";
     case ToolFormat::kDeepSeekR1:
       return "deepseek-r1";
+    case ToolFormat::kDeepSeekV32:
+      return "deepseek-v3.2";
+    case ToolFormat::kDeepSeekV4:
+      return "deepseek-v4";
+    case ToolFormat::kQwenXml:
+      return "qwen-xml";
+    case ToolFormat::kGemma4:
+      return "gemma4";
   }
   return "none";
 }
@@ -95,7 +103,19 @@ OutputFormat detect_output_format(std::string_view chat_template) {
   const auto has = [&](std::string_view text) { return chat_template.find(text) != std::string_view::npos; };
   OutputFormat format;
   format.has_reasoning = has("<think>") || has("</think>");
-  if (has("<function=") || has("tool_calls>\\n<' + dsml_token") || has("<|tool_call>call:")) return format;
+  if (has("<|tool_call>call:")) {
+    if (has("<|channel>")) format = {ToolFormat::kNone, true, ReasoningFormat::kChannel};
+    format.tools = ToolFormat::kGemma4;
+    return format;
+  }
+  if (has("｜DSML｜")) {
+    format.tools = has("function_calls>") ? ToolFormat::kDeepSeekV32 : ToolFormat::kDeepSeekV4;
+    return format;
+  }
+  if (has("<function=")) {
+    if (has("<parameter=")) format.tools = ToolFormat::kQwenXml;
+    return format;
+  }
   if (has("<｜tool▁calls▁begin｜>")) {
     format.tools = has("```json") ? ToolFormat::kDeepSeekR1 : ToolFormat::kDeepSeek;
   } else if (has("<tool_call>")) {
@@ -104,21 +124,33 @@ OutputFormat detect_output_format(std::string_view chat_template) {
     format.tools = ToolFormat::kLlama3;
   } else if (has("<start_of_turn>")) {
     format.tools = ToolFormat::kGemma;
-  } else if (has("<|im_start|>") && !has("dsml_token")) {
+  } else if (has("<|im_start|>")) {
     format.tools = ToolFormat::kHermes;
   }
   return format;
 }
 
+ReasoningTags reasoning_tags(ReasoningFormat format) {
+  if (format == ReasoningFormat::kChannel) return {"<|channel>thought", "<channel|>"};
+  return {"<think>", "</think>"};
+}
+
 bool prompt_opens_reasoning(std::string_view prompt) {
   while (!prompt.empty() && (prompt.back() == '\n' || prompt.back() == ' ')) prompt.remove_suffix(1);
-  return prompt.ends_with("<think>");
+  return prompt.ends_with(reasoning_tags(ReasoningFormat::kThink).begin) ||
+         prompt.ends_with(reasoning_tags(ReasoningFormat::kChannel).begin);
 }
 
 std::vector<std::string> marker_texts(ToolFormat format) {
   switch (format) {
     case ToolFormat::kHermes:
+    case ToolFormat::kQwenXml:
       return {"<think>", "</think>", "<tool_call>", "</tool_call>"};
+    case ToolFormat::kDeepSeekV32:
+    case ToolFormat::kDeepSeekV4:
+      return {"<think>", "</think>", "｜DSML｜"};
+    case ToolFormat::kGemma4:
+      return {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|\"|>"};
     case ToolFormat::kLlama3:
       return {"<think>", "</think>", "<|python_tag|>"};
     case ToolFormat::kDeepSeek:
