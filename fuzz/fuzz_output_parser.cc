@@ -46,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   dspark::OutputParser::Options options;
   const int tools = (data[0] & 31) % (static_cast<int>(dspark::ToolFormat::kGemma4) + 1);
   options.format = {static_cast<dspark::ToolFormat>(tools), (data[0] & 64) != 0,
-                    static_cast<dspark::ReasoningFormat>(data[0] & 1)};
+                    static_cast<dspark::ReasoningFormat>((data[0] >> 4) & 1)};
   options.in_reasoning = (data[0] & 128) != 0;
   if ((data[0] & 32) != 0) options.tools = {{"f", kSchema}};
   const std::string_view text(reinterpret_cast<const char*>(data) + 2, size - 2);
