@@ -7,6 +7,9 @@
 
 namespace {
 
+constexpr const char* kSchema =
+    R"({"type": "object", "properties": {"s": {"type": "string"}, "n": {"type": "integer"}}})";
+
 struct Joined {
   std::string content, reasoning, calls;
   bool operator==(const Joined&) const = default;
@@ -41,8 +44,11 @@ Joined join(const std::vector<dspark::OutputEvent>& events) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   dspark::OutputParser::Options options;
-  options.format = {static_cast<dspark::ToolFormat>(data[0] % 6), (data[0] & 64) != 0};
+  const int tools = (data[0] & 31) % (static_cast<int>(dspark::ToolFormat::kGemma4) + 1);
+  options.format = {static_cast<dspark::ToolFormat>(tools), (data[0] & 64) != 0,
+                    static_cast<dspark::ReasoningFormat>((data[0] >> 4) & 1)};
   options.in_reasoning = (data[0] & 128) != 0;
+  if ((data[0] & 32) != 0) options.tools = {{"f", kSchema}};
   const std::string_view text(reinterpret_cast<const char*>(data) + 2, size - 2);
   const size_t cut = data[1] % (text.size() + 1);
   std::vector<dspark::OutputEvent> whole, pieces;

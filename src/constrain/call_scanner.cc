@@ -1,8 +1,11 @@
 #include "constrain/call_scanner.h"
 
 #include <cctype>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <utility>
+
+#include "constrain/text_scan.h"
 
 namespace dspark {
 namespace {
@@ -44,6 +47,13 @@ class PythonReader {
     if (pos_ != text_.size()) return std::nullopt;
     found.arguments = arguments.dump(-1, ' ', false, Json::error_handler_t::replace);
     return found;
+  }
+
+  std::optional<std::string> whole_literal() {
+    const std::optional<Json> value = literal(0);
+    skip();
+    if (!value || pos_ != text_.size()) return std::nullopt;
+    return value->dump(-1, ' ', false, Json::error_handler_t::replace);
   }
 
  private:
@@ -131,12 +141,6 @@ class PythonReader {
   std::string_view text_;
   size_t pos_ = 0;
 };
-
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
-  while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
-  return text;
-}
 
 std::vector<PythonCall> json_calls(std::string_view text) {
   std::vector<PythonCall> calls;
@@ -295,6 +299,34 @@ bool CallScanner::end_value() {
 
 std::optional<PythonCall> parse_python_call(std::string_view text) {
   return PythonReader(text).call();
+}
+
+std::optional<std::string> literal_as_json(std::string_view text) {
+  if (Json::accept(text)) return std::string(text);
+  return PythonReader(text).whole_literal();
+}
+
+std::string json_escaped(std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out;
+  for (char c : text) {
+    const auto code = static_cast<uint8_t>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\t') {
+      out += "\\t";
+    } else if (code < 0x20) {
+      out += "\\u00";
+      out += kDigits[code >> 4];
+      out += kDigits[code & 15];
+    } else {
+      out += c;
+    }
+  }
+  return out;
 }
 
 std::string json_quoted(std::string_view text) {

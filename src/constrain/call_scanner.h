@@ -58,7 +58,12 @@ std::optional<PythonCall> parse_python_call(std::string_view text);
 /// f.call(...), print(f(...)), [f(...), g(...)]. Empty: it is something else.
 std::vector<PythonCall> read_calls(std::string_view text);
 
+/// `text` as JSON when it is JSON or a literal of Python.
+std::optional<std::string> literal_as_json(std::string_view text);
+
 /// `text` as a JSON string, quotes included.
 std::string json_quoted(std::string_view text);
+/// What stands between the quotes: `text` may be a piece of it, cut anywhere.
+std::string json_escaped(std::string_view text);
 
 }  // namespace dspark

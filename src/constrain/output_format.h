@@ -18,18 +18,35 @@ enum class ToolFormat : uint8_t {
   kGemma,     // such JSON or a Python call as the whole answer or in a fence (json, tool_code, tool_call)
   kDeepSeek,  // <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜>...
   kDeepSeekR1,  // the same with "function" before the separator, the name behind it and a json fence
+  kDeepSeekV32,  // <｜DSML｜function_calls> with <｜DSML｜invoke name="NAME">, one <｜DSML｜parameter> for
+                 // each
+  kDeepSeekV4,  // the same in <｜DSML｜tool_calls>
+  kQwenXml,     // <tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>
+                // (Qwen3-Coder, 3.5)
+  kGemma4,      // <|tool_call>call:NAME{key:<|"|>text<|"|>,other:1}<tool_call|>
 };
-/// "none", "hermes", "llama3", "gemma", "deepseek", "deepseek-r1".
+/// "none", "hermes", "llama3", "gemma", "deepseek", "deepseek-r1", "deepseek-v3.2", "deepseek-v4",
+/// "qwen-xml", "gemma4".
 const char* tool_format_name(ToolFormat format);
+
+/// Ways to write reasoning.
+enum class ReasoningFormat : uint8_t {
+  kThink,    // <think> ... </think> before the answer
+  kChannel,  // <|channel>thought ... <channel|>, anywhere  (Gemma 4)
+};
+struct ReasoningTags {
+  std::string_view begin, end;
+};
+ReasoningTags reasoning_tags(ReasoningFormat format);
 
 /// What an OutputParser looks for.
 struct OutputFormat {
   ToolFormat tools = ToolFormat::kNone;
-  bool has_reasoning = false;  // the model may write <think> ... </think> before its answer
+  bool has_reasoning = false;  // the model may write some
+  ReasoningFormat reasoning = ReasoningFormat::kThink;
 };
 
-/// From the source of a chat template. Templates that write calls in another way (DeepSeek's DSML, Qwen's XML
-/// functions, Gemma 4's own notation) get kNone.
+/// From the source of a chat template. Templates that write calls in an unknown way get kNone.
 OutputFormat detect_output_format(std::string_view chat_template);
 
 /// Whether a rendered prompt leaves the answer inside a reasoning part that it opened.
@@ -49,7 +66,7 @@ struct ToolDescription {
 /// to `max_calls`, and nothing else but reasoning before them.
 struct ToolGrammarOptions {
   int max_calls = 1;
-  bool in_reasoning = false;  // the text begins inside <think>; what is up to </think> is free
+  bool in_reasoning = false;  // the text begins inside of reasoning; what is up to its end tag is free
 };
 /// errors: invalid_argument (no tools, a format without calls, names), those of Grammar::from_json_schema
 /// with the tool's name.

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "constrain/call_reader.h"
 #include "constrain/call_scanner.h"
+#include "constrain/output_events.h"
+#include "constrain/text_scan.h"
 
 namespace dspark {
 namespace {
 
-constexpr std::string_view kThinkBegin = "<think>";
-constexpr std::string_view kThinkEnd = "</think>";
 constexpr std::string_view kHermesBegin = "<tool_call>";
 constexpr std::string_view kHermesEnd = "</tool_call>";
 constexpr std::string_view kPythonTag = "<|python_tag|>";
@@ -18,48 +19,24 @@ constexpr std::string_view kCallsBegin = "<｜tool▁calls▁begin｜>";
 constexpr std::string_view kCallsEnd = "<｜tool▁calls▁end｜>";
 constexpr std::string_view kCallBegin = "<｜tool▁call▁begin｜>";
 constexpr std::string_view kSeparator = "<｜tool▁sep｜>";
-constexpr std::string_view kBlanks = " \n\t\r";
-
-size_t leading_blanks(std::string_view text) {
-  return std::min(text.find_first_not_of(kBlanks), text.size());
-}
-size_t trailing_blanks(std::string_view text) {
-  const size_t last = text.find_last_not_of(kBlanks);
-  return last == std::string_view::npos ? text.size() : text.size() - last - 1;
-}
-std::string_view trimmed(std::string_view text) {
-  text.remove_prefix(leading_blanks(text));
-  text.remove_suffix(trailing_blanks(text));
-  return text;
-}
-
-// Bytes at the end of `text` that may be the beginning of `marker`.
-size_t partial_match(std::string_view text, std::string_view marker) {
-  size_t n = std::min(text.size(), marker.size() - 1);
-  while (n > 0 && !text.ends_with(marker.substr(0, n))) --n;
-  return n;
-}
-
 }  // namespace
 
 // One mode at a time reads from `buffer_`; a mode's function returns false when it needs more text.
-class OutputParser::Impl {
+class OutputParser::Impl : private OutputEvents {
  public:
-  explicit Impl(Options options) : options_(std::move(options)) {
+  explicit Impl(Options options) : OutputEvents(std::move(options)) {
     mode_ = options_.in_reasoning ? Mode::kReasoning : Mode::kStart;
   }
 
   void feed(std::string_view text, std::vector<OutputEvent>& events) {
-    events_ = &events;
-    first_event_ = events.size();
+    write_to(events);
     buffer_ += text;
     while (!buffer_.empty() && advance()) {
     }
   }
 
   void finish(std::vector<OutputEvent>& events) {
-    events_ = &events;
-    first_event_ = events.size();
+    write_to(events);
     is_last_ = true;
     while (advance()) {
     }
@@ -80,9 +57,14 @@ class OutputParser::Impl {
     kHead,       // DeepSeek: up to the arguments
     kArguments,  // DeepSeek
     kBetween,    // DeepSeek: between calls
+    kBlock,      // calls that a CallReader reads
   };
 
-  ToolFormat tools() const { return options_.format.tools; }
+  ReasoningTags tags() const { return reasoning_tags(options_.format.reasoning); }
+  // Control tokens mark them: they are no text wherever they stand.
+  bool has_channels() const {
+    return options_.format.has_reasoning && options_.format.reasoning == ReasoningFormat::kChannel;
+  }
   bool is_deepseek() const { return tools() == ToolFormat::kDeepSeek || tools() == ToolFormat::kDeepSeekR1; }
 
   bool advance() {
@@ -109,6 +91,8 @@ class OutputParser::Impl {
         return arguments();
       case Mode::kBetween:
         return between();
+      case Mode::kBlock:
+        return block();
     }
     return false;
   }
@@ -123,67 +107,6 @@ class OutputParser::Impl {
     return std::exchange(buffer_, {});
   }
 
-  // Events.
-
-  void emit(OutputEvent::Kind kind, std::string_view text, int32_t call = -1) {
-    if (events_->size() > first_event_ && events_->back().kind == kind && events_->back().call == call &&
-        kind == OutputEvent::Kind::kToolArguments) {
-      events_->back().text += text;
-      return;
-    }
-    events_->push_back({kind, call, std::string(text)});
-  }
-  // Text that stands at `begin`, and the blanks in front of it.
-  void emit_text(OutputEvent::Kind kind, std::string_view text, size_t begin) {
-    begin -= blanks_.size();
-    const bool goes_on = events_->size() > first_event_ && events_->back().kind == kind &&
-                         events_->back().begin + events_->back().text.size() == begin;
-    if (!goes_on) events_->push_back({kind, -1, {}, begin});
-    events_->back().text.append(std::exchange(blanks_, {})).append(text);
-  }
-  // Blanks wait until it is clear that something follows them.
-  void emit_content(std::string_view text, size_t begin) {
-    const size_t dropped = drop_blanks_ ? leading_blanks(text) : 0;
-    text.remove_prefix(dropped);
-    if (text.empty()) return;
-    drop_blanks_ = false;
-    const size_t blanks = tools() == ToolFormat::kNone ? 0 : trailing_blanks(text);
-    const std::string_view solid = text.substr(0, text.size() - blanks);
-    if (!solid.empty()) emit_text(OutputEvent::Kind::kContent, solid, begin + dropped);
-    blanks_ += text.substr(solid.size());
-  }
-  void emit_reasoning(std::string_view text, size_t begin) {
-    const size_t dropped = has_reasoning_ ? 0 : leading_blanks(text);
-    text.remove_prefix(dropped);
-    if (text.empty()) return;
-    has_reasoning_ = true;
-    const std::string_view solid = text.substr(0, text.size() - trailing_blanks(text));
-    if (!solid.empty()) emit_text(OutputEvent::Kind::kReasoning, solid, begin + dropped);
-    blanks_ += text.substr(solid.size());
-  }
-  bool is_wanted(const std::string& name) const {
-    const std::vector<std::string>& names = options_.tool_names;
-    return !name.empty() && (names.empty() || std::find(names.begin(), names.end(), name) != names.end());
-  }
-  void begin_call(const std::string& name) {
-    blanks_.clear();
-    in_call_ = true;
-    emit(OutputEvent::Kind::kToolCall, name, n_calls_++);
-  }
-  void add_arguments(std::string_view text) {
-    if (!text.empty()) emit(OutputEvent::Kind::kToolArguments, text, n_calls_ - 1);
-  }
-  void end_call() {
-    in_call_ = false;
-    emit(OutputEvent::Kind::kToolCallEnd, "", n_calls_ - 1);
-    drop_blanks_ = true;
-  }
-  void whole_call(const std::string& name, const std::string& call_arguments) {
-    begin_call(name);
-    add_arguments(call_arguments);
-    end_call();
-  }
-
   // Modes.
 
   bool start() {
@@ -191,11 +114,11 @@ class OutputParser::Impl {
     const std::string_view rest = std::string_view(buffer_).substr(blanks);
     if (rest.empty() && !is_last_) return false;
     if (options_.format.has_reasoning) {
-      if (rest.starts_with(kThinkBegin)) {
-        drop(blanks + kThinkBegin.size());
+      if (rest.starts_with(tags().begin)) {
+        drop(blanks + tags().begin.size());
         return go(Mode::kReasoning);
       }
-      if (!is_last_ && kThinkBegin.starts_with(rest)) return false;
+      if (!is_last_ && tags().begin.starts_with(rest)) return false;
     }
     return whole_answer(blanks);
   }
@@ -235,26 +158,27 @@ class OutputParser::Impl {
   }
 
   bool reasoning() {
-    const size_t end = buffer_.find(kThinkEnd);
+    const size_t end = buffer_.find(tags().end);
     if (end != std::string::npos) {
       emit_reasoning(std::string_view(buffer_).substr(0, end), buffer_begin_);
-      drop(end + kThinkEnd.size());
+      drop(end + tags().end.size());
       blanks_.clear();
       drop_blanks_ = true;
-      options_.format.has_reasoning = false;  // one part per answer
+      if (!has_channels()) options_.format.has_reasoning = false;  // one part per answer
       return go(Mode::kStart);
     }
-    const size_t held = is_last_ ? 0 : partial_match(buffer_, kThinkEnd);
+    const size_t held = is_last_ ? 0 : partial_match(buffer_, tags().end);
     emit_reasoning(std::string_view(buffer_).substr(0, buffer_.size() - held), buffer_begin_);
     drop(buffer_.size() - held);
     return false;
   }
 
   bool content() {
-    std::vector<std::string_view> markers;
+    std::vector<std::string_view> markers = block_markers(tools());
     if (tools() == ToolFormat::kHermes) markers = {kHermesBegin};
     if (tools() == ToolFormat::kGemma) markers = {kFence};
     if (is_deepseek()) markers = {kCallsBegin, kCallBegin};
+    if (has_channels()) markers.push_back(tags().begin);
     size_t at = std::string::npos, held = 0;
     std::string_view found;
     for (std::string_view marker : markers) {
@@ -267,12 +191,21 @@ class OutputParser::Impl {
       emit_content(std::string_view(buffer_).substr(0, buffer_.size() - held), buffer_begin_);
       drop(buffer_.size() - held);
       // What was said before white space at the very end stands for itself.
-      if (is_last_ && n_calls_ == 0 && !blanks_.empty())
-        emit_text(OutputEvent::Kind::kContent, "", buffer_begin_);
+      if (is_last_ && n_calls_ == 0 && !blanks_.empty()) emit_blanks(buffer_begin_);
       return false;
     }
     emit_content(std::string_view(buffer_).substr(0, at), buffer_begin_);
     drop(at);
+    if (has_channels() && found == tags().begin) {
+      blanks_.clear();
+      drop(found.size());
+      return go(Mode::kReasoning);
+    }
+    if (!block_markers(tools()).empty()) {
+      raw_.clear();
+      reader_ = make_call_reader(tools(), options_.tools);
+      return go(Mode::kBlock);
+    }
     if (found == kHermesBegin) return open_json_call(kHermesBegin, 0);
     if (found == kFence) return open_fence();
     raw_ = std::string(found);
@@ -458,20 +391,48 @@ class OutputParser::Impl {
     return go(is_end ? Mode::kContent : Mode::kHead);
   }
 
-  Options options_;
+  bool block() {
+    const CallStep step = reader_->next(buffer_, is_last_);
+    if (!in_call_) raw_ += buffer_.substr(0, step.used);
+    drop(step.used);
+    switch (step.kind) {
+      case CallStep::Kind::kMore:
+        if (is_last_ && in_call_) drop_all();
+        return !in_call_ && cut_off();
+      case CallStep::Kind::kPassed:
+        return true;
+      case CallStep::Kind::kName:
+        if (!is_wanted(step.text)) return give_up();
+        begin_call(step.text);
+        return true;
+      case CallStep::Kind::kArguments:
+        add_arguments(step.text);
+        return true;
+      case CallStep::Kind::kCallEnd:
+        end_call();
+        break;
+      case CallStep::Kind::kBroken:
+        in_call_ = false;
+        break;
+      case CallStep::Kind::kBlockEnd:
+        in_call_ = false;
+        go(Mode::kContent);
+        break;
+      case CallStep::Kind::kNoCall:
+        return give_up();
+    }
+    raw_.clear();
+    drop_blanks_ = true;
+    return true;
+  }
+
   Mode mode_;
   std::string buffer_;       // not understood yet
   size_t buffer_begin_ = 0;  // its place in the whole text
   std::string raw_;          // of a possible call: its text so far
-  std::string blanks_;       // of content or reasoning, held back
   CallScanner scanner_;
-  bool in_call_ = false;        // its name was given out
-  bool has_reasoning_ = false;  // some was given out
-  bool drop_blanks_ = false;    // at the next content
+  std::unique_ptr<CallReader> reader_;
   bool is_last_ = false;
-  int32_t n_calls_ = 0;
-  std::vector<OutputEvent>* events_ = nullptr;
-  size_t first_event_ = 0;  // of this call of feed
 };
 
 OutputParser::OutputParser(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}

@@ -33,8 +33,8 @@ class OutputParser {
  public:
   struct Options {
     OutputFormat format;
-    bool in_reasoning = false;            // see prompt_opens_reasoning
-    std::vector<std::string> tool_names;  // calls of other names are content; empty: any name
+    bool in_reasoning = false;           // see prompt_opens_reasoning
+    std::vector<ToolDescription> tools;  // calls of other names are content; empty: any name
   };
 
   explicit OutputParser(Options options);

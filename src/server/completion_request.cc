@@ -286,12 +286,12 @@ ApiError check_message(Json& message, const std::string& place) {
     if (!call.is_object() || !call.contains("function") || !call["function"].is_object()) {
       return bad_field(place + ".tool_calls", "want objects with a function");
     }
-    // Clients send arguments as text, templates print them as JSON.
+    // Clients send arguments as text, and none as no text; templates print them as JSON.
     Json& function = call["function"];
     if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
     const std::string text = function["arguments"].get<std::string>();
     if (nested_too_deep(text)) return bad_field(place + ".tool_calls", "arguments are nested too deep");
-    Json parsed = Json::parse(text, nullptr, false);
+    Json parsed = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
     if (parsed.is_object()) function["arguments"] = std::move(parsed);
   }
   return {};

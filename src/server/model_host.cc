@@ -137,19 +137,24 @@ ApiError ModelHost::encode_prompts(const CompletionRequest& request, std::vector
   return {};
 }
 
-namespace {
-
-std::vector<ToolDescription> forced_tools(const CompletionRequest& request) {
+std::vector<ToolDescription> described_tools(const CompletionRequest& request) {
   std::vector<ToolDescription> tools;
   if (request.tools == nullptr) return tools;
   for (const auto& tool : *request.tools) {
     const auto& function = tool["function"];
-    const std::string name = function["name"].get<std::string>();
-    if (request.tool_choice[0] == '=' && request.tool_choice.substr(1) != name) continue;
     const auto parameters = function.find("parameters");
     const bool has = parameters != function.end() && parameters->is_object();
-    tools.push_back({name, has ? parameters->dump() : std::string()});
+    tools.push_back({function["name"].get<std::string>(), has ? parameters->dump() : std::string()});
   }
+  return tools;
+}
+
+namespace {
+
+std::vector<ToolDescription> forced_tools(const CompletionRequest& request) {
+  std::vector<ToolDescription> tools = described_tools(request);
+  if (request.tool_choice[0] == '=')
+    std::erase_if(tools, [&](const auto& tool) { return request.tool_choice.substr(1) != tool.name; });
   return tools;
 }
 

@@ -99,4 +99,7 @@ class ModelHost {
   std::thread thread_;
 };
 
+/// The tools of a request, as the parser of answers and grammars want them.
+std::vector<ToolDescription> described_tools(const CompletionRequest& request);
+
 }  // namespace dspark

@@ -24,10 +24,7 @@ OutputParser::Options parsing_of(const ModelHost& model, const CompletionRequest
   options.in_reasoning = in_reasoning;
   const bool calls = request.tools != nullptr && request.tool_choice != "none";
   if (!calls) options.format.tools = ToolFormat::kNone;
-  if (calls) {
-    for (const auto& tool : *request.tools)
-      options.tool_names.push_back(tool["function"]["name"].get<std::string>());
-  }
+  if (calls) options.tools = described_tools(request);
   return options;
 }
 

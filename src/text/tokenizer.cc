@@ -115,6 +115,7 @@ const std::vector<std::string_view>& end_token_names() {
       "<|end_of_text|>",
       "<\xEF\xBD\x9C"
       "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",  // DeepSeek
+      "<|tool_response>",  // Gemma 4: what comes behind it is not the model's to write
   };
   return names;
 }

@@ -7,68 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "parser_cases.h"
+
 namespace dspark {
 namespace {
-
-struct Case {
-  const char* name;
-  ToolFormat tools;
-  bool has_reasoning;
-  bool in_reasoning;
-  std::string text;
-  std::string content, reasoning;
-  std::vector<ParsedOutput::Call> calls;
-};
-
-OutputParser::Options options_of(const Case& c) {
-  OutputParser::Options options;
-  options.format = {c.tools, c.has_reasoning};
-  options.in_reasoning = c.in_reasoning;
-  options.tool_names = {"get_weather", "add", "python", "f"};
-  return options;
-}
-
-ParsedOutput parse_pieces(const Case& c, const std::vector<std::string>& pieces) {
-  OutputParser parser(options_of(c));
-  std::vector<OutputEvent> events;
-  for (const std::string& piece : pieces) parser.feed(piece, events);
-  parser.finish(events);
-  ParsedOutput parsed;
-  for (const OutputEvent& event : events) {
-    switch (event.kind) {
-      case OutputEvent::Kind::kContent:
-        parsed.content += event.text;
-        break;
-      case OutputEvent::Kind::kReasoning:
-        parsed.reasoning += event.text;
-        break;
-      case OutputEvent::Kind::kToolCall:
-        EXPECT_EQ(event.call, static_cast<int32_t>(parsed.calls.size())) << c.name;
-        parsed.calls.push_back({event.text, "", false});
-        break;
-      case OutputEvent::Kind::kToolArguments:
-        EXPECT_EQ(event.call + 1, static_cast<int32_t>(parsed.calls.size())) << c.name;
-        parsed.calls.back().arguments += event.text;
-        break;
-      case OutputEvent::Kind::kToolCallEnd:
-        parsed.calls.back().complete = true;
-        break;
-    }
-  }
-  EXPECT_EQ(parser.n_calls(), static_cast<int32_t>(parsed.calls.size()));
-  return parsed;
-}
-
-void expect_parsed(const Case& c, const ParsedOutput& parsed, const std::string& how) {
-  EXPECT_EQ(parsed.content, c.content) << c.name << " " << how;
-  EXPECT_EQ(parsed.reasoning, c.reasoning) << c.name << " " << how;
-  ASSERT_EQ(parsed.calls.size(), c.calls.size()) << c.name << " " << how;
-  for (size_t i = 0; i < c.calls.size(); ++i) {
-    EXPECT_EQ(parsed.calls[i].name, c.calls[i].name) << c.name << " " << how;
-    EXPECT_EQ(parsed.calls[i].arguments, c.calls[i].arguments) << c.name << " " << how;
-    EXPECT_EQ(parsed.calls[i].complete, c.calls[i].complete) << c.name << " " << how;
-  }
-}
 
 const std::vector<Case>& cases() {
   using F = ToolFormat;
@@ -290,19 +232,11 @@ TEST(OutputParser, ReadsWholeAnswers) {
 }
 
 TEST(OutputParser, CutsDoNotMatter) {
-  for (const Case& c : cases()) {
-    for (size_t i = 1; i < c.text.size(); ++i) {
-      expect_parsed(c, parse_pieces(c, {c.text.substr(0, i), c.text.substr(i)}),
-                    "cut at " + std::to_string(i));
-    }
-    std::vector<std::string> bytes;
-    for (char byte : c.text) bytes.emplace_back(1, byte);
-    expect_parsed(c, parse_pieces(c, bytes), "byte by byte");
-  }
+  for (const Case& c : cases()) expect_cuts_do_not_matter(c);
 }
 
 TEST(OutputParser, StreamsArgumentsAsTheyCome) {
-  OutputParser parser({{ToolFormat::kHermes, false}, false, {}});
+  OutputParser parser({{ToolFormat::kHermes, false, ReasoningFormat::kThink}, false, {}});
   std::vector<OutputEvent> events;
   parser.feed("<tool_call>{\"name\": \"f\", \"arguments\": {\"te", events);
   ASSERT_EQ(events.size(), 2u);
@@ -313,7 +247,7 @@ TEST(OutputParser, StreamsArgumentsAsTheyCome) {
 }
 
 TEST(OutputParser, ContentIsNotHeldBackForLong) {
-  OutputParser parser({{ToolFormat::kHermes, true}, false, {}});
+  OutputParser parser({{ToolFormat::kHermes, true, ReasoningFormat::kThink}, false, {}});
   std::vector<OutputEvent> events;
   parser.feed("a < b", events);
   ASSERT_EQ(events.size(), 1u);
@@ -329,9 +263,22 @@ TEST(OutputFormat, IsFoundInTemplates) {
   EXPECT_EQ(detect_output_format("'<｜tool▁calls▁begin｜>'").tools, ToolFormat::kDeepSeek);
   EXPECT_EQ(detect_output_format("'<｜tool▁calls▁begin｜>' + '```json'").tools, ToolFormat::kDeepSeekR1);
   EXPECT_EQ(detect_output_format("<tool_call>\n<function=x>").tools, ToolFormat::kNone);
+  EXPECT_EQ(detect_output_format("<|im_start|><tool_call>\n<function=x>\n<parameter=y>").tools,
+            ToolFormat::kQwenXml);
+  EXPECT_EQ(detect_output_format("dsml_token = '｜DSML｜' '<' + dsml_token + 'function_calls>'").tools,
+            ToolFormat::kDeepSeekV32);
+  EXPECT_EQ(detect_output_format("dsml_token = '｜DSML｜' '<' + dsml_token + 'tool_calls>'").tools,
+            ToolFormat::kDeepSeekV4);
+  const OutputFormat gemma = detect_output_format("<|channel>thought <|tool_call>call:");
+  EXPECT_EQ(gemma.tools, ToolFormat::kGemma4);
+  EXPECT_TRUE(gemma.has_reasoning);
+  EXPECT_EQ(gemma.reasoning, ReasoningFormat::kChannel);
+  EXPECT_FALSE(detect_output_format("<|tool_call>call:").has_reasoning);
   EXPECT_EQ(detect_output_format("plain").tools, ToolFormat::kNone);
   EXPECT_TRUE(prompt_opens_reasoning("<|assistant|><think>\n"));
   EXPECT_FALSE(prompt_opens_reasoning("<think>\n\n</think>\n\n"));
+  EXPECT_TRUE(prompt_opens_reasoning("<|turn>model\n<|channel>thought\n"));
+  EXPECT_FALSE(prompt_opens_reasoning("<|turn>model\n<|channel>thought\n<channel|>"));
 }
 
 // What a forced grammar allows is what the parser reads as calls.
@@ -369,7 +316,7 @@ TEST(ToolGrammar, IsReadBackAsCalls) {
     EXPECT_FALSE(one->matches("x" + call));
     EXPECT_TRUE(thinking->matches("so </think </</think>\n\n" + call)) << tool_format_name(format);
     EXPECT_FALSE(thinking->matches(call));
-    const ParsedOutput parsed = parse_output(call, {{format, true}, false, {"add", "f"}});
+    const ParsedOutput parsed = parse_output(call, {{format, true, ReasoningFormat::kThink}, false, tools});
     ASSERT_EQ(parsed.calls.size(), 1u) << tool_format_name(format);
     EXPECT_EQ(parsed.calls[0].name, "add");
     EXPECT_EQ(parsed.calls[0].arguments, "{\"a\": 12}");

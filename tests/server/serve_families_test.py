@@ -17,6 +17,12 @@ TOOL = {"type": "function", "function": {"name": "look_up", "description": "Look
     "additionalProperties": False}}}
 LLAMA3 = ("{{- bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + "
           "m['content'] + '<|eot_id|>' }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}")
+GEMMA4 = ("{{ bos_token }}{% for m in messages %}{{ '<|turn>' + m['role'] + '\\n' }}{% for call in m['tool_calls'] or [] %}"
+          "{{ '<|tool_call>call:' + call['function']['name'] + '{' }}{% for key, value in call['function']['arguments'] | dictsort %}"
+          "{{ key + ':<|\"|>' + value + '<|\"|>' }}{% endfor %}{{ '}<tool_call|>' }}{% endfor %}{{ m['content'] }}<turn|>\n{% endfor %}"
+          "{{ '<|turn>model\\n' }}{% if not enable_thinking | default(true) %}{{ '<|channel>thought\\n<channel|>' }}{% endif %}")
+WRITTEN = {"llama3": LLAMA3, "gemma4": GEMMA4}
+DSML = "\uff5cDSML\uff5c"
 # template, notation of calls, reasoning, what a call of look_up({"word": "cat"}) looks like
 FAMILIES = (
     ("qwen2.5-coder-0.5b-instruct", "hermes", False, '<tool_call>\n{"name": "look_up", "arguments": {"word": "cat"}}\n</tool_call>'),
@@ -30,6 +36,12 @@ FAMILIES = (
     ("deepseek-r1-distill-qwen", "deepseek-r1", True, "<\uff5ctool\u2581calls\u2581begin\uff5c><\uff5ctool\u2581call\u2581begin"
      "\uff5c>function<\uff5ctool\u2581sep\uff5c>look_up\n```json\n" '{"word": "cat"}' "\n```<\uff5ctool\u2581call\u2581end\uff5c>"
      "<\uff5ctool\u2581calls\u2581end\uff5c>"),
+    ("deepseek-v3.2", "deepseek-v3.2", True, f'<{DSML}function_calls>\n<{DSML}invoke name="look_up">\n<{DSML}parameter name="word" '
+     f'string="true">cat</{DSML}parameter>\n</{DSML}invoke>\n</{DSML}function_calls>'),
+    ("deepseek-v4", "deepseek-v4", True, f'<{DSML}tool_calls>\n<{DSML}invoke name="look_up">\n<{DSML}parameter name="word" '
+     f'string="true">cat</{DSML}parameter>\n</{DSML}invoke>\n</{DSML}tool_calls>'),
+    ("qwen3.5-4b", "qwen-xml", True, "<tool_call>\n<function=look_up>\n<parameter=word>\ncat\n</parameter>\n</function>\n</tool_call>"),
+    ("gemma4", "gemma4", True, '<|tool_call>call:look_up{word:<|"|>cat<|"|>}<tool_call|>'),
 )
 
 
@@ -40,7 +52,7 @@ def saying(text, **fields):
 
 class Families(serve_harness.Tool):
     def start(self, family):
-        template = LLAMA3 if family == "llama3" else (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8")
+        template = WRITTEN.get(family) or (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8")
         model = str(self.path / f"{family}.gguf")
         write_tiny_model(model, template=template)
         server = Server("-m", model, "-c", "8192", "-d", "ngram", "--spec", "fixed:4")
@@ -89,18 +101,19 @@ class Families(serve_harness.Tool):
         wanted = [("look_up", {"word": "cat"})]
         # Whether the prompt already opened the reasoning: then the answer is reasoning until its end.
         opened = bool(server.post("/v1/chat/completions", saying("abc")).json["choices"][0]["message"].get("reasoning_content"))
-        begin = "" if opened else "<think>\n"
+        think, end = ("<|channel>thought\n", "<channel|>") if family == "gemma4" else ("<think>\n", "</think>\n\n")
+        begin = "" if opened else think
         self.assertLessEqual(opened, reasons)
-        before = "hm\n</think>\n\n" if opened else ""
+        before = "hm\n" + end if opened else ""
         self.check(server, saying(before + "Some <b> text."), "Some <b> text.", "hm" if opened else "", [], "stop")
         self.check(server, saying(before + call, tools=[TOOL]), "", "hm" if opened else "", wanted, "tool_calls")
         # Without tools in the request a call is text like any other.
         whole = server.post("/v1/chat/completions", saying(before + call)).json["choices"][0]["message"]
         self.assertEqual((whole["content"], whole.get("tool_calls")), (call, None))
         if reasons:
-            self.check(server, saying(begin + "It is < blue,\n so.\n</think>\n\nBlue."), "Blue.", "It is < blue,\n so.", [],
+            self.check(server, saying(begin + "It is < blue,\n so.\n" + end + "Blue."), "Blue.", "It is < blue,\n so.", [],
                        "stop")
-            self.check(server, saying(begin + "Look.\n</think>\n\n" + call, tools=[TOOL]), "", "Look.", wanted, "tool_calls")
+            self.check(server, saying(begin + "Look.\n" + end + call, tools=[TOOL]), "", "Look.", wanted, "tool_calls")
         forced = chat("look", max_tokens=300, tools=[TOOL], tool_choice="required", temperature=1, seed=4)
         answer = server.post("/v1/chat/completions", forced)
         self.assertEqual(answer.status, 200, answer.body)
@@ -112,13 +125,15 @@ class Families(serve_harness.Tool):
             self.assertIn(json.loads(made["tool_calls"][0]["function"]["arguments"])["word"], ("cat", "dog"))
 
     def test_result_of_a_call_goes_back(self):
-        for family in ("qwen3-0.6b", "deepseek-v3.1"):
+        for family in ("qwen3-0.6b", "deepseek-v3.1", "deepseek-v3.2", "deepseek-v4", "qwen3.5-4b", "gemma4"):
             server = self.start(family)
             messages = [{"role": "user", "content": "What is a cat?"},
                         {"role": "assistant", "content": "", "tool_calls": [
                             {"id": "call_1", "type": "function",
-                             "function": {"name": "look_up", "arguments": '{"word": "cat"}'}}]},
-                        {"role": "tool", "tool_call_id": "call_1", "content": "an animal"}]
+                             "function": {"name": "look_up", "arguments": '{"word": "cat"}'}},
+                            {"id": "call_2", "type": "function", "function": {"name": "look_up", "arguments": ""}}]},
+                        {"role": "tool", "tool_call_id": "call_1", "content": "an animal"},
+                        {"role": "tool", "tool_call_id": "call_2", "content": "which word?"}]
             body = {**saying("ok"), "messages": messages, "tools": [TOOL]}
             with self.subTest(family):
                 self.assertEqual(server.post("/v1/chat/completions", body).status, 200)

@@ -161,7 +161,7 @@ std::string traced(const std::vector<std::vector<std::string>>& updates,
 
 TEST(Trace, TagsAndCallsAreNoText) {
   OutputParser::Options options;
-  options.format = {ToolFormat::kHermes, true};
+  options.format = {ToolFormat::kHermes, true, ReasoningFormat::kThink};
   EXPECT_EQ(traced({{"<th", "ink>\n", "so"}, {" it", " is\n</", "think>\n\nYes"}, {"."}}, options),
             "[][][so]|[ it][ is][Yes]|[.]|");
   // What may begin a tag waits, with its token when that is all it has.

@@ -166,6 +166,22 @@ TEST(TokenizerFixture, SpacePrefix) {
   EXPECT_EQ(text + stream.flush(), "hello");
 }
 
+// What a tool answered is not the model's to write.
+TEST(TokenizerFixture, ToolResponsesEndAnAnswer) {
+  json base = read_json_file(tokenizer_data("byte_level.json"));
+  json token = base["added_tokens"][0];
+  const auto id = static_cast<int32_t>(base["model"]["vocab"].size());
+  token["id"] = id;
+  token["content"] = "<|tool_response>";
+  token["special"] = true;
+  base["added_tokens"].push_back(token);
+  const Result<Tokenizer> t = tokenizer_from(base, json::object(), json::object());
+  ASSERT_TRUE(t.ok()) << t.status().message();
+  EXPECT_EQ(t->find_token("<|tool_response>"), id);
+  EXPECT_TRUE(t->is_stop(id));
+  EXPECT_NE(t->eot_id(), id);
+}
+
 TEST(TokenizerFixture, ConfigFilesOfAFolder) {
   const json base = read_json_file(tokenizer_data("byte_level.json"));
   const json config = {
