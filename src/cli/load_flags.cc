@@ -69,6 +69,13 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
+      .add_option(
+          "--turn-seconds", flags.slice_s,
+          "closed loops: all policies of a load run together, so many seconds each in turn; 0: one after "
+          "the other")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
       .add_option("--arrivals", flags.arrivals,
                   "closed, poisson, bursty or bursty:B (groups of B in the mean)")
       ->capture_default_str();

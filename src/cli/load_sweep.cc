@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <utility>
 
 #include "cli/eval_setup.h"
@@ -250,19 +251,33 @@ LoadReport LoadSweep::head() const {
   return report;
 }
 
-Status LoadSweep::run_cell(LoadReport& report, LoadCell& cell) {
-  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, make_engine(cell.policy));
-  std::unique_ptr<CostModel> predictor;
-  if (costs_) predictor = std::make_unique<CostModel>(*costs_);
-  const LoadPlan plan = plan_of(cell.load);
-  cell.n_requests = plan.n_measured;
-  DSPARK_ASSIGN_OR_RETURN(LoadResult result,
-                          run_load(*engine, workload_, plan, predictor.get(), &interrupt_->flag()));
-  cell.rounds.push_back(summarize_load(result));
-  report.texts.add(result, fmt::format("{} at {:g}", cell.policy, cell.load));
-  std::vector<double>& times = cell.inter_token_s;
-  times.insert(times.end(), result.inter_token_s.begin(), result.inter_token_s.end());
-  if (static_cast<int32_t>(cell.rounds.size()) == flags_.rounds) times = thin_out(std::move(times));
+/// The cells, which have the same load, in one interleaved run.
+Status LoadSweep::run_cells(LoadReport& report, std::span<LoadCell* const> cells) {
+  std::vector<std::unique_ptr<Engine>> engines(cells.size());
+  std::vector<std::unique_ptr<CostModel>> predictors(cells.size());
+  std::vector<LoadTurn> turns(cells.size());
+  // Engines tell their model what it has to capture: those that need it come last.
+  for (const bool drafts : {false, true}) {
+    for (size_t i = 0; i < cells.size(); ++i) {
+      if (drafts != (cells[i]->policy != "off")) continue;
+      DSPARK_ASSIGN_OR_RETURN(engines[i], make_engine(cells[i]->policy));
+      if (costs_) predictors[i] = std::make_unique<CostModel>(*costs_);
+      turns[i] = {engines[i].get(), predictors[i].get()};
+    }
+  }
+  const LoadPlan plan = plan_of(cells.front()->load);
+  const double slice_s = cells.size() > 1 ? flags_.slice_s : std::numeric_limits<double>::infinity();
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<LoadResult> results,
+                          run_loads_in_turn(turns, workload_, plan, slice_s, &interrupt_->flag()));
+  for (size_t i = 0; i < cells.size(); ++i) {
+    LoadCell& cell = *cells[i];
+    cell.n_requests = plan.n_measured;
+    cell.rounds.push_back(summarize_load(results[i]));
+    report.texts.add(results[i], fmt::format("{} at {:g}", cell.policy, cell.load));
+    std::vector<double>& times = cell.inter_token_s;
+    times.insert(times.end(), results[i].inter_token_s.begin(), results[i].inter_token_s.end());
+    if (static_cast<int32_t>(cell.rounds.size()) == flags_.rounds) times = thin_out(std::move(times));
+  }
   return ok_status();
 }
 
@@ -321,19 +336,24 @@ Status LoadSweep::run_sweep(LoadReport& report) {
     total_cost_ += run_cost(load) * static_cast<double>(choice_.policies.size()) * flags_.rounds;
   }
   const size_t n_policies = choice_.policies.size();
+  const bool closed = choice_.arrivals.kind == ArrivalProcess::Kind::kClosed;
+  const size_t n_together = closed && flags_.slice_s > 0.0 ? n_policies : 1;
   for (int32_t round = 0; round < flags_.rounds; ++round) {
     for (size_t l = 0; l < choice_.loads.size(); ++l) {
+      // Every other round runs backwards, so that a machine that slows down or speeds up favours nobody.
+      std::vector<LoadCell*> cells;
       for (size_t p = 0; p < n_policies; ++p) {
-        // Every other round runs backwards, so that a machine that slows down or speeds up favours nobody.
-        LoadCell& cell = report.cells[l * n_policies + (round % 2 == 0 ? p : n_policies - 1 - p)];
-        show_run(
-            fmt::format("round {} of {}, load {:g}, {}", round + 1, flags_.rounds, cell.load, cell.policy));
-        DSPARK_RETURN_IF_ERROR(run_cell(report, cell));
-        done_cost_ += run_cost(cell.load);
+        cells.push_back(&report.cells[l * n_policies + (round % 2 == 0 ? p : n_policies - 1 - p)]);
+      }
+      for (size_t first = 0; first < n_policies; first += n_together) {
+        const double load = cells[first]->load;
+        show_run(fmt::format("round {} of {}, load {:g}, {}", round + 1, flags_.rounds, load,
+                             n_together > 1 ? "all policies in turn" : cells[first]->policy));
+        DSPARK_RETURN_IF_ERROR(run_cells(report, std::span(cells).subspan(first, n_together)));
+        done_cost_ += run_cost(load) * static_cast<double>(n_together);
       }
     }
   }
-  const bool closed = choice_.arrivals.kind == ArrivalProcess::Kind::kClosed;
   report.verdicts = judge_cells(report.cells, closed, report.margin);
   return ok_status();
 }

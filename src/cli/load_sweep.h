@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -95,7 +96,7 @@ class LoadSweep {
   Status read_sources();
   LoadPlan plan_of(double load) const;
   int64_t n_requests(double load) const;
-  Status run_cell(LoadReport& report, LoadCell& cell);
+  Status run_cells(LoadReport& report, std::span<LoadCell* const> cells);
   Status run_burst(LoadReport& report, BurstCell& cell);
   Status run_sweep(LoadReport& report);
   Status run_bursts(LoadReport& report);

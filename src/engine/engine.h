@@ -70,7 +70,7 @@ struct StepStats {
   int32_t committed_tokens = 0;
   double draft_s = 0;    // proposals
   double forward_s = 0;  // the target's pass
-  double commit_s = 0;   // telling the drafter what was committed
+  double commit_s = 0;  // telling the drafter what was committed; rows that wait for a block count as draft_s
   double step_s = 0;
   int32_t drafted_tokens = 0;  // usable drafts of all sequences
   StepShape shape;             // what the passes worked on

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
+#include <limits>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -17,29 +18,54 @@ class LoadRun {
   LoadRun(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan, CostModel* predictor)
       : engine_(engine), workload_(workload), plan_(plan), predictor_(predictor) {}
 
-  Result<LoadResult> run(const std::atomic<bool>* cancel) {
-    start_ = Clock::now();
-    const EngineStats before = engine_.stats();
-    Status status = begin();
-    while (status.ok() && !done()) {
+  LoadRun(const LoadRun&) = delete;
+  LoadRun& operator=(const LoadRun&) = delete;
+  ~LoadRun() {
+    if (!ending_) end();  // callbacks must not outlive the run
+  }
+
+  Status start() {
+    before_ = engine_.stats();
+    resume();
+    const Status status = begin();
+    pause();
+    return status;
+  }
+
+  /// Goes on for about `slice_s` of the run's own time, and at least one step.
+  Status run_for(double slice_s, const std::atomic<bool>* cancel) {
+    resume();
+    const double until_s = now() + slice_s;
+    Status status = ok_status();
+    while (status.ok() && !over()) {
       if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
         status = cancelled("stopped");
       } else if (plan_.max_s > 0.0 && now() > plan_.max_s) {
         result_.cut = true;
-        break;
       } else {
         status = advance();
       }
+      if (now() >= until_s) break;
     }
+    pause();
+    return status;
+  }
+
+  bool over() const { return result_.cut || done(); }
+  int64_t n_tokens() const { return n_tokens_; }
+
+  LoadResult finish() {
     end();
-    DSPARK_RETURN_IF_ERROR(status);
     result_.engine = engine_.stats();
-    subtract(result_.engine, before);
+    subtract(result_.engine, before_);
     return std::move(result_);
   }
 
  private:
-  double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  /// Seconds of the run's own time: while it is paused none go by.
+  double now() const {
+    return paused_ ? own_s_ : own_s_ + std::chrono::duration<double>(Clock::now() - resumed_at_).count();
+  }
 
   static void subtract(EngineStats& stats, const EngineStats& before) {
     stats.steps -= before.steps;
@@ -166,6 +192,7 @@ class LoadRun {
       const double time_s = now();
       take_gap(record, time_s, update.tokens.size());
       for (const TokenEvent& event : update.tokens) record.tokens.push_back(event.token);
+      n_tokens_ += std::ssize(update.tokens);
       record.last_token_s = time_s;
     }
     if (update.round != nullptr) {
@@ -231,6 +258,15 @@ class LoadRun {
     result_.steps.push_back(step_);
   }
 
+  void resume() {
+    resumed_at_ = Clock::now();
+    paused_ = false;
+  }
+  void pause() {
+    own_s_ = now();
+    paused_ = true;
+  }
+
   void end() {
     result_.end_s = now();
     ending_ = true;
@@ -242,9 +278,13 @@ class LoadRun {
   std::span<const LoadRequest> workload_;
   const LoadPlan& plan_;
   CostModel* predictor_;
-  Clock::time_point start_;
+  Clock::time_point resumed_at_;
+  double own_s_ = 0.0;  // up to then
+  bool paused_ = false;
+  EngineStats before_;
   LoadResult result_;
-  LoadStep step_;  // the one that is running
+  int64_t n_tokens_ = 0;  // of all answers
+  LoadStep step_;         // the one that is running
   std::vector<RequestId> ids_;
   int64_t next_ = 0;  // request of the workload
   int64_t n_measured_ended_ = 0;
@@ -261,7 +301,31 @@ class LoadRun {
 
 Result<LoadResult> run_load(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan,
                             CostModel* predictor, const std::atomic<bool>* cancel) {
-  return LoadRun(engine, workload, plan, predictor).run(cancel);
+  LoadRun run(engine, workload, plan, predictor);
+  DSPARK_RETURN_IF_ERROR(run.start());
+  DSPARK_RETURN_IF_ERROR(run.run_for(std::numeric_limits<double>::infinity(), cancel));
+  return run.finish();
+}
+
+Result<std::vector<LoadResult>> run_loads_in_turn(std::span<const LoadTurn> turns,
+                                                  std::span<const LoadRequest> workload, const LoadPlan& plan,
+                                                  double slice_s, const std::atomic<bool>* cancel) {
+  std::vector<std::unique_ptr<LoadRun>> runs;
+  for (const LoadTurn& turn : turns) {
+    runs.push_back(std::make_unique<LoadRun>(*turn.engine, workload, plan, turn.predictor));
+    DSPARK_RETURN_IF_ERROR(runs.back()->start());
+  }
+  for (;;) {
+    LoadRun* next = nullptr;
+    for (const auto& run : runs) {
+      if (!run->over() && (next == nullptr || run->n_tokens() < next->n_tokens())) next = run.get();
+    }
+    if (next == nullptr) break;
+    DSPARK_RETURN_IF_ERROR(next->run_for(slice_s, cancel));
+  }
+  std::vector<LoadResult> results;
+  for (const auto& run : runs) results.push_back(run->finish());
+  return results;
 }
 
 }  // namespace dspark

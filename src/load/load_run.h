@@ -77,4 +77,18 @@ struct LoadResult {
 Result<LoadResult> run_load(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan,
                             CostModel* predictor = nullptr, const std::atomic<bool>* cancel = nullptr);
 
+/// One engine of several; predictor as in run_load.
+struct LoadTurn {
+  Engine* engine = nullptr;
+  CostModel* predictor = nullptr;
+};
+
+/// The same plan on several engines, which may share one model, in one interleaved run: slices of about
+/// `slice_s` seconds go to the engine that has the fewest tokens so far. So all are as far at any moment, and
+/// what a machine does to one in a slow minute it does to all. Each run has a clock of its own that stands
+/// still while others have their turn. returns: one result per turn. errors: those of run_load.
+Result<std::vector<LoadResult>> run_loads_in_turn(std::span<const LoadTurn> turns,
+                                                  std::span<const LoadRequest> workload, const LoadPlan& plan,
+                                                  double slice_s, const std::atomic<bool>* cancel = nullptr);
+
 }  // namespace dspark

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 
 #include "draft/ngram.h"
@@ -119,6 +120,47 @@ TEST(LoadRun, TextsAreTheSameUnderEveryPolicyAndLoad) {
   }
   EXPECT_EQ(texts.different(), 0) << texts.first_difference();
   EXPECT_GE(texts.compared(), 9 * 12);
+}
+
+/// Engines over one model in one interleaved run: each has its own requests, counts and clock.
+TEST(LoadRun, InTurnAsOneAfterTheOther) {
+  test::FakeModel model(kVocab);
+  const std::vector<LoadRequest> requests = workload(12);
+  std::vector<std::unique_ptr<Engine>> engines;
+  std::vector<LoadTurn> turns;
+  for (const char* policy : {"off", "fixed:1", "fixed:5", "adaptive"}) {
+    engines.push_back(engine_of(model, policy, 4, std::string(policy) != "off"));
+    turns.push_back({engines.back().get(), nullptr});
+  }
+  for (const double slice_s : {0.0, 1e-4}) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto results = run_loads_in_turn(turns, requests, closed_plan(4, 12), slice_s);
+    const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    ASSERT_TRUE(results.ok()) << results.status().to_string();
+    ASSERT_EQ(results->size(), 4u);
+    TextCheck texts;
+    double own_s = 0.0;
+    for (const LoadResult& result : *results) {
+      texts.add(result, "in turn");
+      own_s += result.end_s;
+      EXPECT_GT(result.end_s, result.begin_s);
+      EXPECT_EQ(std::ranges::count_if(result.requests,
+                                      [](const RequestRecord& r) { return r.measured && r.whole; }),
+                12);
+      double last_s = 0.0;
+      for (const LoadStep& step : result.steps) {
+        EXPECT_GE(step.end_s, last_s);
+        last_s = step.end_s;
+      }
+    }
+    EXPECT_EQ(texts.different(), 0) << texts.first_difference();
+    EXPECT_LE(own_s, wall_s) << "a clock went on while another engine had its turn";
+    for (const auto& engine : engines) EXPECT_FALSE(engine->has_work());
+  }
+  std::atomic<bool> cancel = true;
+  EXPECT_EQ(run_loads_in_turn(turns, requests, closed_plan(4, 12), 0.0, &cancel).status().code(),
+            StatusCode::kCancelled);
+  for (const auto& engine : engines) EXPECT_FALSE(engine->has_work());
 }
 
 TEST(LoadRun, TextCheckFindsDifferences) {
