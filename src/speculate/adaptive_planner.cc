@@ -19,6 +19,7 @@ constexpr double kMostRemembered = 25.0;  // rounds that a memory from an earlie
 constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen load is trusted
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
 constexpr int64_t kRefresh = 32;          // drafting steps between those that do not save on length
+constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
 
 }  // namespace
 
@@ -124,12 +125,23 @@ int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
     gate_.start(load_, credit);
   }
   const int32_t length = wanted_length(n_sequences, max_block);
-  const bool drafts = gate_.open(load_, drafting_risk(n_sequences, length));
+  const bool drafts = gate_.open(load_, drafting_risk(n_sequences, length)) && !plain_step_is_due();
   ++stats_.planned_steps;
   ++(drafts ? stats_.drafting_steps : stats_.paused_steps);
   stats_.last_draft_length = drafts ? length : 0;
   stats_.last_budget = 0;
   return stats_.last_draft_length;
+}
+
+/// What drafting wins is told by what plain steps take, and who always drafts never sees one: a table that is
+/// wrong there would stay wrong. So a step without drafts comes now and then, soon at a new load, rarely
+/// later.
+bool AdaptivePlanner::plain_step_is_due() {
+  PlainSteps& plain = plain_[static_cast<size_t>(load_)];
+  if (++plain.drafting_steps <= plain.gap) return false;
+  plain.drafting_steps = 0;
+  plain.gap = std::min(2 * plain.gap, kLongestPlainGap);
+  return true;
 }
 
 void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {

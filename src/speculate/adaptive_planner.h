@@ -91,6 +91,12 @@ class AdaptivePlanner {
     int32_t most() const;
   };
 
+  /// Steps without drafts at one load while drafting pays.
+  struct PlainSteps {
+    int32_t drafting_steps = 0;  // since the last one
+    int32_t gap = 2;             // of them until the next one; doubles
+  };
+
   double acceptance_at(size_t draft_idx, double before) const;
   StepShape plain_shape(int32_t n_sequences) const;
   /// The length that pays most by the acceptance seen so far, and its gain over not drafting as a share.
@@ -102,6 +108,7 @@ class AdaptivePlanner {
   Prospect prospect(int32_t n_sequences, int32_t max_block) const;
   double drafting_risk(int32_t n_sequences, int32_t length) const;
   int32_t wanted_length(int32_t n_sequences, int32_t max_block) const;
+  bool plain_step_is_due();
   void fill_prior(std::span<double> out) const;
   void fill_live(const PlanSequence& sequence, std::span<double> out) const;
   void fill_recorded(const SurvivalRecord& record, std::span<double> out) const;
@@ -114,6 +121,7 @@ class AdaptivePlanner {
   SurvivalRecord prior_;  // running mean of recent survivals
   DraftGate gate_;
   std::array<Reach, DraftGate::kLoads> reach_{};
+  std::array<PlainSteps, DraftGate::kLoads> plain_{};
   SchedulerStats stats_;
   int32_t steps_unverified_ = 0;
   int32_t load_ = 0;                                 // of the last draft_length()

@@ -19,19 +19,11 @@ Status check_points(std::span<const CostPoint> points, const char* list) {
   return ok_status();
 }
 
-// A larger pass never costs less: dips in a measurement are noise, and so may be the bump before one. Points
-// that contradict each other share their mean (isotonic regression), so that one bump does not lift all
-// behind it.
+// A larger pass never costs less, and what disturbs a measurement only makes it longer: a size that took more
+// than a larger one is believed to take what that took.
 void make_monotone(std::vector<CostPoint>& points) {
-  for (size_t end = 1; end < points.size(); ++end) {
-    double sum = points[end].seconds;
-    size_t begin = end;
-    // Points before `begin` never fall; equal ones are pools made earlier and join as a whole.
-    while (begin > 0 && points[begin - 1].seconds > sum / static_cast<double>(end - begin + 1)) {
-      const double pooled = points[begin - 1].seconds;
-      while (begin > 0 && points[begin - 1].seconds == pooled) sum += points[--begin].seconds;
-    }
-    for (size_t i = begin; i <= end; ++i) points[i].seconds = sum / static_cast<double>(end - begin + 1);
+  for (size_t i = points.size(); i-- > 1;) {
+    points[i - 1].seconds = std::min(points[i - 1].seconds, points[i].seconds);
   }
 }
 
@@ -74,7 +66,8 @@ Status CostTable::validate() const {
   return ok_status();
 }
 
-void CostModel::RunningMedian::add(double value) {
+template <size_t kWindow>
+void CostModel::RunningMedian<kWindow>::add(double value) {
   values_[n_++ % kWindow] = value;
   const size_t n_known = std::min(n_, kWindow);
   if (n_known < kLeast) return;
@@ -154,8 +147,9 @@ void CostModel::step_costs(const StepShape& shape, int32_t n_more, double row_co
 void CostModel::observe(const StepShape& shape, double verify_s, double draft_s) {
   if (shape.rows > 0 && verify_s > 0.0) {
     const double ratio = verify_s / raw_verify_seconds(shape);
-    all_.add(ratio);
-    by_size_[bucket(shape.rows)].add(ratio / all_.median());
+    auto& of_size = by_size_[bucket(shape.rows)];
+    all_.add(ratio / of_size.median());
+    of_size.add(ratio / all_.median());
   }
   if (shape.draft_sequences > 0 && draft_s > 0.0 && !table_.draft.empty()) {
     draft_.add(draft_s / raw_draft_seconds(shape.draft_sequences, shape.draft_length));

@@ -62,7 +62,8 @@ class CostModel {
   void step_costs(const StepShape& shape, int32_t n_more, double row_context, std::vector<double>& out) const;
   /// What the passes of a step really took. draft_s is ignored when nothing was drafted.
   void observe(const StepShape& shape, double verify_s, double draft_s);
-  /// Median of measured / predicted over the recent steps, before the correction by it; 1 without any.
+  /// Median of measured / predicted over the recent steps, before the correction by it but behind those of
+  /// single sizes; 1 without any.
   double correction() const { return all_.median(); }
   /// Whether so many steps stand behind correction() that it says something about the table.
   bool correction_is_settled() const { return all_.is_full(); }
@@ -71,9 +72,9 @@ class CostModel {
 
  private:
   /// Median of the last kWindow values; 1 while there are fewer than kLeast.
+  template <size_t kWindow>
   class RunningMedian {
    public:
-    static constexpr size_t kWindow = 15;
     static constexpr size_t kLeast = 5;
     void add(double value);
     double median() const { return median_; }
@@ -90,9 +91,11 @@ class CostModel {
   size_t bucket(int32_t rows) const;
 
   CostTable table_;
-  RunningMedian all_;                   // of every step: how fast the machine is now
-  std::vector<RunningMedian> by_size_;  // per verify point: what the table got wrong there
-  RunningMedian draft_;
+  // Each is judged with the other's correction taken out, else steps of one size would pass for the machine's
+  // speed. The machine's speed changes faster than what is wrong with the table, so its memory is shorter.
+  RunningMedian<15> all_;                   // of every step: how fast the machine is now
+  std::vector<RunningMedian<31>> by_size_;  // per verify point: what the table got wrong there
+  RunningMedian<15> draft_;
 };
 
 }  // namespace dspark
