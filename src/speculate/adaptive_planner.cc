@@ -84,7 +84,9 @@ AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t
 int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block) const {
   const Reach& reach = reach_[static_cast<size_t>(load_)];
   int32_t reached = reach.most();
-  if (reach.n == 0 && knows_acceptance()) reached = prospect(n_sequences, max_block).length;
+  // The first look at a load asks for what would pay by all that is known or assumed, no longer: a dear one
+  // that brings nothing closes the account for a long time.
+  if (reach.n == 0) reached = prospect(n_sequences, max_block).length;
   const int32_t length = std::clamp(reached + 1, 1, std::min(max_block, kMaxDraftTokens));
   if (!knows_acceptance() || stats_.drafting_steps % kRefresh == 0) return length;
   // What the last draft brings in expectation must be worth its own cost.
