@@ -19,6 +19,8 @@ constexpr double kMostRemembered = 25.0;  // rounds that a memory from an earlie
 constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen load is trusted
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
 constexpr int64_t kRefresh = 32;          // drafting steps between those that do not save on length
+constexpr double kGainStep = 0.2;         // weight of the newest drafting step in a load's mean gain
+constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
 constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
 
 }  // namespace
@@ -140,6 +142,7 @@ int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
 /// later.
 bool AdaptivePlanner::plain_step_is_due() {
   PlainSteps& plain = plain_[static_cast<size_t>(load_)];
+  if (plain.mean_gain > kSureGain) return false;  // plain steps would have to cost half of what they seem to
   if (++plain.drafting_steps <= plain.gap) return false;
   plain.drafting_steps = 0;
   plain.gap = std::min(2 * plain.gap, kLongestPlainGap);
@@ -157,7 +160,10 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
   plain.rows += shape.prompt_rows;
   const double same_tokens_s =
       costs_.step_seconds(plain) + plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
-  gate_.settle(load_, (same_tokens_s - costs_.step_seconds(shape)) / plain_s);
+  const double gain = (same_tokens_s - costs_.step_seconds(shape)) / plain_s;
+  gate_.settle(load_, gain);
+  double& mean_gain = plain_[static_cast<size_t>(load_)].mean_gain;
+  mean_gain += kGainStep * (gain - mean_gain);
 }
 
 void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, double draft_s) {

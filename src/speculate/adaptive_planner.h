@@ -95,6 +95,7 @@ class AdaptivePlanner {
   struct PlainSteps {
     int32_t drafting_steps = 0;  // since the last one
     int32_t gap = 2;             // of them until the next one; doubles
+    double mean_gain = 0.0;      // of drafting steps, in plain steps; running
   };
 
   double acceptance_at(size_t draft_idx, double before) const;
