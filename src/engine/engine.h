@@ -115,9 +115,9 @@ struct EngineLoad {
 /// drafter and policy too.
 class Engine {
  public:
-  /// requires: `model` outlives the engine and is used by it alone, or by several engines that step in turn in
-  /// one thread, those with a drafter made last and with the same taps. drafter: may be null.
-  /// errors: invalid_argument (options), out_of_memory (cache).
+  /// requires: `model` outlives the engine and is used by it alone, or by several engines that step in turn
+  /// in one thread, those with a drafter made last and with the same taps. drafter: may be null. errors:
+  /// invalid_argument (options), out_of_memory (cache).
   static Result<std::unique_ptr<Engine>> create(TargetModel& model, EngineOptions options,
                                                 std::unique_ptr<Drafter> drafter = nullptr);
   ~Engine();
