@@ -16,8 +16,6 @@
 namespace dspark::cli {
 namespace {
 
-constexpr int32_t kPrefillRows = 512;
-
 /// The chat template where there is one, without thinking; else the plain text.
 Result<std::vector<int32_t>> encode_prompt(const LoadedModel& loaded, const std::string& prompt, bool raw) {
   const Tokenizer& tokenizer = *loaded.tokenizer;
@@ -121,8 +119,8 @@ Result<std::unique_ptr<Engine>> EvalSetup::make_engine(const SpecFlags& spec) {
   options.max_sequences = flags_.batch;
   options.context_length = eval.context_length(longest, kMaxDraftTokens);
   options.kv_dtype = kv_dtype_;
-  options.prefill_rows = kPrefillRows;
-  options.max_batch_rows = kPrefillRows + flags_.batch * (kMaxDraftTokens + 1);
+  options.prefill_rows = suitable_prefill_rows(loaded_->model->config());
+  options.max_batch_rows = options.prefill_rows + flags_.batch * (kMaxDraftTokens + 1);
   const int32_t trained = loaded_->model->config().context_length;
   if (trained > 0 && options.context_length > trained) {
     return invalid_argument(

@@ -18,7 +18,6 @@
 namespace dspark::cli {
 namespace {
 
-constexpr int32_t kPrefillRows = 512;
 constexpr int32_t kSyntheticPrompts = 64;  // of each length, before they repeat
 constexpr uint64_t kNoiseSeed = 1;         // of --random-drafter
 constexpr int64_t kLeastRequests = 12;
@@ -192,8 +191,8 @@ Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy
   options.context_length = context_length_;
   options.kv_tokens = flags_.kv_tokens;
   options.kv_dtype = kv_dtype_;
-  options.prefill_rows = kPrefillRows;
-  options.max_batch_rows = kPrefillRows + choice_.max_sequences * 17;
+  options.prefill_rows = suitable_prefill_rows(loaded_->model->config());
+  options.max_batch_rows = options.prefill_rows + choice_.max_sequences * 17;
   options.accept_rule = choice_.rule;
   options.costs = costs_;
   DSPARK_ASSIGN_OR_RETURN(options.policy, VerifyPolicy::parse(policy));

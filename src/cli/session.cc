@@ -8,9 +8,6 @@
 namespace dspark::cli {
 namespace {
 
-// One sequence at a time: a pass never has more rows than a piece of a prompt.
-constexpr int32_t kPrefillRows = 512;
-
 EngineOptions engine_options(const RunFlags& flags, const ModelConfig& config, KvDType kv_dtype) {
   EngineOptions options;
   options.max_sequences = 1;
@@ -18,8 +15,8 @@ EngineOptions engine_options(const RunFlags& flags, const ModelConfig& config, K
   options.context_length = flags.context > 0 && (most <= 0 || flags.context < most) ? flags.context : most;
   options.kv_dtype = kv_dtype;
   options.prefix_cache = !flags.no_prefix_cache;
-  options.prefill_rows = kPrefillRows;
-  options.max_batch_rows = kPrefillRows + kMaxDraftTokens + 1;
+  options.prefill_rows = suitable_prefill_rows(config);
+  options.max_batch_rows = options.prefill_rows + kMaxDraftTokens + 1;
   return options;
 }
 

@@ -36,6 +36,11 @@ Status EngineOptions::validate() const {
   return ok_status();
 }
 
+int32_t suitable_prefill_rows(const ModelConfig& config) {
+  constexpr int32_t kDense = 128, kMixture = 512;
+  return config.moe.n_experts > 0 ? kMixture : kDense;
+}
+
 Result<std::unique_ptr<Engine>> Engine::create(TargetModel& model, EngineOptions options,
                                                std::unique_ptr<Drafter> drafter) {
   if (options.context_length == 0) options.context_length = model.config().context_length;

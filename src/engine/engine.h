@@ -36,7 +36,7 @@ struct EngineOptions {
   int32_t context_length = 0;  // most tokens of one sequence; 0: the model's
   int64_t kv_tokens = 0;       // tokens the cache holds in total; 0: max_sequences * context_length
   KvDType kv_dtype = KvDType::kBF16;
-  int32_t prefill_rows = 512;     // prompt rows per step, shared by all sequences in prefill
+  int32_t prefill_rows = 128;     // prompt rows per step, of all sequences: suitable_prefill_rows()
   int32_t max_batch_rows = 2048;  // most rows of one forward pass; more than max_sequences
   /// Memory for the logits of a step: drafts whose rows do not fit are trimmed. Two rows for every sequence
   /// and sixteen more fit always.
@@ -78,6 +78,11 @@ struct StepStats {
   int32_t rounds = 0;          // verifications, one per decoding sequence
   int32_t round_tokens = 0;    // tokens they committed
 };
+
+/// Prompt rows per step for a model: as few as keep its passes bound by arithmetic, so that whoever decodes
+/// waits for a short pass and the first of several prompts does not wait for the last. A row of a mixture
+/// meets few experts, so more rows have to share the reading of their weights.
+int32_t suitable_prefill_rows(const ModelConfig& config);
 
 /// Sums since the engine was made.
 struct EngineStats {

@@ -11,8 +11,6 @@
 namespace dspark {
 namespace {
 
-constexpr int32_t kPrefillRows = 512;
-
 // Control tokens whose text the parser of answers has to see.
 std::shared_ptr<const std::set<int32_t>> marker_tokens(const LoadedModel& loaded) {
   auto markers = std::make_shared<std::set<int32_t>>();
@@ -42,8 +40,8 @@ Result<EngineOptions> served_engine_options(const LoadedModel& loaded, const Ser
   }
   engine.max_waiting = options.max_waiting;
   engine.kv_dtype = options.kv_dtype;
-  engine.prefill_rows = kPrefillRows;
-  engine.max_batch_rows = kPrefillRows + std::max(1536, options.max_sequences * 8);
+  engine.prefill_rows = suitable_prefill_rows(loaded.model->config());
+  engine.max_batch_rows = engine.prefill_rows + std::max(1536, options.max_sequences * 8);
   engine.token_bytes = [tokenizer = loaded.tokenizer, markers = marker_tokens(loaded)](int32_t token,
                                                                                        std::string& out) {
     if (!tokenizer->is_special(token) || markers->contains(token)) out.append(tokenizer->token_bytes(token));
