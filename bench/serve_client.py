@@ -25,10 +25,16 @@ def call(server, path, body=None):
 
 def metric(server, name):
     """A metric of Prometheus, summed over its labels."""
-    values = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", call(server, "/metrics"), re.MULTILINE)
+    return metric_in(call(server, "/metrics"), name)
+
+
+def metric_in(text, name, label=""):
+    """The same of a text that /metrics gave; of those with `label`, as in part="all"."""
+    found = re.findall(rf"^{re.escape(name)}({{.*}})? (\S+)$", text, re.MULTILINE)
+    values = [float(value) for labels, value in found if label in labels]
     if not values:
-        raise Failure(f"{server['url']}/metrics has no {name}")
-    return sum(map(float, values))
+        raise Failure(f"/metrics has no {name}")
+    return sum(values)
 
 
 async def read_head(reader):

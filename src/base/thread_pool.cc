@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/status.h"
+#include "base/thread_name.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -69,7 +70,12 @@ struct ThreadPool::Shared {
 
 ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads < 1 ? 1 : n_threads), shared_(new Shared) {
   shared_->shares = std::vector<Share>(static_cast<size_t>(n_threads_));
-  for (int t = 1; t < n_threads_; ++t) shared_->threads.emplace_back([this, t] { worker_main(t); });
+  for (int t = 1; t < n_threads_; ++t) {
+    shared_->threads.emplace_back([this, t] {
+      name_this_thread("dspark-worker");
+      worker_main(t);
+    });
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -134,6 +134,8 @@ class Drafter {
   virtual std::string_view name() const = 0;
   /// Most tokens one proposal can have.
   virtual int32_t max_block() const = 0;
+  /// Most tokens of a proposal that cost its model anything; those behind them are free.
+  virtual int32_t model_block() const { return max_block(); }
   /// Residual streams the drafter reads, ascending, in the numbering of TargetModel::set_capture_layers
   /// (0 = embedding output, l + 1 = after layer l). Empty: none.
   virtual std::span<const int32_t> tap_layers() const { return {}; }

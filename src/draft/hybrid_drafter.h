@@ -35,6 +35,7 @@ class HybridDrafter final : public Drafter {
 
   std::string_view name() const override { return name_; }
   int32_t max_block() const override;
+  int32_t model_block() const override { return model_->model_block(); }
   std::span<const int32_t> tap_layers() const override { return model_->tap_layers(); }
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override;
   void commit(std::span<const CommitEvent> events) override;

@@ -262,10 +262,10 @@ Status measure_drafter(const TargetModel& model, Drafter& drafter, const CostPro
   std::vector<Trial> trials;
   for (const int32_t n : probe_sequences(options.max_sequences)) {
     trials.push_back({n, options.context, 0});
-    if (drafter.max_block() > 1) trials.push_back({n, options.context, 1});
+    if (drafter.model_block() > 1) trials.push_back({n, options.context, 1});
   }
   DSPARK_RETURN_IF_ERROR(run_trials(probe, trials, kSmallSequences, watch, end_s));
-  table.draft_length = drafter.max_block();
+  table.draft_length = drafter.model_block();
   for (const Trial& trial : trials) {
     std::vector<CostPoint>& points = trial.length == 0 ? table.draft : table.draft_short;
     points.push_back({trial.n, std::max(median(trial.seconds), 1e-9)});

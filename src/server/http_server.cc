@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/thread_name.h"
 #include "server/http_connection.h"
 
 namespace dspark {
@@ -181,7 +182,10 @@ void HttpServer::start() {
   if (impl.tcp) asio::co_spawn(impl.io, impl.accept_all(*impl.tcp), asio::detached);
   if (impl.local) asio::co_spawn(impl.io, impl.accept_all(*impl.local), asio::detached);
   for (int i = 0; i < impl.options.io_threads; ++i) {
-    impl.threads.emplace_back([&impl] { impl.io.run(); });
+    impl.threads.emplace_back([&impl] {
+      name_this_thread("dspark-http");
+      impl.io.run();
+    });
   }
 }
 

@@ -67,6 +67,7 @@ void add_load(PrometheusText& out, const PrometheusText::Labels& model, const En
           static_cast<double>(stats.prompt_tokens + stats.cached_tokens));
   out.add("vllm:prefix_cache_hits_total", "counter", "Prompt tokens found in the cache.", model,
           static_cast<double>(stats.cached_tokens));
+  out.add("dspark_idle_seconds_total", "counter", "Time without any request.", model, engine.idle_s);
   out.add("dspark_steps_total", "counter", "Steps of the engine.", model, static_cast<double>(stats.steps));
   const std::pair<const char*, double> parts[] = {{"draft", stats.draft_s},
                                                   {"forward", stats.forward_s},

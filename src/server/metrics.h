@@ -58,6 +58,7 @@ struct EngineSnapshot {
   EngineStats stats;
   EngineLoad load;
   StepStats last_step;
+  double idle_s = 0;                    // the engine's thread had no work
   std::vector<CostPoint> verify_costs;  // empty without a cost model
 };
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/thread_name.h"
 #include "constrain/grammar_constraint.h"
 #include "text/chat_prompt.h"
 #include "text/chat_template.h"
@@ -20,6 +21,10 @@ std::optional<std::string> special_text(const Tokenizer& tokenizer, int32_t id) 
 int64_t seconds_since_1970() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace
@@ -42,7 +47,10 @@ ModelHost::~ModelHost() {
 }
 
 void ModelHost::start() {
-  thread_ = std::thread([this] { run(); });
+  thread_ = std::thread([this] {
+    name_this_thread("dspark-engine");
+    run();
+  });
 }
 
 void ModelHost::stop() {
@@ -66,11 +74,24 @@ void ModelHost::run() {
       publish();
       continue;
     }
+    wait_for_work();
+  }
+}
+
+void ModelHost::wait_for_work() {
+  {
+    const std::lock_guard lock(snapshot_mutex_);
+    idle_since_ = Clock::now();
+  }
+  {
     std::unique_lock lock(mutex_);
     // A request may have come between has_work() and the lock; then woken_ is set.
     wakeup_.wait(lock, [this] { return woken_ || stopping_; });
     woken_ = false;
   }
+  const std::lock_guard lock(snapshot_mutex_);
+  snapshot_.idle_s += seconds_since(*idle_since_);
+  idle_since_.reset();
 }
 
 void ModelHost::publish() {
@@ -86,6 +107,7 @@ void ModelHost::publish() {
 EngineSnapshot ModelHost::snapshot() const {
   const std::lock_guard lock(snapshot_mutex_);
   EngineSnapshot copy = snapshot_;
+  if (idle_since_) copy.idle_s += seconds_since(*idle_since_);
   // Newer than the last step: what waits while a long step runs.
   copy.load.n_waiting = std::max(copy.load.n_waiting, static_cast<int32_t>(engine_->n_waiting()));
   return copy;

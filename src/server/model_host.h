@@ -2,10 +2,12 @@
 // One model behind the server: the engine and the one thread that drives it.
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -68,7 +70,10 @@ class ModelHost {
   RequestMetrics& metrics() { return metrics_; }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   void run();
+  void wait_for_work();
   void publish();
   void wake();
 
@@ -91,6 +96,7 @@ class ModelHost {
 
   mutable std::mutex snapshot_mutex_;
   EngineSnapshot snapshot_;
+  std::optional<Clock::time_point> idle_since_;  // while the engine has no work
 
   std::mutex mutex_;
   std::condition_variable wakeup_;

@@ -18,22 +18,13 @@ constexpr double kKnownTries = 4.0;       // rounds after which acceptance says 
 constexpr double kMostRemembered = 25.0;  // rounds that a memory from an earlier run is worth at most
 constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen load is trusted
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
-constexpr int64_t kRefresh = 32;          // drafting steps between those that do not save on length
+constexpr double kForgetAsked = 0.99;     // of what became of asked drafts, per round
+constexpr int64_t kLookFurther = 16;      // drafting steps between those that ask for one draft more
 constexpr double kGainStep = 0.2;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
 constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
 
 }  // namespace
-
-void AdaptivePlanner::Reach::add(int32_t length, double verified) {
-  longest[n++ % kReachMemory] = static_cast<int8_t>(length);
-  mean_verified += kPriorStep * (verified - mean_verified);
-}
-
-int32_t AdaptivePlanner::Reach::most() const {
-  const auto known = static_cast<std::ptrdiff_t>(std::min(n, kReachMemory));
-  return known == 0 ? kMaxDraftTokens : *std::max_element(longest.begin(), longest.begin() + known);
-}
 
 AdaptivePlanner::AdaptivePlanner(CostTable table, const PlannerMemory& memory)
     : costs_(std::move(table)), acceptance_(memory.acceptance) {
@@ -83,25 +74,42 @@ AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t
   return best;
 }
 
+/// What a row of a draft costs at about the number of drafts that are verified at this load.
+double AdaptivePlanner::row_seconds(int32_t n_sequences) const {
+  const double verified = reach_[static_cast<size_t>(load_)].mean_verified;
+  const int32_t n_rows = std::max(1, static_cast<int32_t>(verified * n_sequences + 0.5));
+  StepShape shape = plain_shape(n_sequences);
+  const double plain_s = costs_.step_seconds(shape);
+  shape.rows += n_rows;
+  shape.row_context += static_cast<int64_t>(context_per_sequence_ * n_rows);
+  return (costs_.step_seconds(shape) - plain_s) / n_rows;
+}
+
+/// A position that was rarely asked for at this load is assumed to be verified always, and accepted as
+/// elsewhere.
 int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block) const {
   const Reach& reach = reach_[static_cast<size_t>(load_)];
-  int32_t reached = reach.most();
-  // The first look at a load asks for what would pay by all that is known or assumed, no longer: a dear one
-  // that brings nothing closes the account for a long time.
-  if (reach.n == 0) reached = prospect(n_sequences, max_block).length;
-  const int32_t length = std::clamp(reached + 1, 1, std::min(max_block, kMaxDraftTokens));
-  if (!knows_acceptance() || stats_.drafting_steps % kRefresh == 0) return length;
-  // What the last draft brings in expectation must be worth its own cost.
+  const int32_t longest = std::min(max_block, kMaxDraftTokens);
   const double plain_s = costs_.step_seconds(plain_shape(n_sequences));
-  double conditional = kFirstAcceptance, product = 1.0;
-  for (int32_t j = 1; j <= length; ++j) {
-    conditional = acceptance_at(static_cast<size_t>(j) - 1, conditional);
+  const double rows_s = n_sequences * row_seconds(n_sequences);
+  double conditional = kFirstAcceptance, product = 1.0, value_s = 0.0, best_s = 0.0;
+  int32_t best = 0;
+  for (int32_t length = 1; length <= longest; ++length) {
+    const auto at = static_cast<size_t>(length) - 1;
+    conditional = acceptance_at(at, conditional);
     product *= conditional;
-    if (j == 1) continue;
-    const double dearer_s = costs_.draft_seconds(n_sequences, j) - costs_.draft_seconds(n_sequences, j - 1);
-    if (product * plain_s < dearer_s) return j - 1;
+    const AskedCount& seen = reach.positions[at];
+    const double weight = seen.asked + kProspectWeight;
+    value_s += (seen.accepted + kProspectWeight * product) / weight * plain_s -
+               (seen.verified + kProspectWeight) / weight * rows_s;
+    const double net_s = value_s - costs_.draft_seconds(n_sequences, length);
+    if (best == 0 || net_s > best_s) {
+      best = length;
+      best_s = net_s;
+    }
   }
-  return length;
+  const bool looks_further = reach.n_steps % kLookFurther == kLookFurther - 1;
+  return std::min(looks_further ? best + 1 : best, longest);
 }
 
 /// What a drafting step loses when nothing is accepted, in steps without drafts.
@@ -266,7 +274,9 @@ void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& s
   remember(sequences);
   stats_.last_budget = std::accumulate(lengths.begin(), lengths.end(), 0);
   stats_.budget_tokens += stats_.last_budget;
-  reach_[static_cast<size_t>(load_)].add(*std::ranges::max_element(lengths), stats_.last_budget / n);
+  Reach& reach = reach_[static_cast<size_t>(load_)];
+  ++reach.n_steps;
+  reach.mean_verified += kPriorStep * (stats_.last_budget / n - reach.mean_verified);
 }
 
 // This step's survivals become the sequences' records and move the running mean.
@@ -293,6 +303,13 @@ void AdaptivePlanner::observe_round(int32_t n_verified, int32_t n_accepted) {
     AcceptanceCount& seen = acceptance_[static_cast<size_t>(j)];
     seen.tries = seen.tries * kForget + 1.0;
     seen.hits = seen.hits * kForget + (j < n_accepted ? 1.0 : 0.0);
+  }
+  Reach& reach = reach_[static_cast<size_t>(load_)];
+  for (int32_t j = 0; j < stats_.last_draft_length; ++j) {
+    AskedCount& seen = reach.positions[static_cast<size_t>(j)];
+    seen.asked = seen.asked * kForgetAsked + 1.0;
+    seen.verified = seen.verified * kForgetAsked + (j < n_verified ? 1.0 : 0.0);
+    seen.accepted = seen.accepted * kForgetAsked + (j < n_accepted ? 1.0 : 0.0);
   }
 }
 

@@ -55,8 +55,9 @@ class AdaptivePlanner {
   explicit AdaptivePlanner(CostTable table, const PlannerMemory& memory = {});
 
   /// How many tokens to draft for each of `n_sequences`, at most `max_block`; 0: do not draft in this step.
-  /// As many as were worth verifying of late at such a load, and one more; less where a draft's own cost is
-  /// more than it brings. Zero while drafting does not pay at this load (DraftGate).
+  /// As many as bring most: a position is worth what it was verified and accepted of late at such a load,
+  /// less the rows it took, and costs what the drafter's pass grows by it. One more now and then. Zero while
+  /// drafting does not pay at this load (DraftGate).
   int32_t draft_length(int32_t n_sequences, int32_t max_block);
 
   /// The verify length of every sequence. `shape`: the step without drafts, all its anchors and prompt rows
@@ -79,16 +80,18 @@ class AdaptivePlanner {
   const SchedulerStats& stats() const { return stats_; }
 
  private:
-  static constexpr size_t kReachMemory = 24;  // drafting steps that the drafted length looks back on
-
-  /// Longest verify lengths of the last drafting steps at one load.
+  /// Rounds that asked for a draft at one position, forgetting slowly; in how many of them it was verified,
+  /// and accepted.
+  struct AskedCount {
+    double asked = 0.0;
+    double verified = 0.0;
+    double accepted = 0.0;
+  };
+  /// Drafting steps at one load.
   struct Reach {
-    std::array<int8_t, kReachMemory> longest{};
-    size_t n = 0;
+    std::array<AskedCount, kMaxDraftTokens> positions{};
+    int64_t n_steps = 0;
     double mean_verified = 1.0;  // per sequence, running
-
-    void add(int32_t length, double verified);
-    int32_t most() const;
   };
 
   /// Steps without drafts at one load while drafting pays.
@@ -108,6 +111,7 @@ class AdaptivePlanner {
   bool knows_acceptance() const;
   Prospect prospect(int32_t n_sequences, int32_t max_block) const;
   double drafting_risk(int32_t n_sequences, int32_t length) const;
+  double row_seconds(int32_t n_sequences) const;
   int32_t wanted_length(int32_t n_sequences, int32_t max_block) const;
   bool plain_step_is_due();
   void fill_prior(std::span<double> out) const;

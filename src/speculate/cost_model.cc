@@ -104,7 +104,8 @@ double CostModel::raw_draft_seconds(int32_t n_sequences, int32_t length) const {
   if (length <= 0 || table_.draft_short.empty() || table_.draft_length <= 1) return full;
   // Measured apart, a short pass may come out dearer than a long one; that is noise.
   const double one = std::min(full, interpolate(table_.draft_short, n_sequences));
-  return one + (full - one) * static_cast<double>(length - 1) / static_cast<double>(table_.draft_length - 1);
+  const auto share = static_cast<double>(std::min(length, table_.draft_length) - 1);
+  return one + (full - one) * share / static_cast<double>(table_.draft_length - 1);
 }
 
 double CostModel::draft_seconds(int32_t n_sequences, int32_t length) const {

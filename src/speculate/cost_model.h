@@ -24,7 +24,8 @@ struct CostTable {
   double context_s = 0.0;         // more for every position of context of a sequence (reading its cache)
   double row_context_s = 0.0;     // more for every row times position of context (scoring it)
   double overhead_s = 0.0;        // of a step beside its passes
-  /// Drafts per sequence behind `draft`; 0: not known, and then the length does not matter.
+  /// Drafts per sequence behind `draft`, and longer ones cost no more; 0: not known, and then the length does
+  /// not matter.
   int32_t draft_length = 0;
   std::vector<CostPoint> draft_short;  // drafter pass by sequences with one draft each; may be empty
 
@@ -53,8 +54,8 @@ class CostModel {
   /// Seconds of the target pass: between measured sizes linear, never falling with n; beyond the largest
   /// along the slope of the upper half of the sizes.
   double verify_seconds(const StepShape& shape) const;
-  /// Seconds of the drafter's pass; linear in the length between 1 and that of the table. length 0: the
-  /// table's.
+  /// Seconds of the drafter's pass; linear in the length between 1 and that of the table, then level.
+  /// length 0: the table's.
   double draft_seconds(int32_t n_sequences, int32_t length = 0) const;
   double step_seconds(const StepShape& shape) const;
   /// Seconds of a whole step with b rows more than `shape`, for b = 0..n_more; never falling. Every added row

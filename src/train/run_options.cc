@@ -59,6 +59,8 @@ ordered_json options_json(const TrainOptions& o) {
   out["decay"] = o.decay;
   out["first-stage"] = o.first_stage;
   out["first-anchors"] = o.first_anchors;
+  out["short-blocks"] = o.short_blocks;
+  out["short-block"] = o.short_block_size;
   out["curriculum"] = o.curriculum;
   out["loss-slide"] = o.loss_slide;
   out["lr"] = o.learning_rate;

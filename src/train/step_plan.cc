@@ -1,6 +1,7 @@
 #include "train/step_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace dspark {
 namespace {
@@ -17,19 +18,26 @@ double share_of(double progress, double begin, double end) {
   return std::clamp((progress - begin) / std::max(end - begin, 1e-9), 0.0, 1.0);
 }
 
+/// A share of the steps, spread evenly.
+bool is_short(const TrainOptions& options, int64_t step) {
+  const auto n_before = [&](int64_t n) { return std::floor(static_cast<double>(n) * options.short_blocks); };
+  return n_before(step + 1) > n_before(step);
+}
+
 double between(double from, double to, double share) {
   return from + (to - from) * share;
 }
 
 }  // namespace
 
-StepPlan plan_step(const TrainOptions& options, double progress) {
-  StepPlan plan;
-  plan.first_slot_only = progress < options.first_stage;
-  plan.anchors = options.anchors;
-  if (plan.first_slot_only) {
-    const int64_t as_many_slots = int64_t{options.anchors} * options.block_size;
-    plan.anchors = options.first_anchors > 0 ? options.first_anchors : as_many_slots;
+StepPlan plan_step(const TrainOptions& options, int32_t block_size, int64_t step, double progress) {
+  StepPlan plan{block_size, options.anchors, {}};
+  if (progress < options.first_stage) {
+    plan.block_size = 1;
+    plan.anchors = options.first_anchors > 0 ? options.first_anchors : plan.anchors * block_size;
+  } else if (is_short(options, step)) {
+    plan.block_size = std::min(options.short_block_size, block_size);
+    plan.anchors = plan.anchors * block_size / plan.block_size;
   }
   plan.weights = {options.ce, options.soft_ce, options.l1, options.confidence, options.decay};
   if (options.curriculum) {

@@ -28,6 +28,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using at::Tensor;
+
+/// Whether steps differ by more than the learning rate (train/step_plan.h).
+bool has_stages(const TrainOptions& o) {
+  return o.first_stage > 0 || o.short_blocks > 0 || o.curriculum || o.loss_slide;
+}
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kEvalSequences = 64;  // held-out samples per measurement, at most
@@ -208,9 +213,10 @@ class Run {
       return unsupported(fmt::format("{} drafters whose anchor slot predicts nothing cannot be trained",
                                      draft_kind_name(config.kind)));
     }
-    if (is_paired(config.kind) && (options_.first_stage > 0 || options_.curriculum || options_.loss_slide)) {
+    if (is_paired(config.kind) && has_stages(options_)) {
       return invalid_argument(
-          fmt::format("--first-stage, --curriculum, --loss-slide: not for {} drafters, which have no blocks",
+          fmt::format("--first-stage, --short-blocks, --curriculum, --loss-slide: not for {} drafters, which "
+                      "have no blocks",
                       draft_kind_name(config.kind)));
     }
     DSPARK_RETURN_IF_ERROR(check_draft_fits(config, target));
@@ -297,9 +303,9 @@ class Run {
 
   Result<TrainRecord> step(const Turn& turn) {
     TrainRecord record = empty_record();
-    const StepPlan plan = plan_step(options_, turn.progress);
     DraftConfig config = model_.config;
-    if (plan.first_slot_only) config.block_size = 1;
+    const StepPlan plan = plan_step(options_, config.block_size, counters_.step, turn.progress);
+    config.block_size = plan.block_size;
     zero_gradients(model_.trainable);
     const TensorMap params = model_.all();
     const double share = 1.0 / options_.accumulate;
@@ -418,6 +424,8 @@ Status TrainOptions::validate() const {
   if (!(decay > 0)) return wrong("--decay", "a number above 0");
   if (!(first_stage >= 0 && first_stage < 1)) return wrong("--first-stage", "0 to below 1");
   if (first_anchors < 0) return wrong("--first-anchors", "at least 1, or 0 for as many slots as later");
+  if (!(short_blocks >= 0 && short_blocks <= 1)) return wrong("--short-blocks", "0 to 1");
+  if (short_block_size < 1 || short_block_size > 64) return wrong("--short-block", "1 to 64");
   if (!(clip > 0)) return wrong("--clip", "a number above 0");
   if (float32 && bf16) return invalid_argument("give either --float32 or --bf16");
   if (threads < 1) return wrong("--threads", "at least 1");

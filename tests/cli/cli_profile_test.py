@@ -37,7 +37,7 @@ class Profile(Tool):
         self.assertEqual(failed.returncode, 1)
         self.assertIn("threads: measured for '77'", failed.stderr)
         self.assertEqual(self.run_with("new.json").returncode, 0)
-        self.assertEqual(json.loads((self.path / "new.json").read_text())["dspark_cost_table"], 1)
+        self.assertEqual(json.loads((self.path / "new.json").read_text())["dspark_cost_table"], 2)
 
     def test_cache_is_used_and_its_mistakes_are_not_fatal(self):
         cache = {"XDG_CACHE_HOME": str(self.path / "cache")}
@@ -46,7 +46,7 @@ class Profile(Tool):
         self.assertEqual(len(files), 1)
         files[0].write_text("nonsense")
         self.assertEqual(self.run_with("auto", environment=cache).returncode, 0)
-        self.assertEqual(json.loads(files[0].read_text())["dspark_cost_table"], 1)
+        self.assertEqual(json.loads(files[0].read_text())["dspark_cost_table"], 2)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 namespace dspark {
 namespace {
 
@@ -123,11 +125,57 @@ TEST(AdaptivePlanner, LooksAgainAtAnotherLoad) {
   EXPECT_GT(planner.draft_length(2, 7), 0);
 }
 
-TEST(AdaptivePlanner, DraftsNoLongerThanIsVerified) {
-  AdaptivePlanner planner(table_of(3, 1.0, 0.001));
+// Mean of the drafted lengths, behind the first steps, of sequences whose drafts are accepted as often as the
+// drafter says.
+double mean_length(AdaptivePlanner& planner, int32_t n_sequences, float confidence) {
   std::vector<SurvivalRecord> records;
-  run_steps(planner, records, 400, 0.9f, 3);
-  EXPECT_EQ(planner.draft_length(1, 7), 3);  // two fit; one more to see whether it would
+  std::mt19937 rng(5);
+  std::bernoulli_distribution accepts(confidence);
+  double sum = 0.0;
+  int n = 0;
+  for (int step = 0; step < 600; ++step) {
+    const int32_t length = planner.draft_length(n_sequences, 7);
+    if (length == 0) continue;
+    const std::vector<float> confidences(static_cast<size_t>(length), confidence);
+    const std::vector<int32_t> verified = plan(
+        planner, std::vector<std::vector<float>>(static_cast<size_t>(n_sequences), confidences), records);
+    StepShape shape{n_sequences, n_sequences, 0, 0, length};
+    int32_t n_tokens = n_sequences;
+    for (const int32_t n_verified : verified) {
+      int32_t n_accepted = 0;
+      while (n_accepted < n_verified && accepts(rng)) ++n_accepted;
+      planner.observe_round(n_verified, n_accepted);
+      shape.rows += n_verified;
+      n_tokens += n_accepted;
+    }
+    planner.observe_gain(shape, n_sequences, n_tokens);
+    if (step >= 100) sum += length;
+    n += step >= 100 ? 1 : 0;
+  }
+  return sum / n;
+}
+
+TEST(AdaptivePlanner, DraftsNoLongerThanIsVerified) {
+  CostTable table = table_of(3, 1.0, 0.0040);
+  table.draft_short = {{1, 0.0010}};
+  table.draft_length = 7;
+  AdaptivePlanner planner(table);
+  EXPECT_NEAR(mean_length(planner, 1, 0.9f), 2.0,
+              0.15);  // two fit; one more now and then to see whether it would
+}
+
+// With four sequences a first draft each is worth its row, a second is not: drafting it is work for nothing,
+// however often it would be accepted. The same drafts are free for one sequence.
+TEST(AdaptivePlanner, DraftsWhatIsWorthVerifyingAtThisLoad) {
+  CostTable table = table_of(8, 0.002, 0.0015);
+  table.draft = {{1, 0.0015}, {4, 0.0040}};
+  table.draft_short = {{1, 0.0010}, {4, 0.0010}};
+  table.draft_length = 7;
+  AdaptivePlanner planner(table);
+  EXPECT_GT(mean_length(planner, 1, 0.7f), 5.5);
+  const double at_four = mean_length(planner, 4, 0.7f);
+  EXPECT_LT(at_four, 1.2);
+  EXPECT_GE(at_four, 1.0);
 }
 
 // Budgets that must not anticipate are made of what was recorded two steps ago.

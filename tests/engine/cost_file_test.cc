@@ -85,7 +85,7 @@ TEST_F(CostFile, RefusesWhatIsBroken) {
   refused("", "written.json");
   refused("[]", "JSON object");
   refused("{}", "dspark_cost_table");
-  refused(R"({"dspark_cost_table": 2})", "version 1");
+  refused(R"({"dspark_cost_table": 1})", "version 2");
   ASSERT_TRUE(write_costs(path("costs.json"), example()).ok());
   std::ifstream in(path("costs.json"));
   const std::string good((std::istreambuf_iterator<char>(in)), {});

@@ -213,9 +213,11 @@ TEST_F(TrainOption, OnlyBlockDraftersHaveStages) {
     TrainOptions o = options(name);
     o.kind = "mtp";
     change(o);
-    expect_part(train_drafter(o, {}), "--first-stage, --curriculum, --loss-slide: not for mtp drafters");
+    expect_part(train_drafter(o, {}),
+                "--first-stage, --short-blocks, --curriculum, --loss-slide: not for mtp drafters");
   };
   refused("first", [](TrainOptions& o) { o.first_stage = 0.3; });
+  refused("short", [](TrainOptions& o) { o.short_blocks = 0.5; });
   refused("decay", [](TrainOptions& o) { o.curriculum = true; });
   refused("slide", [](TrainOptions& o) { o.loss_slide = true; });
 }
@@ -225,31 +227,61 @@ TEST(StepPlan, FollowsTheBudget) {
   o.ce = 0;
   o.soft_ce = 0.6;
   o.l1 = 0.4;
-  StepPlan plan = plan_step(o, 0.9);
-  EXPECT_FALSE(plan.first_slot_only);
+  StepPlan plan = plan_step(o, 7, 0, 0.9);
+  EXPECT_EQ(plan.block_size, 7);
   EXPECT_EQ(plan.anchors, 24);
   EXPECT_EQ(plan.weights.decay, 4.0);
   EXPECT_EQ(plan.weights.l1, 0.4);
 
   o.first_stage = 0.2;
   o.curriculum = o.loss_slide = true;
-  plan = plan_step(o, 0.1);
-  EXPECT_TRUE(plan.first_slot_only);
+  plan = plan_step(o, 7, 0, 0.1);
+  EXPECT_EQ(plan.block_size, 1);
   EXPECT_EQ(plan.anchors, 24 * 7) << "as many slots as later";
   EXPECT_EQ(plan.weights.decay, 1.0);
-  plan = plan_step(o, 0.4);  // half of the way from .2 to .6
-  EXPECT_FALSE(plan.first_slot_only);
+  plan = plan_step(o, 7, 0, 0.4);  // half of the way from .2 to .6
+  EXPECT_EQ(plan.block_size, 7);
   EXPECT_NEAR(plan.weights.decay, 2.5, 1e-9);
   EXPECT_EQ(plan.weights.soft_ce, 0.6);
-  plan = plan_step(o, 5.0 / 6);
+  plan = plan_step(o, 7, 0, 5.0 / 6);
   EXPECT_EQ(plan.weights.decay, 4.0);
   EXPECT_NEAR(plan.weights.ce, 0.05, 1e-9);
   EXPECT_NEAR(plan.weights.soft_ce, 0.3, 1e-9);
   EXPECT_NEAR(plan.weights.l1, 0.65, 1e-9);
-  plan = plan_step(o, 1.0);
+  plan = plan_step(o, 7, 0, 1.0);
   EXPECT_NEAR(plan.weights.ce, 0.1, 1e-9);
   EXPECT_NEAR(plan.weights.soft_ce, 0.0, 1e-9);
   EXPECT_NEAR(plan.weights.l1, 0.9, 1e-9);
+}
+
+TEST(StepPlan, SpreadsShortBlocksEvenly) {
+  TrainOptions o;
+  o.first_stage = 0.1;
+  o.short_blocks = 0.4;
+  std::string sizes;
+  for (int64_t step = 0; step < 10; ++step) {
+    const StepPlan plan = plan_step(o, 7, step, 0.5);
+    sizes += static_cast<char>('0' + plan.block_size);
+    EXPECT_EQ(plan.anchors, plan.block_size == 7 ? 24 : 56) << "as many slots";
+  }
+  EXPECT_EQ(sizes, "7737377373");
+  EXPECT_EQ(plan_step(o, 7, 2, 0.05).block_size, 1) << "the first stage comes before";
+  o.short_block_size = 9;
+  EXPECT_EQ(plan_step(o, 7, 2, 0.5).block_size, 7) << "never longer than the drafter's";
+}
+
+TEST_F(TrainOption, ShortBlocksTrainTheirSlots) {
+  TrainOptions o = options("short");
+  o.accumulate = 1;
+  o.short_blocks = 0.5;
+  o.short_block_size = 2;
+  const std::vector<TrainRecord> records = train_all(o);
+  ASSERT_EQ(records.size(), 24u);
+  for (size_t i = 0; i < records.size(); ++i) {
+    EXPECT_EQ(records[i].accept_rate[4] == 0, i % 2 == 1) << i;
+    EXPECT_GT(records[i].accept_rate[1], 0) << i;
+  }
+  EXPECT_EQ(open_trained(o).config.block_size, 5);
 }
 
 TEST_F(TrainOption, ResumeRefusesOtherOptions) {
@@ -294,6 +326,7 @@ TEST_F(TrainOption, ResumeRefusesOtherOptions) {
   refused("--seed", [](TrainOptions& o) { o.seed = 1; });
   refused("--no-warm-start", [](TrainOptions& o) { o.warm_start = false; });
   refused("--first-stage", [](TrainOptions& o) { o.first_stage = 0.1; });
+  refused("--short-blocks", [](TrainOptions& o) { o.short_blocks = 0.1; });
   refused("--loss-slide", [](TrainOptions& o) { o.loss_slide = true; });
 
   // A run from before an option came, and one from before the file came.

@@ -56,6 +56,7 @@ TEST_F(TrainRun, KilledRunContinuesWithItsStages) {
       TrainOptions o = options(name + std::to_string(cut_step));
       o.first_stage = 0.4;
       o.first_anchors = 9;
+      o.short_blocks = 0.4;
       o.curriculum = true;
       o.loss_slide = true;
       return o;

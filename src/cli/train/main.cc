@@ -81,6 +81,9 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--first-stage", o.first_stage, "share of the budget that trains slot 1 only");
   app.add_option("--first-anchors", o.first_anchors,
                  "anchors per sequence meanwhile (default: --block times)");
+  app.add_option("--short-blocks", o.short_blocks,
+                 "share of the later steps with blocks of --short-block slots");
+  app.add_option("--short-block", o.short_block_size, "their slots")->capture_default_str();
   app.add_flag("--curriculum", o.curriculum, "the decay rises from 1 to --decay");
   app.add_flag("--loss-slide", o.loss_slide, "end with the factors of the reference: .1 / 0 / .9");
 
