@@ -20,8 +20,11 @@ constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen lo
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
 constexpr double kForgetAsked = 0.99;     // of what became of asked drafts, per round
 constexpr int64_t kLookFurther = 16;      // drafting steps between those that ask for one draft more
-constexpr double kGainStep = 0.2;         // weight of the newest drafting step in a load's mean gain
+constexpr double kMostCharged = 8.0;      // times the predicted time that one drafter's pass may count
+constexpr double kGainStep = 0.1;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
+constexpr double kPlainLoss = 0.005;      // share of the time that plain steps may lose
+constexpr double kShortestPlainGap = 4.0;
 constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
 
 }  // namespace
@@ -151,13 +154,16 @@ int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
 bool AdaptivePlanner::plain_step_is_due() {
   PlainSteps& plain = plain_[static_cast<size_t>(load_)];
   if (plain.mean_gain > kSureGain) return false;  // plain steps would have to cost half of what they seem to
-  if (++plain.drafting_steps <= plain.gap) return false;
+  // Where drafting wins little a plain step loses little, and what it tells decides more.
+  const double most = std::clamp(plain.mean_gain / kPlainLoss, kShortestPlainGap, double{kLongestPlainGap});
+  if (++plain.drafting_steps <= std::min(plain.gap, static_cast<int32_t>(most))) return false;
   plain.drafting_steps = 0;
   plain.gap = std::min(2 * plain.gap, kLongestPlainGap);
   return true;
 }
 
-void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
+void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens,
+                                   double draft_s) {
   // Drafts may come without a pass of a drafter's model; then only their length tells of them.
   if ((shape.draft_sequences == 0 && shape.draft_length == 0) || n_sequences <= 0) return;
   StepShape plain = shape;
@@ -168,7 +174,13 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
   plain.rows += shape.prompt_rows;
   const double same_tokens_s =
       costs_.step_seconds(plain) + plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
-  const double gain = (same_tokens_s - costs_.step_seconds(shape)) / plain_s;
+  double took_s = costs_.step_seconds(shape);
+  if (draft_s > 0.0) {
+    // Some passes also prepare the drafter for a new prompt. A median knows nothing of them, an account must.
+    const double predicted_s = costs_.draft_seconds(shape.draft_sequences, shape.draft_length);
+    took_s += std::min(draft_s, kMostCharged * predicted_s) - predicted_s;
+  }
+  const double gain = (same_tokens_s - took_s) / plain_s;
   gate_.settle(load_, gain);
   double& mean_gain = plain_[static_cast<size_t>(load_)].mean_gain;
   mean_gain += kGainStep * (gain - mean_gain);

@@ -70,8 +70,9 @@ class AdaptivePlanner {
   /// What the step's passes really took.
   void observe_step(const StepShape& shape, double verify_s, double draft_s);
   /// Whether drafting paid: `n_tokens` committed in the rounds of `n_sequences` sequences in a step of
-  /// `shape`. Steps that did not draft are ignored.
-  void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens);
+  /// `shape`. draft_s: what the drafter's pass really took; 0: as predicted. Steps that did not draft are
+  /// ignored.
+  void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens, double draft_s = 0.0);
 
   const CostModel& costs() const { return costs_; }
   const DraftGate& gate() const { return gate_; }
@@ -97,7 +98,7 @@ class AdaptivePlanner {
   /// Steps without drafts at one load while drafting pays.
   struct PlainSteps {
     int32_t drafting_steps = 0;  // since the last one
-    int32_t gap = 2;             // of them until the next one; doubles
+    int32_t gap = 2;             // of them until the next one, at most; doubles
     double mean_gain = 0.0;      // of drafting steps, in plain steps; running
   };
 
