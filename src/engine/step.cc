@@ -92,18 +92,22 @@ StepShape Engine::shape_without_drafts() const {
       shape.row_context += sequence->n_cached;
     }
   }
-  shape.rows += std::min(prompt_rows, options_.prefill_rows);
+  shape.prompt_rows = std::min(prompt_rows, options_.prefill_rows);
+  shape.rows += shape.prompt_rows;
   return shape;
 }
 
 /// Drafts to ask for per sequence with an adaptive policy; 0 when there is none or drafting does not pay.
 int32_t Engine::adaptive_draft_length() {
   if (planner_ == nullptr) return 0;
-  int32_t n = 0;
+  int32_t n = 0, prompt_rows = 0;
   for (const auto& sequence : running_) {
+    if (!sequence->finished() && sequence->prefilling()) {
+      prompt_rows += sequence->n_prefill - sequence->n_cached;
+    }
     n += decodes(*sequence) && sequence->drafts && sequence->policy.needs_costs() ? 1 : 0;
   }
-  return planner_->draft_length(n, drafter_->max_block());
+  return planner_->draft_length(n, drafter_->max_block(), std::min(prompt_rows, options_.prefill_rows));
 }
 
 /// Verify lengths of the sequences with an adaptive policy, planned together; those of others stay.

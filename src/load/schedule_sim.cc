@@ -78,10 +78,15 @@ class Simulation {
   }
 
   void draft() {
-    int32_t n_decoding = 0;
-    for (const SimSequence& sequence : running_) n_decoding += sequence.decodes() ? 1 : 0;
-    const int32_t most = planner_ != nullptr ? planner_->draft_length(n_decoding, trace_.max_block)
-                                             : std::min(options_.policy.draft_tokens(), trace_.max_block);
+    int32_t n_decoding = 0, prompt_rows = 0;
+    for (const SimSequence& sequence : running_) {
+      n_decoding += sequence.decodes() ? 1 : 0;
+      prompt_rows += sequence.decodes() ? 0 : sequence.answer->prompt_tokens - sequence.n_prompt;
+    }
+    prompt_rows = std::min(prompt_rows, options_.prefill_rows);
+    const int32_t most = planner_ != nullptr
+                             ? planner_->draft_length(n_decoding, trace_.max_block, prompt_rows)
+                             : std::min(options_.policy.draft_tokens(), trace_.max_block);
     for (SimSequence& sequence : running_) {
       sequence.n_asked = sequence.n_drafted = sequence.n_verify = sequence.n_prompt_rows = 0;
       if (!sequence.decodes()) continue;

@@ -23,7 +23,9 @@ constexpr int64_t kLookFurther = 16;      // drafting steps between those that a
 constexpr double kMostCharged = 8.0;      // times the predicted time that one drafter's pass may count
 constexpr double kGainStep = 0.1;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
-constexpr double kPlainLoss = 0.005;      // share of the time that plain steps may lose
+constexpr double kPlainBiasStep = 0.1;    // weights of the newest steps in the means of what predictions miss
+constexpr double kDraftingBiasStep = 0.04;
+constexpr double kPlainLoss = 0.005;  // share of the time that plain steps may lose
 constexpr double kShortestPlainGap = 4.0;
 constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
 
@@ -78,10 +80,11 @@ AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t
 }
 
 /// What a row of a draft costs at about the number of drafts that are verified at this load.
-double AdaptivePlanner::row_seconds(int32_t n_sequences) const {
+double AdaptivePlanner::row_seconds(int32_t n_sequences, int32_t prompt_rows) const {
   const double verified = reach_[static_cast<size_t>(load_)].mean_verified;
   const int32_t n_rows = std::max(1, static_cast<int32_t>(verified * n_sequences + 0.5));
   StepShape shape = plain_shape(n_sequences);
+  shape.rows += prompt_rows;
   const double plain_s = costs_.step_seconds(shape);
   shape.rows += n_rows;
   shape.row_context += static_cast<int64_t>(context_per_sequence_ * n_rows);
@@ -90,11 +93,11 @@ double AdaptivePlanner::row_seconds(int32_t n_sequences) const {
 
 /// A position that was rarely asked for at this load is assumed to be verified always, and accepted as
 /// elsewhere.
-int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block) const {
+int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows) const {
   const Reach& reach = reach_[static_cast<size_t>(load_)];
   const int32_t longest = std::min(max_block, kMaxDraftTokens);
   const double plain_s = costs_.step_seconds(plain_shape(n_sequences));
-  const double rows_s = n_sequences * row_seconds(n_sequences);
+  const double rows_s = n_sequences * row_seconds(n_sequences, prompt_rows);
   double conditional = kFirstAcceptance, product = 1.0, value_s = 0.0, best_s = 0.0;
   int32_t best = 0;
   for (int32_t length = 1; length <= longest; ++length) {
@@ -111,6 +114,7 @@ int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block) c
       best_s = net_s;
     }
   }
+  if (prompt_rows > 0 && best_s <= 0.0) return 0;
   const bool looks_further = reach.n_steps % kLookFurther == kLookFurther - 1;
   return std::min(looks_further ? best + 1 : best, longest);
 }
@@ -128,7 +132,7 @@ double AdaptivePlanner::drafting_risk(int32_t n_sequences, int32_t length) const
   return costs_.step_seconds(shape) / plain_s - 1.0;
 }
 
-int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
+int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows) {
   if (n_sequences <= 0 || max_block <= 0) return 0;
   load_ = DraftGate::load_of(n_sequences);
   if (gate_.is_new(load_)) {
@@ -139,8 +143,9 @@ int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block) {
     }
     gate_.start(load_, credit);
   }
-  const int32_t length = wanted_length(n_sequences, max_block);
-  const bool drafts = gate_.open(load_, drafting_risk(n_sequences, length)) && !plain_step_is_due();
+  const int32_t length = wanted_length(n_sequences, max_block, prompt_rows);
+  const bool drafts =
+      length > 0 && gate_.open(load_, drafting_risk(n_sequences, length)) && !plain_step_is_due();
   ++stats_.planned_steps;
   ++(drafts ? stats_.drafting_steps : stats_.paused_steps);
   stats_.last_draft_length = drafts ? length : 0;
@@ -170,11 +175,14 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
   plain.draft_sequences = 0;
   plain.row_context = shape.context;
   plain.rows = n_sequences;
-  const double plain_s = costs_.step_seconds(plain);
+  // Steps with drafts and those without may come out differently than predicted: medians and corrections that
+  // few steps of a size stand behind leave something over, and gains are small.
+  const Bias& bias = bias_[static_cast<size_t>(load_)];
+  const double plain_s = costs_.step_seconds(plain) * bias.plain;
   plain.rows += shape.prompt_rows;
-  const double same_tokens_s =
-      costs_.step_seconds(plain) + plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
-  double took_s = costs_.step_seconds(shape);
+  const double same_tokens_s = costs_.step_seconds(plain) * bias.plain +
+                               plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
+  double took_s = costs_.step_seconds(shape) * (shape.prompt_rows > 0 ? bias.plain : bias.drafting);
   if (draft_s > 0.0) {
     // Some passes also prepare the drafter for a new prompt. A median knows nothing of them, an account must.
     const double predicted_s = costs_.draft_seconds(shape.draft_sequences, shape.draft_length);
@@ -192,6 +200,12 @@ void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, doub
   stats_.last_measured_s = verify_s + (shape.draft_sequences > 0 ? draft_s : 0.0);
   stats_.predicted_s += stats_.last_predicted_s;
   stats_.measured_s += stats_.last_measured_s;
+  if (shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
+    const double ratio = std::clamp(stats_.last_measured_s / stats_.last_predicted_s, 0.5, 2.0);
+    Bias& bias = bias_[static_cast<size_t>(load_)];
+    double& mean = shape.draft_length > 0 ? bias.drafting : bias.plain;
+    mean += (shape.draft_length > 0 ? kDraftingBiasStep : kPlainBiasStep) * (ratio - mean);
+  }
   costs_.observe(shape, verify_s, draft_s);
   stats_.verify_correction = costs_.correction();
   stats_.draft_correction = costs_.draft_correction();
@@ -268,6 +282,12 @@ void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& s
   }
   const auto n = static_cast<double>(sequences.size());
   costs_.step_costs(shape, n_asked, static_cast<double>(shape.context) / n, step_seconds_);
+  if (shape.prompt_rows > 0) {
+    StepShape without = shape;
+    without.rows -= shape.prompt_rows;
+    const double prompts_s = costs_.step_seconds(shape) - costs_.step_seconds(without);
+    for (double& seconds : step_seconds_) seconds -= prompts_s;
+  }
   step_seconds_.insert(step_seconds_.begin(), sequences.size(), step_seconds_.front());
   const auto stride = static_cast<int32_t>(width);
   const SurvivalRows live{live_, n_drafts_, stride};

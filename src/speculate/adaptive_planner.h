@@ -57,11 +57,13 @@ class AdaptivePlanner {
   /// How many tokens to draft for each of `n_sequences`, at most `max_block`; 0: do not draft in this step.
   /// As many as bring most: a position is worth what it was verified and accepted of late at such a load,
   /// less the rows it took, and costs what the drafter's pass grows by it. One more now and then. Zero while
-  /// drafting does not pay at this load (DraftGate).
-  int32_t draft_length(int32_t n_sequences, int32_t max_block);
+  /// drafting does not pay at this load (DraftGate), or in this step, because it reads `prompt_rows` rows of
+  /// prompts too and further rows are dear there.
+  int32_t draft_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows = 0);
 
   /// The verify length of every sequence. `shape`: the step without drafts, all its anchors and prompt rows
-  /// included; draft_sequences > 0 when this step drafted. lengths: same size as sequences.
+  /// included; draft_sequences > 0 when this step drafted. What prompts cost is no part of what is weighed:
+  /// they are read whatever is verified. lengths: same size as sequences.
   void verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,
                       std::span<const PlanSequence> sequences, std::span<int32_t> lengths);
 
@@ -95,6 +97,10 @@ class AdaptivePlanner {
     double mean_verified = 1.0;  // per sequence, running
   };
 
+  /// Measured over predicted of recent steps at one load; single ones count at most twice or half.
+  struct Bias {
+    double plain = 1.0, drafting = 1.0;
+  };
   /// Steps without drafts at one load while drafting pays.
   struct PlainSteps {
     int32_t drafting_steps = 0;  // since the last one
@@ -112,8 +118,8 @@ class AdaptivePlanner {
   bool knows_acceptance() const;
   Prospect prospect(int32_t n_sequences, int32_t max_block) const;
   double drafting_risk(int32_t n_sequences, int32_t length) const;
-  double row_seconds(int32_t n_sequences) const;
-  int32_t wanted_length(int32_t n_sequences, int32_t max_block) const;
+  double row_seconds(int32_t n_sequences, int32_t prompt_rows) const;
+  int32_t wanted_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows) const;
   bool plain_step_is_due();
   void fill_prior(std::span<double> out) const;
   void fill_live(const PlanSequence& sequence, std::span<double> out) const;
@@ -128,6 +134,7 @@ class AdaptivePlanner {
   DraftGate gate_;
   std::array<Reach, DraftGate::kLoads> reach_{};
   std::array<PlainSteps, DraftGate::kLoads> plain_{};
+  std::array<Bias, DraftGate::kLoads> bias_{};
   SchedulerStats stats_;
   int32_t steps_unverified_ = 0;
   int32_t load_ = 0;                                 // of the last draft_length()

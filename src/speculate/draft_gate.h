@@ -20,7 +20,7 @@ namespace dspark {
 class DraftGate {
  public:
   static constexpr int32_t kLoads = 12;          // 1, 2, 3-4, 5-8, ..., more than 1024
-  static constexpr double kStartCredit = 0.9;    // for a drafter nobody knows
+  static constexpr double kStartCredit = 1.6;    // for a drafter nobody knows
   static constexpr double kTrustedCredit = 4.0;  // for one with a record
   static constexpr double kIncome = 0.004;       // per step
   static constexpr double kMostCredit = 16.0;

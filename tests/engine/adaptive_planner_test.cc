@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 
 namespace dspark {
@@ -176,6 +177,31 @@ TEST(AdaptivePlanner, DraftsWhatIsWorthVerifyingAtThisLoad) {
   const double at_four = mean_length(planner, 4, 0.7f);
   EXPECT_LT(at_four, 1.2);
   EXPECT_GE(at_four, 1.0);
+}
+
+// Beside a prompt a row of a draft is dear and the step long anyway: what the prompt takes must not make the
+// drafts look cheap.
+TEST(AdaptivePlanner, APromptInTheStepDoesNotPayForDrafts) {
+  CostTable table;
+  table.verify = {{1, 0.010}, {8, 0.011}, {16, 0.013}, {128, 0.130}, {256, 0.260}};
+  table.draft = {{1, 0.0005}, {8, 0.001}};
+  AdaptivePlanner planner(table);
+  std::vector<SurvivalRecord> records(8);
+  const std::vector<float> confidence(4, 0.6f);
+  std::vector<PlanSequence> sequences;
+  for (SurvivalRecord& record : records) sequences.push_back({4, 4, confidence, true, &record});
+  const auto verified = [&](int32_t prompt_rows) {
+    std::vector<int32_t> lengths(8);
+    StepShape shape{8 + prompt_rows, 8, 0, 0};
+    shape.prompt_rows = prompt_rows;
+    planner.verify_lengths(kAdaptive, shape, sequences, lengths);
+    return std::accumulate(lengths.begin(), lengths.end(), 0);
+  };
+  EXPECT_GT(verified(0), 0);
+  EXPECT_EQ(verified(128), 0);  // a row costs 1 ms, a token without drafts 1.4 ms, and 0.6 of them come
+  for (int i = 0; i < 200; ++i) planner.observe_round(1, i % 5 < 3 ? 1 : 0);
+  EXPECT_GT(planner.draft_length(8, 4), 0);
+  EXPECT_EQ(planner.draft_length(8, 4, 128), 0);
 }
 
 // Budgets that must not anticipate are made of what was recorded two steps ago.
