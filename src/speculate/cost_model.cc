@@ -149,8 +149,10 @@ void CostModel::observe(const StepShape& shape, double verify_s, double draft_s)
   if (shape.rows > 0 && verify_s > 0.0) {
     const double ratio = verify_s / raw_verify_seconds(shape);
     auto& of_size = by_size_[bucket(shape.rows)];
-    all_.add(ratio / of_size.median());
-    of_size.add(ratio / all_.median());
+    // Large passes are measured once at the start and may be far off; that is no word about the machine.
+    if (shape.prompt_rows == 0) all_.add(ratio / of_size.median());
+    // Before the machine's speed is known, it would be counted as the size's error and then once more.
+    if (all_.is_known()) of_size.add(ratio / all_.median());
   }
   if (shape.draft_sequences > 0 && draft_s > 0.0 && !table_.draft.empty()) {
     draft_.add(draft_s / raw_draft_seconds(shape.draft_sequences, shape.draft_length));

@@ -79,6 +79,7 @@ class CostModel {
     static constexpr size_t kLeast = 5;
     void add(double value);
     double median() const { return median_; }
+    bool is_known() const { return n_ >= kLeast; }
     bool is_full() const { return n_ >= kWindow; }
 
    private:
@@ -94,7 +95,7 @@ class CostModel {
   CostTable table_;
   // Each is judged with the other's correction taken out, else steps of one size would pass for the machine's
   // speed. The machine's speed changes faster than what is wrong with the table, so its memory is shorter.
-  RunningMedian<15> all_;                   // of every step: how fast the machine is now
+  RunningMedian<15> all_;                   // of steps without prompts: how fast the machine is now
   std::vector<RunningMedian<31>> by_size_;  // per verify point: what the table got wrong there
   RunningMedian<15> draft_;
 };

@@ -92,6 +92,31 @@ TEST(CostModel, LearnsThatTheMachineIsSlowerNow) {
   EXPECT_NEAR(model.correction(), 2.0, 1e-9);
 }
 
+TEST(CostModel, TheFirstStepsAreNotCountedTwice) {
+  CostModel model(staircase());
+  for (int i = 0; i < 8; ++i) {
+    model.observe({.rows = 4}, 0.020, 0.0);
+    EXPECT_LE(model.verify_seconds({.rows = 4}), 0.0201) << i;
+  }
+  EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.020, 1e-9);
+}
+
+// Many prompts at the start, in passes that take half of what the table says.
+TEST(CostModel, PassesOverPromptsSayNothingAboutTheMachine) {
+  CostModel model(staircase());
+  const StepShape prompt{.rows = 16, .prompt_rows = 16};
+  const double before = model.verify_seconds(prompt);
+  for (int i = 0; i < 20; ++i) model.observe(prompt, 0.5 * before, 0.0);
+  EXPECT_DOUBLE_EQ(model.correction(), 1.0);
+  EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.011, 1e-9);
+  for (int i = 0; i < 8; ++i) {
+    model.observe({.rows = 4}, 0.011, 0.0);
+    model.observe(prompt, 0.5 * before, 0.0);
+  }
+  EXPECT_NEAR(model.verify_seconds(prompt), 0.5 * before, 1e-9);
+  EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.011, 1e-9);
+}
+
 TEST(CostModel, LearnsWhatTheTableGotWrongAtOneSize) {
   CostModel model(staircase());
   for (int i = 0; i < 60; ++i) {
