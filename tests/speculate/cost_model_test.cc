@@ -109,7 +109,7 @@ TEST(CostModel, PassesOverPromptsSayNothingAboutTheMachine) {
   for (int i = 0; i < 20; ++i) model.observe(prompt, 0.5 * before, 0.0);
   EXPECT_DOUBLE_EQ(model.correction(), 1.0);
   EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.011, 1e-9);
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 12; ++i) {
     model.observe({.rows = 4}, 0.011, 0.0);
     model.observe(prompt, 0.5 * before, 0.0);
   }
