@@ -250,15 +250,18 @@ class Others(ServeCase):
         self.assertEqual(self.server.get("/slots").status, 200)
 
     def test_metrics(self):
+        # An answer is on its way before the step that ended it is counted.
+        self.server.wait_idle()
         before = self.server.metric("vllm:generation_tokens_total")
         self.server.post("/v1/chat/completions", chat("abcabcabc", max_tokens=20, ignore_eos=True))
+        self.server.wait_idle()
         self.assertEqual(self.server.metric("vllm:generation_tokens_total") - before, 20)
         text = self.server.get("/metrics").body.decode()
         for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total",
                      "vllm:time_to_first_token_seconds_bucket", "vllm:e2e_request_latency_seconds_count",
                      "vllm:request_success_total", "vllm:spec_decode_num_accepted_tokens_total",
                      "dspark_spec_decode_num_verified_tokens_total", "dspark_spec_decode_num_trimmed_tokens_total",
-                     "dspark_verify_budget", "dspark_step_predicted_seconds", "dspark_cost_correction"):
+                     "dspark_verify_budget", "dspark_step_predicted_seconds", "dspark_idle_seconds_total", "dspark_cost_correction"):
             self.assertIn("\n" + name, text)
         names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
         self.assertEqual(len(names), len(set(names)))

@@ -129,6 +129,10 @@ class Server:
                 total += float(line.rsplit(" ", 1)[1])
         return total
 
+    def wait_idle(self):
+        """Returns when no request runs or waits, by the server's metrics."""
+        wait_until(lambda: self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting") == 0, "idle")
+
     def log_line(self, words):
         """The line of the log with these words, or None."""
         return next((line for line in self.log().splitlines() if words in line), None)
