@@ -5,10 +5,11 @@
 #include <span>
 #include <string>
 
+#include "engine/engine.h"
+
 namespace dspark::cli {
 namespace {
 
-constexpr int32_t kPrefillRows = 512;   // rows of one pass while a prompt is read, as in the engine
 constexpr int32_t kMaxPassRows = 2048;  // ModelOptions::max_rows
 constexpr int32_t kPassesPerRepeat = 3;
 
@@ -41,11 +42,12 @@ class BenchSequence {
     return seconds_since(start);
   }
 
-  // Seconds of reading `n_tokens` into an empty cache, in passes of kPrefillRows.
+  // Seconds of reading `n_tokens` into an empty cache, in passes as the engine makes them.
   double prefill(int32_t n_tokens) {
     double seconds = 0;
-    for (int32_t pos = 0; pos < n_tokens; pos += kPrefillRows) {
-      seconds += pass(pos, std::min(kPrefillRows, n_tokens - pos), false);
+    const int32_t most = suitable_prefill_rows(model_.config());
+    for (int32_t pos = 0; pos < n_tokens; pos += most) {
+      seconds += pass(pos, std::min(most, n_tokens - pos), false);
     }
     return seconds;
   }
@@ -132,7 +134,8 @@ Result<BenchResult> run_bench_plan(TargetModel& model, const BenchPlan& plan,
   DSPARK_RETURN_IF_ERROR(plan.validate(model.config().context_length));
   const int32_t n_pages = (plan.positions() + kKvPageSize - 1) / kKvPageSize;
   const int32_t most_rows = plan.rows.empty() ? 1 : *std::max_element(plan.rows.begin(), plan.rows.end());
-  DSPARK_RETURN_IF_ERROR(model.reserve(std::max(kPrefillRows, most_rows), most_rows));
+  DSPARK_RETURN_IF_ERROR(
+      model.reserve(std::max(suitable_prefill_rows(model.config()), most_rows), most_rows));
   DSPARK_ASSIGN_OR_RETURN(KvPool pool, KvPool::create(plan.kv_dtype, model.kv_shapes(), n_pages));
   BenchSequence sequence(model, std::move(pool));
 

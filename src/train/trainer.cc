@@ -29,11 +29,12 @@ namespace {
 namespace fs = std::filesystem;
 using at::Tensor;
 
+using Clock = std::chrono::steady_clock;
+
 /// Whether steps differ by more than the learning rate (train/step_plan.h).
 bool has_stages(const TrainOptions& o) {
   return o.first_stage > 0 || o.short_blocks > 0 || o.curriculum || o.loss_slide;
 }
-using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kEvalSequences = 64;  // held-out samples per measurement, at most
 

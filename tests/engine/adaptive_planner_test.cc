@@ -161,8 +161,8 @@ TEST(AdaptivePlanner, DraftsNoLongerThanIsVerified) {
   table.draft_short = {{1, 0.0010}};
   table.draft_length = 7;
   AdaptivePlanner planner(table);
-  EXPECT_NEAR(mean_length(planner, 1, 0.9f), 2.0,
-              0.15);  // two fit; one more now and then to see whether it would
+  // Two fit; one more now and then, to see whether it would.
+  EXPECT_NEAR(mean_length(planner, 1, 0.9f), 2.0, 0.15);
 }
 
 // With four sequences a first draft each is worth its row, a second is not: drafting it is work for nothing,
