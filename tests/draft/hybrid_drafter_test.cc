@@ -159,6 +159,15 @@ TEST(NgramMatch, HasTheTokensOfALookup) {
   }
 }
 
+// What is looked up behind the model's block costs nothing; the cost table has to know where that begins.
+TEST(HybridDrafter, ItsModelEndsWhereTheModelsBlockDoes) {
+  Script script;
+  int32_t n_passes = 0;
+  const HybridDrafter drafter(std::make_unique<ScriptedDrafter>(&script, &n_passes), {});
+  EXPECT_EQ(drafter.max_block(), 16);
+  EXPECT_EQ(drafter.model_block(), 7);
+}
+
 TEST(HybridDrafter, TheBlockWhereNothingMatches) {
   Hybrid hybrid;
   hybrid.script = {counting(50, 7), kUnsure};

@@ -92,6 +92,16 @@ TEST(CostModel, LearnsThatTheMachineIsSlowerNow) {
   EXPECT_NEAR(model.correction(), 2.0, 1e-9);
 }
 
+TEST(CostModel, DraftsBehindTheTablesLengthAreFree) {
+  CostTable table = staircase();
+  table.draft_short = {{1, 0.0004}, {8, 0.002}};
+  table.draft_length = 7;
+  const CostModel model(table);
+  EXPECT_NEAR(model.draft_seconds(1, 4), 0.0007, 1e-9);
+  EXPECT_NEAR(model.draft_seconds(1, 7), 0.001, 1e-9);
+  EXPECT_NEAR(model.draft_seconds(1, 16), 0.001, 1e-9);
+}
+
 TEST(CostModel, TheFirstStepsAreNotCountedTwice) {
   CostModel model(staircase());
   for (int i = 0; i < 8; ++i) {
