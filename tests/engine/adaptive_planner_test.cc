@@ -259,6 +259,41 @@ TEST(AdaptivePlanner, FindsOutThatPlainStepsAreCheaperThanTheTableSays) {
   EXPECT_LE(late_drafting_steps, 40);
 }
 
+// Drafting steps behind the first 300 of 600 for eight sequences, half of whose first drafts are accepted, so
+// that drafting wins a little by prediction. Every third drafting step takes longer than predicted, which
+// medians do not notice: verify_factor times in its target pass, draft_factor times in the drafter's.
+int32_t late_drafting_steps(double verify_factor, double draft_factor) {
+  CostTable table;
+  table.verify = {{1, 0.010}, {8, 0.010}, {16, 0.0135}, {64, 0.040}};
+  table.draft = {{1, 0.001}};
+  AdaptivePlanner planner(table);
+  std::vector<SurvivalRecord> records;
+  int32_t n_late = 0, n_drafting = 0;
+  for (int step = 0; step < 600; ++step) {
+    const int32_t length = std::min(planner.draft_length(8, 7), 1);
+    StepShape shape{8, 0, 0, 0};
+    double verify_s = 0.010, draft_s = 0.0;
+    if (length > 0) {
+      plan(planner, std::vector<std::vector<float>>(8, {0.5f}), records);
+      shape = {16, 8, 0, 0, length};
+      const bool is_slow = n_drafting++ % 3 == 0;
+      verify_s = 0.0135 * (is_slow ? verify_factor : 1.0);
+      draft_s = 0.001 * (is_slow ? draft_factor : 1.0);
+      n_late += step >= 300 ? 1 : 0;
+      for (int32_t r = 0; r < 8; ++r) planner.observe_round(1, r % 2);
+      planner.observe_gain(shape, 8, 12, draft_s);
+    }
+    planner.observe_step(shape, verify_s, draft_s);
+  }
+  return n_late;
+}
+
+TEST(AdaptivePlanner, JudgesByWhatStepsTakeInTheMean) {
+  EXPECT_GT(late_drafting_steps(1.0, 1.0), 200);
+  EXPECT_LT(late_drafting_steps(1.8, 1.0), 60);
+  EXPECT_LT(late_drafting_steps(1.0, 6.0), 60);
+}
+
 // A drafter that helps nobody costs less than 3 % of short requests too, in a first run and in later ones.
 TEST(AdaptivePlanner, AUselessDrafterIsCheapEvenForShortRequests) {
   PlannerMemory memory;
