@@ -309,7 +309,7 @@ void Engine::learn_costs() {
   }
   if (planner_ != nullptr) {
     step_stats_.predicted_s = planner_->costs().step_seconds(shape);
-    planner_->observe_gain(shape, step_stats_.rounds, step_stats_.round_tokens, step_stats_.draft_s);
+    planner_->observe_gain(shape, step_stats_.rounds, step_stats_.round_tokens);
     planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s);
     stats_.scheduler = planner_->stats();
   }

@@ -20,7 +20,6 @@ constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen lo
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
 constexpr double kForgetAsked = 0.99;     // of what became of asked drafts, per round
 constexpr int64_t kLookFurther = 16;      // drafting steps between those that ask for one draft more
-constexpr double kMostCharged = 8.0;      // times the predicted time that one drafter's pass may count
 constexpr double kGainStep = 0.1;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
 constexpr double kPlainBiasStep = 0.1;    // weights of the newest steps in the means of what predictions miss
@@ -167,8 +166,7 @@ bool AdaptivePlanner::plain_step_is_due() {
   return true;
 }
 
-void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens,
-                                   double draft_s) {
+void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
   // Drafts may come without a pass of a drafter's model; then only their length tells of them.
   if ((shape.draft_sequences == 0 && shape.draft_length == 0) || n_sequences <= 0) return;
   StepShape plain = shape;
@@ -182,12 +180,7 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
   plain.rows += shape.prompt_rows;
   const double same_tokens_s = costs_.step_seconds(plain) * bias.plain +
                                plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
-  double took_s = costs_.step_seconds(shape) * (shape.prompt_rows > 0 ? bias.plain : bias.drafting);
-  if (draft_s > 0.0) {
-    // Some passes also prepare the drafter for a new prompt. A median knows nothing of them, an account must.
-    const double predicted_s = costs_.draft_seconds(shape.draft_sequences, shape.draft_length);
-    took_s += std::min(draft_s, kMostCharged * predicted_s) - predicted_s;
-  }
+  const double took_s = costs_.step_seconds(shape) * (shape.prompt_rows > 0 ? bias.plain : bias.drafting);
   const double gain = (same_tokens_s - took_s) / plain_s;
   gate_.settle(load_, gain);
   double& mean_gain = plain_[static_cast<size_t>(load_)].mean_gain;

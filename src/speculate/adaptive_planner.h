@@ -72,9 +72,8 @@ class AdaptivePlanner {
   /// What the step's passes really took.
   void observe_step(const StepShape& shape, double verify_s, double draft_s);
   /// Whether drafting paid: `n_tokens` committed in the rounds of `n_sequences` sequences in a step of
-  /// `shape`. draft_s: what the drafter's pass really took; 0: as predicted. Steps that did not draft are
-  /// ignored.
-  void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens, double draft_s = 0.0);
+  /// `shape`. Steps that did not draft are ignored.
+  void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens);
 
   const CostModel& costs() const { return costs_; }
   const DraftGate& gate() const { return gate_; }

@@ -281,7 +281,7 @@ int32_t late_drafting_steps(double verify_factor, double draft_factor) {
       draft_s = 0.001 * (is_slow ? draft_factor : 1.0);
       n_late += step >= 300 ? 1 : 0;
       for (int32_t r = 0; r < 8; ++r) planner.observe_round(1, r % 2);
-      planner.observe_gain(shape, 8, 12, draft_s);
+      planner.observe_gain(shape, 8, 12);
     }
     planner.observe_step(shape, verify_s, draft_s);
   }

@@ -210,7 +210,7 @@ Status observe_outcome(dspark_sched& s, const dspark_sched_outcome& outcome) {
   if (!s.planner || n == 0) return ok_status();
   s.shape.rows += n_verified;
   s.shape.row_context += s.shape.context / n * n_verified;
-  s.planner->observe_gain(s.shape, n, n_tokens, outcome.draft_seconds);
+  s.planner->observe_gain(s.shape, n, n_tokens);
   s.planner->observe_step(s.shape, outcome.verify_seconds, outcome.draft_seconds);
   return ok_status();
 }
