@@ -47,6 +47,8 @@ ordered_json options_json(const TrainOptions& o) {
   out["draft-vocab-file"] = base_name(o.draft_vocab_file);
   out["mask-token"] = o.mask_token;
   out["no-warm-start"] = !o.warm_start;
+  out["kv-heads"] = o.kv_heads;
+  out["add-layers"] = o.add_layers;
   // Of all processes: how many share a micro-step does not change it.
   out["sequences"] = int64_t{o.sequences} * o.processes.world;
   out["anchors"] = o.anchors;

@@ -12,6 +12,7 @@
 
 #include "draft/draft_checkpoint.h"
 #include "train/data_source.h"
+#include "train/draft_growth.h"
 #include "train/draft_init.h"
 #include "train/draft_step.h"
 #include "train/head_product.h"
@@ -202,10 +203,10 @@ class Run {
       DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint start,
                               open_draft_checkpoint(options_.resume ? path("draft") : options_.init));
       DSPARK_ASSIGN_OR_RETURN(model_, draft_model_from(start));
-      return ok_status();
+    } else {
+      DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, sources_));
     }
-    DSPARK_ASSIGN_OR_RETURN(model_, new_draft_model(options_, target, sources_));
-    return ok_status();
+    return options_.resume ? ok_status() : grow_draft(model_, options_);
   }
 
   Status check_model(const SampleSource& source, const ModelConfig& target) const {
@@ -411,6 +412,9 @@ Status TrainOptions::validate() const {
   };
   if ((steps > 0) == (minutes > 0)) return invalid_argument("give either --steps or --minutes");
   if (layers < 1 || layers > 64) return wrong("--layers", "1 to 64");
+  if (kv_heads < 0) return wrong("--kv-heads", "0 or more");
+  if (add_layers < 0 || add_layers > 64) return wrong("--add-layers", "0 to 64");
+  if (add_layers > 0 && init.empty()) return wrong("--add-layers", "--init, the drafter that grows");
   if (block_size < 1 || block_size > 64) return wrong("--block", "1 to 64");
   if (markov_rank < 0 || markov_rank > 4096) return wrong("--rank", "0 to 4096");
   if (draft_vocab < 0 || draft_vocab % 2 != 0)

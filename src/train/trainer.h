@@ -37,7 +37,7 @@ struct TrainOptions {
   int32_t max_length = 4096;
   bool log_sum_exp = false;
 
-  // The drafter; unused with `init` or `resume`.
+  // The drafter; but for the last two unused with `init`, all unused with `resume`.
   std::string kind = "dspark";  // dflash: no heads; eagle3; mtp
   int32_t layers = 1;           // of dspark and dflash; the others have one
   int32_t block_size = 7;       // of eagle3 the steps of the unroll; mtp drafts one token
@@ -47,6 +47,8 @@ struct TrainOptions {
   std::string draft_vocab_file;  // of `dspark data vocab`, instead of the choice above
   int32_t mask_token = -1;       // -1: the lowest id that the caches do not contain
   bool warm_start = true;        // layers from the target's last ones; false: random
+  int32_t kv_heads = 0;          // 0: the target's, or those of `init`; more: src/train/draft_growth.h
+  int32_t add_layers = 0;        // behind those of `init`, at first without effect; only with `init`
 
   // One step.
   int32_t sequences = 4;    // per micro-step and process

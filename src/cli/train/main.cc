@@ -65,6 +65,10 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--draft-vocab-file", o.draft_vocab_file, "those ids, from 'dspark data vocab'");
   app.add_option("--mask-token", o.mask_token, "id fed at undrafted slots (default: lowest unused)");
+  app.add_option("--kv-heads", o.kv_heads, "kv heads, a multiple of those there are; 0: as they are")
+      ->capture_default_str();
+  app.add_option("--add-layers", o.add_layers, "layers behind those of --init, at first without effect")
+      ->capture_default_str();
   app.add_flag("!--no-warm-start", o.warm_start, "random layers instead of the target's last ones");
 
   app.add_option("--sequences", o.sequences, "sequences per micro-step")->capture_default_str();
