@@ -4,7 +4,8 @@
 //   draft_share MODEL [threads=2] [layers=1] [draft_vocab=8192] [rank=64] [repeats=41]
 //
 // Prints medians: a target pass over one row, a round of drafts for one sequence (and without the sequential
-// head), the context rows of four tokens; the same for eight sequences.
+// head), the context rows of four tokens; the same for eight sequences. The second line of each is for
+// draft_roof.py: what a round of drafts must read and multiply at least.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -145,6 +146,23 @@ DraftConfig config_for(const ModelConfig& target, const Options& options, bool w
   return c;
 }
 
+/// What a round of drafts cannot do without. Context rows and their fc are not part of it.
+struct RoundWork {
+  double bytes = 0;  // weights in Q8_0, each read once, and the cached rows
+  double ops = 0;    // of the matrix products
+};
+
+RoundWork round_work(const DraftConfig& c, int32_t n_sequences) {
+  constexpr double kBytesPerWeight = 34.0 / 32.0;
+  const double q_dim = static_cast<double>(c.n_heads) * c.head_dim;
+  const double kv_dim = static_cast<double>(c.n_kv_heads) * c.head_dim;
+  const double layer = c.dim * (2 * q_dim + 2 * kv_dim) + 3.0 * c.dim * c.ffn_dim;
+  const double head = static_cast<double>(c.draft_vocab_size) * (c.dim + c.markov_rank);
+  const double weights = layer * c.n_layers + head;
+  const double cached = 2 * kv_dim * sizeof(uint16_t) * kContext * c.n_layers;
+  return {weights * kBytesPerWeight + cached * n_sequences, 2 * weights * kBlock * n_sequences};
+}
+
 double median(std::vector<double> values) {
   std::ranges::sort(values);
   return values[values.size() / 2];
@@ -195,6 +213,9 @@ int run(const Options& options) {
         "%.3f ms\n",
         n, n, pass, draft, 100.0 * draft / pass, 1e-6 * static_cast<double>(with.bytes()), bare,
         100.0 * (draft - bare) / draft, commit);
+    const RoundWork work = round_work(random.config(), n);
+    std::printf("{\"sequences\":%d,\"pass_ms\":%.4f,\"draft_ms\":%.4f,\"bytes\":%.0f,\"ops\":%.0f}\n", n,
+                pass, draft, work.bytes, work.ops);
   }
   return 0;
 }

@@ -1,6 +1,8 @@
 // Measures what the machine itself can do: reading memory and multiplying int8, with all given threads.
 //
-//   roofs [threads] [seconds]     prints {"threads":..., "read_gb_per_s":..., "int8_gop_per_s":...}
+//   roofs [threads] [seconds] [cached megabytes]
+//     prints {"threads":..., "read_gb_per_s":..., "int8_gop_per_s":...}, with megabytes above 0 also
+//     "cached_read_gb_per_s": a buffer of that size, a share for each thread, read again and again
 //
 // A stand-alone program: bench/compare_peers.py compiles it with -O3 -march=native and runs it between the
 // rounds of a comparison, because a shared machine's roof moves from hour to hour.
@@ -125,6 +127,21 @@ double read_roof(int n_threads, const std::vector<uint8_t*>& memory, double limi
   return best;
 }
 
+/// The whole buffer is read many times over, so it comes from the cache that holds it.
+double cached_roof(int n_threads, const std::vector<uint8_t*>& memory, size_t total, double limit_s) {
+  constexpr int kRounds = 20;
+  const size_t share = std::max<size_t>(4096, total / static_cast<size_t>(n_threads) / 4096 * 4096);
+  double best = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    const double seconds = time_together(n_threads, [&](int idx) {
+      for (int i = 0; i < kRounds; ++i) sink += read_all(memory[static_cast<size_t>(idx)], share);
+    });
+    best = std::max(best, kRounds * static_cast<double>(share) * n_threads / seconds * 1e-9);
+  } while (std::chrono::duration<double>(Clock::now() - start).count() < limit_s);
+  return best;
+}
+
 double int8_roof(int n_threads, double limit_s) {
   double best = 0;
   const Clock::time_point start = Clock::now();
@@ -140,6 +157,7 @@ double int8_roof(int n_threads, double limit_s) {
 int main(int argc, char** argv) {
   const int n_threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
   const double seconds = argc > 2 ? std::max(0.05, std::atof(argv[2])) : 1.0;
+  const double cached_mb = argc > 3 ? std::clamp(std::atof(argv[3]), 0.0, 200.0) : 0.0;
   std::vector<uint8_t*> memory;
   for (int i = 0; i < n_threads; ++i) {
     // One prefetch distance more than is read.
@@ -154,7 +172,12 @@ int main(int argc, char** argv) {
   }
   const double read = read_roof(n_threads, memory, seconds / 2);
   const double int8 = int8_roof(n_threads, seconds / 2);
-  std::printf("{\"threads\":%d,\"read_gb_per_s\":%.1f,\"int8_gop_per_s\":%.0f}\n", n_threads, read, int8);
+  std::printf("{\"threads\":%d,\"read_gb_per_s\":%.1f,\"int8_gop_per_s\":%.0f", n_threads, read, int8);
+  if (cached_mb > 0) {
+    const double cached = cached_roof(n_threads, memory, static_cast<size_t>(cached_mb * 1e6), seconds / 2);
+    std::printf(",\"cached_read_gb_per_s\":%.1f", cached);
+  }
+  std::printf("}\n");
   for (uint8_t* block : memory) std::free(block);
   return sink.load() == 1 ? 3 : 0;
 }

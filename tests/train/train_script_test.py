@@ -1,6 +1,7 @@
 """scripts/train-drafter with a program that only writes down how it was called: for every recipe, and cut off in each
 of its steps.
 usage: train_script_test.py SOURCE_DIR"""
+import gzip
 import os
 import shutil
 import subprocess
@@ -52,12 +53,12 @@ class TrainScript(unittest.TestCase):
             lines = [line.strip().split("=", 1) for line in file if "=" in line and not line.startswith("#")]
         return {key: value.strip('"') for key, value in lines}
 
-    def call(self, name, cut_off="", prompts=True):
+    def call(self, name, cut_off="", prompts=True, more=()):
         """The commands that the script ran, and whether it ended well."""
         calls = f"{self.root}/calls"
         open(calls, "w", encoding="utf-8").close()
         open(f"{self.root}/models/{self.recipe(name)['MODEL']}", "w", encoding="utf-8").close()
-        command = [f"{self.root}/scripts/train-drafter", name, "--minutes", "7"]
+        command = [f"{self.root}/scripts/train-drafter", name, "--minutes", "7", *more]
         if prompts:
             command += ["--prompts", f"{self.root}/prompts"]
         result = subprocess.run(command, check=False, capture_output=True, text=True, env=dict(
@@ -105,6 +106,41 @@ class TrainScript(unittest.TestCase):
         calls, code = self.call("gemma-3-270m", prompts=False)
         self.assertEqual(code, 0)
         self.assertEqual([c[0] for c in calls], ["data", "train", "quantize"])
+
+    def test_a_shipped_corpus_is_used(self):
+        name = "smollm2-135m-instruct"
+        with gzip.open(f"{self.root}/drafters/{name}/corpus.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.write("shipped\n")
+        calls, code = self.call(name, prompts=False)
+        self.assertEqual(code, 0)
+        self.assertEqual(calls[0][:2], ["data", "cache"])
+        with open(f"{self.root}/data/{name}/corpus.jsonl", encoding="utf-8") as file:
+            self.assertEqual(file.read(), "shipped\n")
+        shutil.rmtree(f"{self.root}/data")
+        calls, code = self.call(name, more=["--new-corpus"])
+        self.assertEqual(code, 0)
+        self.assertEqual(calls[0][:2], ["data", "generate"])
+
+    def test_continues_the_shipped_drafter(self):
+        name = "smollm2-135m-instruct"
+        shipped = f"{self.root}/drafters/{name}/dspark.gguf"
+        calls, code = self.call(name, more=["--continue"])
+        self.assertNotEqual(code, 0, "there is none yet")
+        self.assertNotIn("train", [c[0] for c in calls])
+        with open(shipped, "w", encoding="utf-8") as file:
+            file.write("first")
+        calls, code = self.call(name, f"quantize data/{name}/onwards/draft", more=["--continue"])
+        self.assertNotEqual(code, 0)
+        with open(shipped, "w", encoding="utf-8") as file:
+            file.write("another")
+        calls, code = self.call(name, more=["--continue"])
+        self.assertEqual(code, 0)
+        train = " ".join(next(c for c in calls if c[0] == "train"))
+        self.assertIn(self.recipe(name)["CONTINUE"], train)
+        self.assertIn(f"--init data/{name}/init.gguf", train)
+        self.assertIn("--resume", train)
+        with open(f"{self.root}/data/{name}/init.gguf", encoding="utf-8") as file:
+            self.assertEqual(file.read(), "first", "a run goes on from where it began")
 
 
 if __name__ == "__main__":
