@@ -62,6 +62,46 @@ BENCHMARK(bench_matmul)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
+// Arguments: index of the type, rows, inputs, outputs: one matrix that stays in the caches, as a drafter's
+// do.
+void bench_cached_matmul(benchmark::State& state) {
+  const DType type = kTypes[state.range(0)];
+  const int64_t n_rows = state.range(1), n_in = state.range(2), n_out = state.range(3);
+  ThreadPool pool(1);
+  std::mt19937 rng(1);
+  std::normal_distribution<float> normal(0.0f, 0.1f);
+  std::vector<float> row(static_cast<size_t>(n_in));
+  std::vector<uint8_t> bytes(dtype_row_bytes(type, n_in) * static_cast<size_t>(n_out));
+  for (float& v : row) v = normal(rng);
+  for (int64_t o = 0; o < n_out; ++o) {
+    encode_row(type, row.data(), bytes.data() + static_cast<size_t>(o) * dtype_row_bytes(type, n_in), n_in);
+  }
+  Arena arena;
+  const PackedMatrix w =
+      pack_matrix(pool, {"w", type, {n_out, n_in}, bytes.data(), bytes.size()}, false, {}, &arena).value();
+  std::vector<float> x(static_cast<size_t>(n_rows * n_in)), y(static_cast<size_t>(n_rows * n_out));
+  for (float& v : x) v = normal(rng);
+  Activations acts;
+  for (auto _ : state) {
+    acts.assign(pool, x.data(), n_rows, n_in, n_in, uses_int8_activations(w.kind));
+    const MatmulJob job{&w, y.data(), n_out, nullptr};
+    matmul(pool, {&job, 1}, acts);
+  }
+  const double ops = 2.0 * static_cast<double>(n_in * n_out * n_rows);
+  state.counters["Gop/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * ops * 1e-9, benchmark::Counter::kIsRate);
+  state.SetLabel(std::string(dtype_name(type)) + " " + isa_name(active_isa()));
+}
+
+BENCHMARK(bench_cached_matmul)
+    ->Args({3, 64, 2880, 576})  // Q8_0: fc over five taps of SmolLM2
+    ->Args({3, 8, 2880, 576})
+    ->Args({3, 64, 576, 1536})
+    ->Args({1, 64, 576, 1536})  // Q4_1: an MLP matrix of the target
+    ->Args({1, 64, 2880, 576})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+
 // Arguments: columns.
 void bench_quantize_activations(benchmark::State& state) {
   ThreadPool pool(1);

@@ -51,7 +51,7 @@ class ThreadPool {
   std::unique_ptr<Shared> shared_;
 };
 
-/// Physical cores this process may use, at least 1.
+/// Logical processors this process may use, at least 1.
 int default_thread_count();
 
 }  // namespace dspark

@@ -176,7 +176,7 @@ void register_quantize(CLI::App& app, int& exit_code) {
                     "accept input that is quantised already (adds a second error)");
   command->add_flag("--force", flags->force, "overwrite an existing output file");
   command->add_flag("-q,--quiet", flags->quiet, "no line per tensor");
-  command->add_option("-t,--threads", flags->threads, "threads (default: physical cores)")
+  command->add_option("-t,--threads", flags->threads, "threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));
   command->footer(kFooter);
   command->callback([flags, &exit_code] {

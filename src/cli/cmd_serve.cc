@@ -215,7 +215,8 @@ void add_model_options(CLI::App& command, ServeFlags& flags) {
       "--drafter-optional", flags.drafter_optional,
       "go on at plain speed when a drafter is missing or does not fit (without this flag: an error)");
   add_policy_flags(command, flags.spec);
-  command.add_option("-t,--threads", flags.threads, "threads of each model (0: one per physical core)")
+  command
+      .add_option("-t,--threads", flags.threads, "threads of each model (0: one per processor it may use)")
       ->check(CLI::Range(0, 1024));
   command.add_option("--kv-type,--cache-type-k", flags.kv_type, "element type of the cache: bf16, f32, q8_0")
       ->capture_default_str();

@@ -31,7 +31,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("-m,--model", flags.model,
                      "GGUF or safetensors file, or Hugging Face folder (default: $DSPARK_MODEL, else SmolLM2 "
                      "in models/cache)");
-  command.add_option("-t,--threads", flags.threads, "threads (0: one per physical core)")
+  command.add_option("-t,--threads", flags.threads, "threads (0: one per processor this process may use)")
       ->check(CLI::Range(0, kMaxThreads))
       ->capture_default_str();
   command.add_option("--kv-type,--cache-type-k", flags.kv_type, "element type of the cache: bf16, f32, q8_0")

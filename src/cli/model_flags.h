@@ -16,7 +16,7 @@ namespace dspark::cli {
 /// -m, -t, --kv-type.
 struct ModelFlags {
   std::string model;  // empty: default_model_path()
-  int threads = 0;    // 0: physical cores
+  int threads = 0;    // 0: default_thread_count()
   std::string kv_type = "bf16";
 };
 

@@ -60,7 +60,7 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
     if (options.on_stage) options.on_stage(name);
   };
   if (options.n_threads < 0) {
-    return invalid_argument("threads: want 0 (physical cores) or more, found " +
+    return invalid_argument("threads: want 0 (one per processor) or more, found " +
                             std::to_string(options.n_threads));
   }
   LoadedModel loaded;

@@ -22,7 +22,7 @@ class Tokenizer;     // text/tokenizer.h
 class ChatTemplate;  // text/chat_template.h
 
 struct LoadOptions {
-  int n_threads = 0;               // worker threads, the caller included; 0: physical cores
+  int n_threads = 0;               // worker threads, the caller included; 0: default_thread_count()
   bool float_activations = false;  // exact float path instead of quantised activations (slow)
   /// Called before each stage with its name ("reading", "tokenizer", "packing weights").
   std::function<void(std::string_view stage)> on_stage;
