@@ -42,10 +42,11 @@ void BlockDrafter::commit(std::span<const CommitEvent> events) {
   if (n_waiting_ >= kMostWaiting || trace_ != nullptr) flush_features();
 }
 
-/// Room for `n_new` rows beside those that wait, at most kContextRows of both; those that wait are written
-/// first where the buffers have to grow. returns: false when there is no memory.
+/// Room for `n_new` rows beside as many as may wait, at most kContextRows of both: how many do is a matter of
+/// timing, and buffers have their size once the largest commit was seen. Those that wait are written first
+/// where the buffers have to grow. returns: false when there is no memory.
 bool BlockDrafter::grow_context_buffers(int64_t n_new) {
-  const int64_t n_rows = std::clamp(n_waiting_ + n_new, kMostWaiting, kContextRows);
+  const int64_t n_rows = std::clamp(kMostWaiting - 1 + n_new, kMostWaiting, kContextRows);
   if (n_rows <= context_capacity_) return true;
   flush_features();
   const DraftConfig& c = draft_.config;
@@ -53,6 +54,13 @@ bool BlockDrafter::grow_context_buffers(int64_t n_new) {
   const bool has_memory = features_.grow(n_rows * std::ssize(c.taps) * c.dim) &&
                           context_.grow(n_rows * c.dim) && context_k_.grow(n_keys) && context_v_.grow(n_keys);
   context_capacity_ = has_memory ? n_rows : 0;
+  // How many events the waiting rows come in is only known when somebody drafts: at most one each.
+  const auto most = static_cast<size_t>(context_capacity_);
+  context_runs_.reserve(most);
+  context_slots_.reserve(most);
+  context_positions_.reserve(most);
+  c.rope.angles.positions.reserve(most);
+  c.rope.angles.cos_sin.reserve(most * static_cast<size_t>(c.head_dim));
   return has_memory;
 }
 

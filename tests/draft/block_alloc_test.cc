@@ -79,6 +79,37 @@ TEST(BlockWaitingAllocations, StepsAllocateNothing) {
   EXPECT_LT(drafter->n_rows_waiting(3), 16);
 }
 
+/// Every buffer has its size behind a prompt, whatever comes next: drafting that pauses for the first time is
+/// a matter of timing, and finds lists of waiting rows that were short before.
+TEST(BlockWaitingAllocations, TheFirstPauseAllocatesNothing) {
+  ThreadPool pool(2);
+  const DraftConfig config = test::small_draft_config();
+  test::RandomDraft random(config, DType::kQ8_0, 3);
+  BlockDrafterOptions options = test::exact_options();
+  options.context_length = 1000;
+  options.float_activations = false;
+  auto drafter =
+      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto n_taps = static_cast<int32_t>(config.taps.size());
+  const auto commit = [&](int32_t n, const std::vector<float>& features) {
+    const CommitEvent event = test::feature_event(0, n, features, n_taps, config.dim);
+    drafter->commit({&event, 1});
+  };
+  const std::vector<float> prompt = test::random_features(config, 10, 1);
+  const std::vector<float> token = test::random_features(config, 1, 1);
+  commit(0, prompt);
+  drafter->complete_rows();
+  const int64_t before = test::n_allocations();
+  int32_t n = 10;
+  for (; n < 73; ++n) commit(n, token);
+  ASSERT_EQ(drafter->n_rows_waiting(0), 63);
+  commit(n, prompt);  // the largest commit meets the longest wait
+  EXPECT_EQ(drafter->n_rows_waiting(0), 0);
+  for (n += 10; n < 300; ++n) commit(n, token);
+  EXPECT_EQ(test::n_allocations() - before, 0);
+  EXPECT_EQ(drafter->context_rows(0), 300);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shortlists, BlockAllocations, testing::Values(0, 32));
 
 }  // namespace
