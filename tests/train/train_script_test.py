@@ -2,6 +2,7 @@
 of its steps.
 usage: train_script_test.py SOURCE_DIR"""
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ for word; do
   previous=$word
 done
 case $1 in
-  data) case $2 in cache) mkdir -p "$out" ;; *) echo '{}' >"$out" ;; esac ;;
+  data) case $2 in cache) mkdir -p "$out" ;; *) for task in $CORPUS_TASKS; do echo "{\\"id\\": \\"$task/0#1\\"}"; done >"$out" ;; esac ;;
   train) mkdir -p "$out"; touch "$out/state.safetensors"; echo step >"$out/log.csv" ;;
   quantize) touch "$3" ;;
   calibrate) echo '{}' >"$out" ;;
@@ -46,7 +47,16 @@ class TrainScript(unittest.TestCase):
             file.write(PROGRAM)
         os.chmod(f"{self.root}/dspark", 0o755)
         os.makedirs(f"{self.root}/prompts")
+        # The program's corpus has an answer to prompt 0 of every task.
+        self.tasks = sorted({task for name in self.names for task in self.recipe(name)["TASKS"].split()})
+        for task in self.tasks:
+            self.write_prompts(task, 17)
         os.makedirs(f"{self.root}/models")
+
+    def write_prompts(self, task, count):
+        with open(f"{self.root}/prompts/{task}.jsonl", "w", encoding="utf-8") as file:
+            for i in range(count):
+                file.write(json.dumps({"task": task, "id": i, "prompt": "?"}) + "\n")
 
     def recipe(self, name):
         with open(f"{SOURCE}/drafters/{name}/recipe", encoding="utf-8") as file:
@@ -62,7 +72,7 @@ class TrainScript(unittest.TestCase):
         if prompts:
             command += ["--prompts", f"{self.root}/prompts"]
         result = subprocess.run(command, check=False, capture_output=True, text=True, env=dict(
-            os.environ, DSPARK=f"{self.root}/dspark", DSPARK_MODELS=f"{self.root}/models", CALLS=calls, CUT_OFF=cut_off))
+            os.environ, DSPARK=f"{self.root}/dspark", DSPARK_MODELS=f"{self.root}/models", CALLS=calls, CUT_OFF=cut_off, CORPUS_TASKS=" ".join(self.tasks)))
         with open(calls, encoding="utf-8") as file:
             return [line.split() for line in file], result.returncode
 
@@ -82,9 +92,12 @@ class TrainScript(unittest.TestCase):
                 raw = "--raw" in recipe["GENERATE"]
                 self.assertEqual("--raw" in calls[5], raw, "prompts are calibrated on as they are answered")
                 tasks = recipe["TASKS"].split()
-                for call in (calls[0], calls[5]):
-                    self.assertEqual([os.path.basename(w) for w in call if w.endswith(".jsonl") and "prompts" in w],
+                for call, folder in ((calls[0], "/prompts/"), (calls[5], "/unseen/")):
+                    self.assertEqual([os.path.basename(w) for w in call if w.endswith(".jsonl") and folder in w],
                                      [task + ".jsonl" for task in tasks])
+                for task in tasks:
+                    with open(f"{self.root}/data/{name}/unseen/{task}.jsonl", encoding="utf-8") as file:
+                        self.assertEqual([json.loads(line)["id"] for line in file], list(range(1, 17)))
 
     def test_goes_on_where_it_was_cut_off(self):
         name = "gemma-3-270m"
@@ -107,15 +120,22 @@ class TrainScript(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertEqual([c[0] for c in calls], ["data", "train", "quantize"])
 
+    def test_calibrates_on_all_prompts_when_none_is_left(self):
+        for task in self.tasks:
+            self.write_prompts(task, 16)  # fifteen that were not answered are too few
+        calls, code = self.call("gemma-3-270m")
+        self.assertEqual(code, 0)
+        self.assertEqual(len([w for w in calls[-1] if "/prompts/" in w]), len(self.recipe("gemma-3-270m")["TASKS"].split()))
+
     def test_a_shipped_corpus_is_used(self):
         name = "smollm2-135m-instruct"
         with gzip.open(f"{self.root}/drafters/{name}/corpus.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.write("shipped\n")
+            file.write('{"id": "shipped/0#0"}\n')
         calls, code = self.call(name, prompts=False)
         self.assertEqual(code, 0)
         self.assertEqual(calls[0][:2], ["data", "cache"])
         with open(f"{self.root}/data/{name}/corpus.jsonl", encoding="utf-8") as file:
-            self.assertEqual(file.read(), "shipped\n")
+            self.assertEqual(file.read(), '{"id": "shipped/0#0"}\n')
         shutil.rmtree(f"{self.root}/data")
         calls, code = self.call(name, more=["--new-corpus"])
         self.assertEqual(code, 0)
