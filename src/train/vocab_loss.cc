@@ -31,15 +31,15 @@ int64_t chunk_rows(const Tensor& x, int64_t width) {
   return std::max(kLeastCpuRows, divide_up(x.size(0), std::max<int64_t>(1, rounds) * n_threads));
 }
 
-/// Calls chunk(begin, end) for all rows; on a CPU side by side, and what a chunk computes stays in its
-/// thread.
+/// Calls chunk(begin, end, first) for all rows; on a CPU side by side, and what a chunk computes stays in its
+/// thread. `first`: number of the first chunk of the thread's share, which are chunks in a row.
 template <class Chunk>
 void for_chunks(const Tensor& x, int64_t width, const Chunk& chunk) {
   const int64_t n = x.size(0);
   const int64_t rows = chunk_rows(x, width);
   const auto some = [&](int64_t first, int64_t last) {
     const at::NoGradGuard no_grad;  // of this thread
-    for (int64_t i = first; i < last; ++i) chunk(i * rows, std::min(n, (i + 1) * rows));
+    for (int64_t i = first; i < last; ++i) chunk(i * rows, std::min(n, (i + 1) * rows), first);
   };
   if (!x.device().is_cpu()) return some(0, divide_up(n, rows));
   at::parallel_for(0, divide_up(n, rows), 1, some);
@@ -82,13 +82,13 @@ class VocabLoss {
     const int64_t width = head_.draft.rows();
     const int64_t rows = chunk_rows(input_.hidden, width);
     parts_.resize(static_cast<size_t>(divide_up(input_.hidden.size(0), rows)));
-    for_chunks(input_.hidden, width, [&](int64_t begin, int64_t end) {
-      run_chunk(begin, end, parts_[static_cast<size_t>(begin / rows)]);
+    for_chunks(input_.hidden, width, [&](int64_t begin, int64_t end, int64_t first) {
+      run_chunk(begin, end, parts_[static_cast<size_t>(first)]);
     });
-    // In the order of the chunks, whoever was first.
+    // In the order of the shares, whoever was first.
     Tensor sums = at::zeros({3}, input_.hidden.options().dtype(at::kDouble));
     for (const Part& part : parts_) {
-      sums += part.sums;
+      if (part.sums.defined()) sums += part.sums;
       if (part.bias_weight_grad.defined()) out_.bias_weight_grad.add_(part.bias_weight_grad);
     }
     sums = sums.cpu();
@@ -107,17 +107,25 @@ class VocabLoss {
   }
 
  private:
-  /// What chunks add up to.
+  /// What the chunks of one thread add up to. One for each of them would be as large as the vocabulary.
   struct Part {
     Tensor sums;  // fp64 [3]: ce, soft_ce, l1
     Tensor bias_weight_grad;
   };
 
+  static void add_to(Tensor& sum, const Tensor& x) {
+    if (sum.defined()) {
+      sum.add_(x);
+    } else {
+      sum = x;
+    }
+  }
+
   void run_chunk(int64_t begin, int64_t end, Part& part) const {
     Tensor base;
     Tensor z = logits(begin, end, &base);
     if (z.device().is_cpu()) {
-      part.sums = rows_to_gradients(begin, end, z);
+      add_to(part.sums, rows_to_gradients(begin, end, z));
       add_gradients(begin, end, z, base, part);
     } else {
       Tensor grad = gradients_on_device(begin, end, z, part);
@@ -165,7 +173,7 @@ class VocabLoss {
 
     const Tensor ce = (log_total - z.gather(1, label)) * has_label;
     const Tensor soft = mass * log_total - (q * z).sum(-1, true);
-    part.sums = at::stack({(w * ce).sum(), (w * soft).sum(), (w * l1).sum()}).to(at::kDouble);
+    add_to(part.sums, at::stack({(w * ce).sum(), (w * soft).sum(), (w * l1).sum()}).to(at::kDouble));
 
     // d loss / d z = w (l1 p (sign - p_sign) + soft (mass p - q) + ce (p - onehot)), in place.
     Tensor grad = sign.sub_(p_sign).mul_(factors_.l1);
@@ -180,7 +188,7 @@ class VocabLoss {
       const Tensor latent = input_.latent.slice(0, begin, end);
       out_.latent_grad.slice(0, begin, end).copy_(bias_.backward(grad));
       const at::ScalarType type = precision_ == Precision::kFloat32 ? at::kFloat : at::kBFloat16;
-      part.bias_weight_grad = at::matmul(grad.to(type).t(), latent.to(type)).to(at::kFloat);
+      add_to(part.bias_weight_grad, at::matmul(grad.to(type).t(), latent.to(type)).to(at::kFloat));
     }
     // The soft cap's derivative is 1 - (u / cap)^2; the bias does not pass it.
     if (base.defined()) grad.mul_(1 - (base / head_.softcap).square_());
@@ -212,7 +220,7 @@ void share_on_device(const TargetHead& head, Tensor& rows, const Tensor& log_sum
 Tensor target_log_sum(const TargetHead& head, const Tensor& target_hidden) {
   const HeadProduct& product = head.reduced ? head.full : head.draft;
   Tensor out = at::empty({target_hidden.size(0)}, target_hidden.options().dtype(at::kFloat));
-  for_chunks(target_hidden, product.rows(), [&](int64_t begin, int64_t end) {
+  for_chunks(target_hidden, product.rows(), [&](int64_t begin, int64_t end, int64_t) {
     Tensor logits = logits_of(product, target_hidden.slice(0, begin, end), head.softcap);
     const Tensor top = logits.amax(-1, true);
     out.slice(0, begin, end).copy_((logits.sub_(top).exp_().sum(-1, true).log_() + top).squeeze(1));
@@ -224,7 +232,7 @@ Tensor target_distribution(const TargetHead& head, const Tensor& target_hidden, 
   const int64_t width = head.draft.rows();
   Tensor out = at::empty({target_hidden.size(0), width}, target_hidden.options().dtype(at::kFloat));
   const Tensor sums = log_sum.defined() ? log_sum.contiguous() : log_sum;
-  for_chunks(target_hidden, width, [&](int64_t begin, int64_t end) {
+  for_chunks(target_hidden, width, [&](int64_t begin, int64_t end, int64_t) {
     Tensor rows = out.slice(0, begin, end);
     head.draft.forward(target_hidden.slice(0, begin, end).to(at::kFloat), rows, false);
     softcap_(rows, head.softcap);

@@ -153,14 +153,23 @@ class TrainScript(unittest.TestCase):
         self.assertNotEqual(code, 0)
         with open(shipped, "w", encoding="utf-8") as file:
             file.write("another")
+        with open(f"{self.root}/data/{name}/init.gguf", encoding="utf-8") as file:
+            self.assertEqual(file.read(), "first", "a run goes on from where it began")
         calls, code = self.call(name, more=["--continue"])
         self.assertEqual(code, 0)
         train = " ".join(next(c for c in calls if c[0] == "train"))
         self.assertIn(self.recipe(name)["CONTINUE"], train)
         self.assertIn(f"--init data/{name}/init.gguf", train)
         self.assertIn("--resume", train)
-        with open(f"{self.root}/data/{name}/init.gguf", encoding="utf-8") as file:
-            self.assertEqual(file.read(), "first", "a run goes on from where it began")
+        calls, code = self.call(name, more=["--continue"])
+        self.assertEqual(code, 0)
+        self.assertNotIn("--resume", next(c for c in calls if c[0] == "train"), "another run, from the new drafter")
+
+    def test_a_missing_prompt_file_ends_it_at_once(self):
+        os.remove(f"{self.root}/prompts/gsm8k.jsonl")
+        calls, code = self.call("gemma-3-270m")
+        self.assertNotEqual(code, 0)
+        self.assertEqual(calls, [])
 
 
 if __name__ == "__main__":
