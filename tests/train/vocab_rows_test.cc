@@ -105,8 +105,11 @@ TEST(VocabRows, DistributionsAreSharesOfTheWhole) {
     distribution_row(share.data(), width, log_sum + std::log(2.0f));  // as much lies outside
     std::vector<float> rounded = z;
     distribution_row(rounded.data(), width, log_sum - 1e-3f);
+    std::vector<float> wrong = z;
+    distribution_row(wrong.data(), width, -200.0f);  // a sum that cannot be
     double sum = 0;
     for (size_t i = 0; i < z.size(); ++i) {
+      EXPECT_NEAR(wrong[i], p[i], 1e-6);
       EXPECT_NEAR(whole[i], p[i], 1e-6);
       EXPECT_NEAR(share[i], p[i] / 2, 1e-6);
       EXPECT_NEAR(rounded[i], p[i], 1e-6);
