@@ -77,6 +77,7 @@ void BlockDrafter::release(int32_t slot) {
   forget_waiting(slot);
   Slot& state = slots_[static_cast<size_t>(slot)];
   pages_.drop(state.pages, 0);
+  state.first_row = 0;
   state.n_rows = 0;
   state.is_lost = false;
 }
@@ -90,6 +91,7 @@ void BlockDrafter::attach(const AttachEvent& event) {
   Slot& slot = slots_[static_cast<size_t>(event.slot)];
   slot.is_lost = !pages_.cover(slot.pages, event.pages, std::ssize(event.tokens));
   slot.n_rows = slot.is_lost ? 0 : static_cast<int32_t>(event.tokens.size());
+  slot.first_row = event.n_pages_without_rows * kKvPageSize;
 }
 
 Status BlockDrafter::set_calibration(std::span<const double> temperatures, std::span<const double> biases) {
@@ -160,13 +162,17 @@ void BlockDrafter::plan_round(std::span<const DraftRequest> requests, const Draf
     if (request.slot < 0 || request.slot >= static_cast<int32_t>(slots_.size())) continue;
     Slot& slot = slots_[static_cast<size_t>(request.slot)];
     const int32_t n_drafts = std::min({request.max_tokens, c.n_drafts(), out.stride});
-    if (slot.is_lost || slot.n_rows != request.position || slot.n_rows == 0 || n_drafts < 1) continue;
+    if (slot.is_lost || slot.n_rows != request.position || n_drafts < 1) continue;
+    if (slot.n_rows <= slot.first_row) continue;
     if (request.position >= context_length_ || request.anchor < 0 || request.anchor >= c.vocab_size) continue;
     const int64_t n_after = int64_t{request.position} + c.block_size;
     if (!pages_.reach_ahead(slot.pages, request.slot, request.pages, n_after)) continue;
     const auto row_begin = static_cast<int32_t>(positions_.size());
     round_.push_back({&request, i, static_cast<int64_t>(asked_rows_.size()), n_drafts});
-    runs_.push_back({row_begin, c.block_size, request.position, slot.pages});
+    // To the cache the sequence begins with its first row; rotations know its real positions.
+    const auto first_page = static_cast<size_t>(slot.first_row / kKvPageSize);
+    runs_.push_back({row_begin, c.block_size, request.position - slot.first_row,
+                     std::span<const int32_t>(slot.pages).subspan(first_page)});
     for (int32_t j = 0; j < c.block_size; ++j) positions_.push_back(request.position + j);
     const int32_t first_slot = c.anchor_predicts ? 0 : 1;
     for (int32_t j = 0; j < n_drafts; ++j) asked_rows_.push_back(row_begin + first_slot + j);

@@ -52,6 +52,9 @@ class BlockDrafter final : public Drafter {
   int32_t n_rows_in_pages(int32_t slot) const override { return context_rows(slot) - n_rows_waiting(slot); }
   int32_t n_rows_waiting(int32_t slot) const override { return slots_[static_cast<size_t>(slot)].n_waiting; }
   void complete_rows() override { flush_features(); }
+  void catch_up() override;
+  bool works_without_rows() const override { return true; }
+  int32_t first_row(int32_t slot) const override { return slots_[static_cast<size_t>(slot)].first_row; }
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override;
@@ -70,7 +73,8 @@ class BlockDrafter final : public Drafter {
  private:
   struct Slot {
     std::vector<int32_t> pages;
-    int32_t n_rows = 0;     // context rows, positions 0 .. n_rows - 1
+    int32_t first_row = 0;  // whole pages; what lies before is not read, it may have no rows
+    int32_t n_rows = 0;     // context rows, positions first_row .. n_rows - 1
     int32_t n_waiting = 0;  // of these, the last ones that are not in the cache yet
     bool is_lost = false;   // rows are missing: no drafts until release()
   };

@@ -17,9 +17,11 @@ constexpr int32_t kGroupLayers = 4;   // layers projected in one parallel phase 
 }  // namespace
 
 /// A pass over few rows costs as much as reading the weights: rows wait for each other while nothing is
-/// drafted. Kernels work row by row, so a row's bits do not depend on the pass that it came in.
+/// drafted. Where enough came together the pass is left to catch_up(). Kernels work row by row, so a row's
+/// bits do not depend on the pass that it came in.
 void BlockDrafter::commit(std::span<const CommitEvent> events) {
   if (trace_ != nullptr) trace_->context_rows.clear();
+  catch_up();
   int64_t n_new = 0;
   for (const CommitEvent& event : events) n_new += std::max(event.n_features, 0);
   const bool has_memory = grow_context_buffers(n_new);
@@ -31,7 +33,9 @@ void BlockDrafter::commit(std::span<const CommitEvent> events) {
       slot.is_lost = true;
       continue;
     }
-    for (int32_t done = 0; done < event.n_features;) {
+    const int32_t n_unread = std::clamp(slot.first_row - event.feature_position, 0, event.n_features);
+    slot.n_rows = event.feature_position + n_unread;
+    for (int32_t done = n_unread; done < event.n_features;) {
       const auto n =
           static_cast<int32_t>(std::min<int64_t>(event.n_features - done, context_capacity_ - n_waiting_));
       take_features(event, done, n);
@@ -39,7 +43,12 @@ void BlockDrafter::commit(std::span<const CommitEvent> events) {
       if (n_waiting_ == context_capacity_) flush_features();
     }
   }
-  if (n_waiting_ >= kMostWaiting || trace_ != nullptr) flush_features();
+  if (trace_ != nullptr) flush_features();
+}
+
+/// A prompt's first token goes out before the drafter's rows of that prompt are made.
+void BlockDrafter::catch_up() {
+  if (n_waiting_ >= kMostWaiting) flush_features();
 }
 
 /// Room for `n_new` rows beside as many as may wait, at most kContextRows of both: how many do is a matter of
@@ -77,12 +86,15 @@ void BlockDrafter::forget_waiting(int32_t slot) {
   slots_[static_cast<size_t>(slot)].n_waiting = 0;
 }
 
-/// Pages for the rows of an event. returns: false when rows before them are missing or there is no room.
+/// Pages for the rows of an event. Behind a gap the sequence begins with the next page. returns: false when
+/// there is no room.
 bool BlockDrafter::make_room(Slot& slot, const CommitEvent& event) {
   if (slot.is_lost || event.features == nullptr || event.dim != draft_.config.dim) return false;
   const int64_t n_after = int64_t{event.feature_position} + event.n_features;
-  if (event.feature_position < 0 || event.feature_position > slot.n_rows || n_after > context_length_)
-    return false;
+  if (event.feature_position < 0 || n_after > context_length_) return false;
+  if (event.feature_position > slot.n_rows) {
+    slot.first_row = PageAllocator::pages_for(event.feature_position) * kKvPageSize;
+  }
   return pages_.cover(slot.pages, event.pages, n_after);
 }
 

@@ -114,8 +114,9 @@ struct CommitEvent {
 /// A sequence that starts behind a prefix which the target has in its cache: there are no features of it.
 struct AttachEvent {
   int32_t slot = 0;
-  std::span<const int32_t> tokens;  // of the prefix; whole pages (kKvPageSize)
-  std::span<const int32_t> pages;   // (tokens / kKvPageSize) whose rows the drafter has, or empty
+  std::span<const int32_t> tokens;   // of the prefix; whole pages (kKvPageSize)
+  std::span<const int32_t> pages;    // (tokens / kKvPageSize) whose rows the drafter has, or empty
+  int32_t n_pages_without_rows = 0;  // of these, the first ones; only with Drafter::works_without_rows
 };
 
 /// What a drafter needs to join such a sequence.
@@ -144,6 +145,8 @@ class Drafter {
   virtual Status propose(std::span<const DraftRequest> requests, DraftBlock& out) = 0;
   /// Tells what was committed. Events of one call belong to different slots.
   virtual void commit(std::span<const CommitEvent> events) = 0;
+  /// Work that a commit put off until the step's tokens went out. Without this call the next commit does it.
+  virtual void catch_up() {}
   /// The sequence ended; its slot may come back as a new one.
   virtual void release(int32_t slot) = 0;
 
@@ -167,6 +170,11 @@ class Drafter {
   virtual int32_t n_rows_waiting(int32_t /*slot*/) const { return 0; }
   /// Writes all rows that wait.
   virtual void complete_rows() {}
+  /// Commits may come without features (n_features 0), for speed where nobody would draft: drafts are then
+  /// made from the rows behind the gap, and none while there are not any.
+  virtual bool works_without_rows() const { return false; }
+  /// kFromPages: rows of a slot before this one are not there or not used; whole pages.
+  virtual int32_t first_row(int32_t /*slot*/) const { return 0; }
   /// The first event of a slot, instead of commits for the prefix. As it stands here: a commit of its tokens.
   virtual void attach(const AttachEvent& event);
 

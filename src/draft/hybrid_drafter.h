@@ -46,6 +46,9 @@ class HybridDrafter final : public Drafter {
   int32_t n_rows_in_pages(int32_t slot) const override { return model_->n_rows_in_pages(slot); }
   int32_t n_rows_waiting(int32_t slot) const override { return model_->n_rows_waiting(slot); }
   void complete_rows() override { model_->complete_rows(); }
+  void catch_up() override { model_->catch_up(); }
+  bool works_without_rows() const override { return model_->works_without_rows(); }
+  int32_t first_row(int32_t slot) const override { return model_->first_row(slot); }
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override { return model_->set_trace(trace); }

@@ -7,6 +7,11 @@
 #include "engine/noise_seed.h"
 
 namespace dspark {
+namespace {
+
+constexpr int64_t kStartsPerSample = 8;  // of sequences that start while drafting does not pay
+
+}  // namespace
 
 /// Takes new requests and cancellations in, makes sure that running sequences can go on, and starts waiting
 /// ones, the senior first, while slots and pages allow.
@@ -100,7 +105,26 @@ void Engine::start_waiting() {
 }
 
 bool Engine::needs_draft_rows(const Sequence& sequence) const {
+  return keeps_draft_rows(sequence) && !drafter_->works_without_rows();
+}
+
+bool Engine::keeps_draft_rows(const Sequence& sequence) const {
   return sequence.drafts && drafter_reuse_ == PrefixReuse::kFromPages;
+}
+
+/// Rows for the drafter cost time whether they are read or not. A sequence that starts where drafting does
+/// not pay goes without. Some do not: now and then as many in a row as run at a time, since only drafts of
+/// all tell what drafting would bring. A sequence never stops giving rows once it began: pages wait for those
+/// on their way.
+bool Engine::starts_with_draft_rows(const Sequence& sequence) {
+  if (planner_ == nullptr || !sequence.drafts || !sequence.policy.needs_costs()) return true;
+  if (!drafter_->works_without_rows()) return true;
+  const auto n_others = std::ranges::count_if(running_, [](const auto& other) {
+    return other->drafts && other->policy.needs_costs() && !other->finished();
+  });
+  const int64_t n = n_others + 1;
+  if (planner_->drafting_pays(static_cast<int32_t>(n))) return true;
+  return n_starts_without_pay_++ % (kStartsPerSample * n) < n;
 }
 
 /// Pages of a text that may come from the page cache. The last token is always computed: its logits are
@@ -149,8 +173,10 @@ void Engine::start(Sequence& sequence) {
   }
   sequence.step = {};
   sequence.n_prefill = sequence.n_tokens();
-  sequence.n_published =
+  const PageCache::Match shared =
       pages_.attach(sequence.tokens, most_shared_pages(sequence), needs_draft_rows(sequence), sequence.pages);
+  sequence.n_published = shared.n_pages;
+  sequence.gives_rows = starts_with_draft_rows(sequence);
   sequence.n_cached = sequence.n_published * kKvPageSize;
   stats_.cached_tokens += sequence.n_cached;
   if (sequence.has_run) {
@@ -164,7 +190,10 @@ void Engine::start(Sequence& sequence) {
   AttachEvent event;
   event.slot = sequence.slot;
   event.tokens = std::span(sequence.tokens).first(static_cast<size_t>(sequence.n_cached));
-  if (needs_draft_rows(sequence)) event.pages = sequence.pages;
+  if (keeps_draft_rows(sequence)) {
+    event.pages = sequence.pages;
+    event.n_pages_without_rows = shared.n_without_rows;
+  }
   drafter_->attach(event);
 }
 

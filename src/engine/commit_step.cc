@@ -67,7 +67,8 @@ void Engine::tell_drafter() {
     const int32_t n_kept = sequence->step.n_kept;
     if (!sequence->drafts || sequence->slot < 0 || n_kept == 0) continue;
     const bool fills_page = full_pages(sequence->n_cached) > full_pages(sequence->n_cached - n_kept);
-    if (sequence->finished() && !(fills_page && needs_draft_rows(*sequence))) continue;
+    const bool gives_rows = sequence->gives_rows;
+    if (sequence->finished() && !(fills_page && gives_rows && keeps_draft_rows(*sequence))) continue;
     const int32_t n_known = sequence->prefilling() ? sequence->n_cached : sequence->n_tokens();
     CommitEvent event;
     event.slot = sequence->slot;
@@ -75,9 +76,9 @@ void Engine::tell_drafter() {
     event.tokens =
         std::span(sequence->tokens)
             .subspan(static_cast<size_t>(sequence->n_told), static_cast<size_t>(n_known - sequence->n_told));
-    event.n_features = n_kept;
+    event.n_features = gives_rows ? n_kept : 0;
     event.feature_position = sequence->n_cached - n_kept;
-    if (n_captured > 0) {
+    if (n_captured > 0 && gives_rows) {
       event.features = result_.captured.data() + int64_t{sequence->step.capture_begin} * dim;
       event.tap_stride = n_captured * dim;
     }
@@ -92,7 +93,7 @@ void Engine::tell_drafter() {
 /// Hands full pages of final rows to the page cache, so that others can share them from now on.
 void Engine::publish_pages(Sequence& sequence) {
   if (!options_.prefix_cache || sequence.slot < 0) return;
-  const bool wants_rows = needs_draft_rows(sequence);
+  const bool wants_rows = keeps_draft_rows(sequence) && sequence.gives_rows;
   const int32_t lookahead = drafter_reuse_ == PrefixReuse::kFromPages ? drafter_->page_lookahead() : 0;
   const int32_t n_full = full_pages(std::min(sequence.n_cached, sequence.n_tokens() - lookahead));
   if (sequence.n_published >= n_full) return;
@@ -100,10 +101,11 @@ void Engine::publish_pages(Sequence& sequence) {
     drafter_->complete_rows();
   }
   const int32_t n_row_pages = wants_rows ? full_pages(drafter_->n_rows_in_pages(sequence.slot)) : 0;
+  const int32_t first_page = wants_rows ? full_pages(drafter_->first_row(sequence.slot)) : 0;
   while (sequence.n_published < n_full) {
-    const bool has_rows = sequence.n_published < n_row_pages;
+    const bool has_rows = sequence.n_published >= first_page && sequence.n_published < n_row_pages;
     // The drafter's last row may wait for its token, which comes with the next commit, or rows for a pass.
-    if (wants_rows && !has_rows && !sequence.finished() &&
+    if (wants_rows && !has_rows && sequence.n_published >= first_page && !sequence.finished() &&
         (sequence.n_published + 1 == n_full || drafter_->n_rows_waiting(sequence.slot) > 0)) {
       return;
     }

@@ -182,6 +182,7 @@ class Engine {
   void accept();
   void commit();
   void emit();
+  void catch_up();
   void learn();
 
   void learn_costs();
@@ -190,6 +191,7 @@ class Engine {
   void learn_acceptance(const Sequence& sequence);
   StepShape shape_without_drafts() const;
   int32_t adaptive_draft_length();
+  void begin_draft_rows();
   void plan_adaptive();
 
   // admit() (admission.cc, preemption.cc)
@@ -199,7 +201,9 @@ class Engine {
   void end_waiting();
   void start_waiting();
   bool has_room_for(const Sequence& sequence) const;
+  bool keeps_draft_rows(const Sequence& sequence) const;
   bool needs_draft_rows(const Sequence& sequence) const;
+  bool starts_with_draft_rows(const Sequence& sequence);
   int32_t most_shared_pages(const Sequence& sequence) const;
   void start(Sequence& sequence);
   void secure_pages();
@@ -255,6 +259,7 @@ class Engine {
   SequenceList running_;  // by rank, the most senior one first
   SequenceList ended_;    // ended while they waited
   std::vector<int32_t> free_slots_;
+  int64_t n_starts_without_pay_ = 0;  // sequences that started while drafting did not pay
   Clock::time_point next_expiry_ = Clock::time_point::max();  // no waiting request expires earlier
 
   // Step buffers, reused.

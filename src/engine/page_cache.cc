@@ -84,19 +84,20 @@ PageCache::Match PageCache::match(std::span<const int32_t> tokens, int32_t most_
     page = next_of(page, tokens, found.n_pages);
     if (page < 0 || (needs_draft_rows && !entry(page).has_draft_rows)) break;
     found.n_idle += entry(page).is_idle ? 1 : 0;
+    if (!entry(page).has_draft_rows) found.n_without_rows = found.n_pages + 1;
   }
   return found;
 }
 
-int32_t PageCache::attach(std::span<const int32_t> tokens, int32_t most_pages, bool needs_draft_rows,
-                          std::vector<int32_t>& table) {
-  const int32_t n = match(tokens, most_pages, needs_draft_rows).n_pages;
-  for (int32_t page_idx = 0; page_idx < n; ++page_idx) {
+PageCache::Match PageCache::attach(std::span<const int32_t> tokens, int32_t most_pages, bool needs_draft_rows,
+                                   std::vector<int32_t>& table) {
+  const Match found = match(tokens, most_pages, needs_draft_rows);
+  for (int32_t page_idx = 0; page_idx < found.n_pages; ++page_idx) {
     const int32_t page = next_of(table.empty() ? -1 : table.back(), tokens, page_idx);
     use(page);
     table.push_back(page);
   }
-  return n;
+  return found;
 }
 
 void PageCache::publish(std::vector<int32_t>& table, int32_t page_idx, std::span<const int32_t> tokens,

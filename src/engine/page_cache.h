@@ -46,14 +46,15 @@ class PageCache {
   void shrink(std::vector<int32_t>& table, int64_t n_tokens);
 
   /// Appends the longest chain of remembered pages that `tokens` begins with to the empty `table`, at most
-  /// `most_pages`. needs_draft_rows: only pages that hold the drafter's rows too. returns: pages found.
-  int32_t attach(std::span<const int32_t> tokens, int32_t most_pages, bool needs_draft_rows,
-                 std::vector<int32_t>& table);
-  /// How many of those pages are there and how many of them are idle, without taking them.
+  /// `most_pages`. needs_draft_rows: only pages that hold the drafter's rows too.
   struct Match {
-    int32_t n_pages = 0;
-    int32_t n_idle = 0;
+    int32_t n_pages = 0;         // pages found
+    int32_t n_idle = 0;          // of these, before they were taken
+    int32_t n_without_rows = 0;  // of these up to the last one without the drafter's rows
   };
+  Match attach(std::span<const int32_t> tokens, int32_t most_pages, bool needs_draft_rows,
+               std::vector<int32_t>& table);
+  /// What attach would find, without taking it.
   Match match(std::span<const int32_t> tokens, int32_t most_pages, bool needs_draft_rows) const;
   /// Remembers page `page_idx` of a table, full of final rows of tokens[page_idx * kKvPageSize ...]. When a
   /// page with the same content is known already, one of the two takes the other's place in `table` or in

@@ -32,7 +32,7 @@ bool Engine::preempt_most_junior() {
     if (running_[i]->finished() || running_[i]->pages.empty()) continue;
     std::unique_ptr<Sequence> sequence = std::move(running_[i]);
     running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
-    if (needs_draft_rows(*sequence) && drafter_->n_rows_waiting(sequence->slot) > 0) {
+    if (keeps_draft_rows(*sequence) && drafter_->n_rows_waiting(sequence->slot) > 0) {
       drafter_->complete_rows();
       publish_pages(*sequence);
     }

@@ -70,6 +70,7 @@ struct Sequence {
   int32_t n_published = 0;     // pages that the page cache knows
   int32_t prompt_done = 0;     // largest reported so far
   bool drafts = false;         // there is a drafter and the policy lets it draft
+  bool gives_rows = true;      // the drafter gets its features
   std::vector<int32_t> pages;  // page table
   SurvivalRecord survivals;    // what adaptive policies remember of its last drafts
   TokenCounts counts;          // used when the request has penalties

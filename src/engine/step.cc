@@ -1,5 +1,5 @@
-// The step loop: admit, draft, plan, batch, forward, accept, commit, emit, learn. Here are the middle and the
-// end; admit is in admission.cc, accept in accept_step.cc, commit and emit in commit_step.cc.
+// The step loop: admit, draft, plan, batch, forward, accept, commit, emit, catch up, learn. Here are the
+// middle and the end; admit is in admission.cc, accept in accept_step.cc, commit and emit in commit_step.cc.
 
 #include <algorithm>
 #include <utility>
@@ -24,7 +24,15 @@ void Engine::step() {
   accept();
   commit();
   emit();
+  if (drafter_ != nullptr) catch_up();
   learn();
+}
+
+/// What the drafter owes for the commit, once nobody waits for it.
+void Engine::catch_up() {
+  const Clock::time_point start = now();
+  drafter_->catch_up();
+  step_stats_.commit_s += seconds(now() - start);
 }
 
 bool Engine::decodes(const Sequence& sequence) const {
@@ -37,6 +45,7 @@ void Engine::draft() {
   draft_requests_.clear();
   int32_t longest = 0;
   const int32_t adaptive_length = adaptive_draft_length();
+  begin_draft_rows();
   for (auto& sequence : running_) {
     if (!decodes(*sequence) || !sequence->drafts) continue;
     const int32_t most = sequence->policy.needs_costs() ? adaptive_length : sequence->policy.draft_tokens();
@@ -78,6 +87,18 @@ void Engine::draft() {
   if (drafted) estimate_confidences();
 }
 
+/// Sequences that started without rows for the drafter give them from the step on where drafting pays.
+void Engine::begin_draft_rows() {
+  int32_t n = 0, n_without = 0;
+  for (const auto& sequence : running_) {
+    if (sequence->finished() || !sequence->drafts || !sequence->policy.needs_costs()) continue;
+    ++n;
+    n_without += sequence->gives_rows ? 0 : 1;
+  }
+  if (n_without == 0 || !planner_->drafting_pays(n)) return;
+  for (auto& sequence : running_) sequence->gives_rows = true;
+}
+
 /// What the step costs at least: anchors, and the prompt rows that batch() will add.
 StepShape Engine::shape_without_drafts() const {
   StepShape shape;
@@ -100,14 +121,19 @@ StepShape Engine::shape_without_drafts() const {
 /// Drafts to ask for per sequence with an adaptive policy; 0 when there is none or drafting does not pay.
 int32_t Engine::adaptive_draft_length() {
   if (planner_ == nullptr) return 0;
-  int32_t n = 0, prompt_rows = 0;
+  int32_t n = 0, n_ready = 0, prompt_rows = 0;
   for (const auto& sequence : running_) {
     if (!sequence->finished() && sequence->prefilling()) {
       prompt_rows += sequence->n_prefill - sequence->n_cached;
     }
-    n += decodes(*sequence) && sequence->drafts && sequence->policy.needs_costs() ? 1 : 0;
+    if (!decodes(*sequence) || !sequence->drafts || !sequence->policy.needs_costs()) continue;
+    ++n;
+    const bool is_ready = !drafter_->works_without_rows() ||
+                          (sequence->gives_rows && drafter_->first_row(sequence->slot) < sequence->n_cached);
+    n_ready += is_ready ? 1 : 0;
   }
-  return planner_->draft_length(n, drafter_->max_block(), std::min(prompt_rows, options_.prefill_rows));
+  return planner_->draft_length({n, n_ready}, drafter_->max_block(),
+                                std::min(prompt_rows, options_.prefill_rows));
 }
 
 /// Verify lengths of the sequences with an adaptive policy, planned together; those of others stay.
@@ -256,7 +282,7 @@ void Engine::append_rows(Sequence& sequence, std::span<const int32_t> tokens, in
     step.capture_begin = static_cast<int32_t>(batch_.capture_rows.size());
     batch_.runs.push_back({row_begin, 0, pos_begin, {}});
   }
-  const bool captures = sequence.drafts && !drafter_->tap_layers().empty();
+  const bool captures = sequence.drafts && sequence.gives_rows && !drafter_->tap_layers().empty();
   for (int32_t i = 0; i < n_new; ++i) {
     batch_.tokens.push_back(tokens[static_cast<size_t>(i)]);
     batch_.positions.push_back(pos_begin + i);

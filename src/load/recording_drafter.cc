@@ -39,6 +39,9 @@ class RecordingDrafter final : public Drafter {
   int32_t n_rows_in_pages(int32_t slot) const override { return inner_->n_rows_in_pages(slot); }
   int32_t n_rows_waiting(int32_t slot) const override { return inner_->n_rows_waiting(slot); }
   void complete_rows() override { inner_->complete_rows(); }
+  void catch_up() override { inner_->catch_up(); }
+  bool works_without_rows() const override { return inner_->works_without_rows(); }
+  int32_t first_row(int32_t slot) const override { return inner_->first_row(slot); }
   void attach(const AttachEvent& event) override { inner_->attach(event); }
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases) override {
     return inner_->set_calibration(temperatures, biases);

@@ -20,6 +20,7 @@ constexpr double kGoodProspect = 0.03;    // expected gain at which an unseen lo
 constexpr int32_t kSampleSteps = 8;       // of drafting steps with budget 0, one verifies a draft each
 constexpr double kForgetAsked = 0.99;     // of what became of asked drafts, per round
 constexpr int64_t kLookFurther = 16;      // drafting steps between those that ask for one draft more
+constexpr double kOpenStep = 1.0 / 16.0;  // weight of the newest step in the share of open ones
 constexpr double kGainStep = 0.1;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
 constexpr double kPlainBiasStep = 0.1;    // weights of the newest steps in the means of what predictions miss
@@ -131,7 +132,8 @@ double AdaptivePlanner::drafting_risk(int32_t n_sequences, int32_t length) const
   return costs_.step_seconds(shape) / plain_s - 1.0;
 }
 
-int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows) {
+int32_t AdaptivePlanner::draft_length(PlanLoad load, int32_t max_block, int32_t prompt_rows) {
+  const int32_t n_sequences = load.n_sequences;
   if (n_sequences <= 0 || max_block <= 0) return 0;
   load_ = DraftGate::load_of(n_sequences);
   if (gate_.is_new(load_)) {
@@ -141,15 +143,26 @@ int32_t AdaptivePlanner::draft_length(int32_t n_sequences, int32_t max_block, in
       credit = gain > kGoodProspect ? DraftGate::kTrustedCredit : gain > 0.0 ? credit : 0.0;
     }
     gate_.start(load_, credit);
+    open_share_[static_cast<size_t>(load_)] = credit > 0.0 ? 1.0 : 0.0;
   }
-  const int32_t length = wanted_length(n_sequences, max_block, prompt_rows);
-  const bool drafts =
-      length > 0 && gate_.open(load_, drafting_risk(n_sequences, length)) && !plain_step_is_due();
+  const bool is_ready = 2 * load.n_ready >= n_sequences;
+  const int32_t length = is_ready ? wanted_length(n_sequences, max_block, prompt_rows) : 0;
+  const bool is_open = length > 0 && gate_.open(load_, drafting_risk(n_sequences, length));
+  if (length > 0) {
+    double& share = open_share_[static_cast<size_t>(load_)];
+    share += kOpenStep * ((is_open ? 1.0 : 0.0) - share);
+  }
+  const bool drafts = is_open && !plain_step_is_due();
   ++stats_.planned_steps;
   ++(drafts ? stats_.drafting_steps : stats_.paused_steps);
   stats_.last_draft_length = drafts ? length : 0;
   stats_.last_budget = 0;
   return stats_.last_draft_length;
+}
+
+bool AdaptivePlanner::drafting_pays(int32_t n_sequences) const {
+  const int32_t load = DraftGate::load_of(n_sequences);
+  return gate_.is_new(load) || open_share_[static_cast<size_t>(load)] >= 0.5;
 }
 
 /// What drafting wins is told by what plain steps take, and who always drafts never sees one: a table that is

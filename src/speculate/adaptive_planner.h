@@ -43,6 +43,12 @@ struct AcceptanceCount {
   double hits = 0.0;
 };
 
+/// Decoding sequences that may draft.
+struct PlanLoad {
+  int32_t n_sequences = 0;
+  int32_t n_ready = 0;  // of these, what the drafter has all it needs of
+};
+
 /// What a planner learned, to start the next one with (engine/cost_file.h keeps it on disk).
 struct PlannerMemory {
   std::array<AcceptanceCount, kMaxDraftTokens> acceptance{};
@@ -54,12 +60,20 @@ class AdaptivePlanner {
   /// requires: table.validate().ok().
   explicit AdaptivePlanner(CostTable table, const PlannerMemory& memory = {});
 
-  /// How many tokens to draft for each of `n_sequences`, at most `max_block`; 0: do not draft in this step.
+  /// How many tokens to draft for each sequence, at most `max_block`; 0: do not draft in this step.
   /// As many as bring most: a position is worth what it was verified and accepted of late at such a load,
   /// less the rows it took, and costs what the drafter's pass grows by it. One more now and then. Zero while
   /// drafting does not pay at this load (DraftGate), or in this step, because it reads `prompt_rows` rows of
-  /// prompts too and further rows are dear there.
-  int32_t draft_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows = 0);
+  /// prompts too and further rows are dear there, or because less than half of the sequences are ready: what
+  /// a few win says little of what all would.
+  int32_t draft_length(PlanLoad load, int32_t max_block, int32_t prompt_rows = 0);
+  int32_t draft_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows = 0) {
+    return draft_length({n_sequences, n_sequences}, max_block, prompt_rows);
+  }
+
+  /// Whether steps of so many sequences draft for the most part, of late or, at a load that was never seen,
+  /// by what acceptance elsewhere promises: what drafts need beforehand is worth its while then.
+  bool drafting_pays(int32_t n_sequences) const;
 
   /// The verify length of every sequence. `shape`: the step without drafts, all its anchors and prompt rows
   /// included; draft_sequences > 0 when this step drafted. What prompts cost is no part of what is weighed:
@@ -134,6 +148,7 @@ class AdaptivePlanner {
   std::array<Reach, DraftGate::kLoads> reach_{};
   std::array<PlainSteps, DraftGate::kLoads> plain_{};
   std::array<Bias, DraftGate::kLoads> bias_{};
+  std::array<double, DraftGate::kLoads> open_share_{};  // of steps of late at a load
   SchedulerStats stats_;
   int32_t steps_unverified_ = 0;
   int32_t load_ = 0;                                 // of the last draft_length()

@@ -104,7 +104,7 @@ TEST(BlockWaitingAllocations, TheFirstPauseAllocatesNothing) {
   for (; n < 73; ++n) commit(n, token);
   ASSERT_EQ(drafter->n_rows_waiting(0), 63);
   commit(n, prompt);  // the largest commit meets the longest wait
-  EXPECT_EQ(drafter->n_rows_waiting(0), 0);
+  EXPECT_EQ(drafter->n_rows_waiting(0), 0) << "the buffers are full";
   for (n += 10; n < 300; ++n) commit(n, token);
   EXPECT_EQ(test::n_allocations() - before, 0);
   EXPECT_EQ(drafter->context_rows(0), 300);

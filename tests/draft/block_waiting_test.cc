@@ -71,7 +71,22 @@ TEST_F(BlockWaiting, RowsThatWaitedAreThoseWrittenAtOnce) {
     expect_same_rows(*waits, *at_once, 0);
     expect_same_rows(*waits, *at_once, 2);
   }
-  EXPECT_EQ(longest_wait, 31);  // the 64th row of both wrote them all
+  EXPECT_EQ(longest_wait, 32);  // the 64th row of both is the last to wait for the next commit
+}
+
+// What a prompt leaves waiting is written when the step is over, or else with the next commit.
+TEST_F(BlockWaiting, ManyRowsWaitUntilTheStepIsOver) {
+  const auto drafter = make();
+  commit(*drafter, 0, 0, 100);
+  EXPECT_EQ(drafter->n_rows_waiting(0), 100);
+  drafter->catch_up();
+  EXPECT_EQ(drafter->n_rows_waiting(0), 0);
+  commit(*drafter, 0, 100, 63);
+  drafter->catch_up();
+  EXPECT_EQ(drafter->n_rows_waiting(0), 63) << "not enough";
+  commit(*drafter, 0, 163, 1);
+  commit(*drafter, 0, 164, 1);
+  EXPECT_EQ(drafter->n_rows_waiting(0), 1);
 }
 
 TEST_F(BlockWaiting, WhoEndsWritesNothingMore) {

@@ -18,13 +18,14 @@ class PageDrafter final : public Drafter {
   using ProposeRow = std::function<int32_t(const std::vector<int32_t>& tokens, std::span<int32_t> out)>;
 
   /// lookahead 1: the row of a token depends on the token behind it too. most_waiting: rows of all sequences
-  /// that may wait before they are written.
+  /// that may wait before they are written. has_gaps: works without rows.
   PageDrafter(ProposeRow propose_row, int32_t lookahead, std::vector<int32_t> taps = {0},
-              int32_t most_waiting = 0)
+              int32_t most_waiting = 0, bool has_gaps = false)
       : propose_row_(std::move(propose_row)),
         lookahead_(lookahead),
         taps_(std::move(taps)),
-        most_waiting_(most_waiting) {}
+        most_waiting_(most_waiting),
+        has_gaps_(has_gaps) {}
 
   std::string_view name() const override { return "pages"; }
   int32_t max_block() const override { return 8; }
@@ -41,9 +42,15 @@ class PageDrafter final : public Drafter {
   }
   void complete_rows() override {
     for (auto& [id, slot] : slots_) {
-      for (; slot.n_rows < n_complete(slot); ++slot.n_rows)
-        row(slot.pages, slot.n_rows) = row_of(slot, slot.n_rows);
+      for (; slot.n_rows < n_complete(slot); ++slot.n_rows) {
+        if (slot.n_rows >= slot.first_row) row(slot.pages, slot.n_rows) = row_of(slot, slot.n_rows);
+      }
     }
+  }
+  bool works_without_rows() const override { return has_gaps_; }
+  int32_t first_row(int32_t slot) const override {
+    const auto found = slots_.find(slot);
+    return found == slots_.end() ? 0 : found->second.first_row;
   }
   Status use_pages(int32_t n_pages) override {
     rows_.assign(static_cast<size_t>(n_pages) * kKvPageSize, Row{});
@@ -56,6 +63,9 @@ class PageDrafter final : public Drafter {
     Slot& slot = slots_[event.slot];
     slot.tokens.assign(event.tokens.begin(), event.tokens.end());
     slot.n_features = slot.n_rows = static_cast<int32_t>(event.tokens.size());
+    slot.first_row = event.n_pages_without_rows * kKvPageSize;
+    EXPECT_TRUE(has_gaps_ || slot.first_row == 0);
+    n_attached_without_rows += slot.first_row > 0 ? 1 : 0;
     ++n_attached;
   }
 
@@ -63,9 +73,16 @@ class PageDrafter final : public Drafter {
     for (const CommitEvent& event : events) {
       Slot& slot = slots_[event.slot];
       EXPECT_EQ(std::ssize(slot.tokens), event.token_position);
-      EXPECT_EQ(slot.n_features, event.feature_position);
       slot.tokens.insert(slot.tokens.end(), event.tokens.begin(), event.tokens.end());
+      if (has_gaps_ && event.n_features == 0) continue;
+      if (has_gaps_ && event.feature_position > slot.n_features) {
+        slot.n_features = slot.n_rows = event.feature_position;
+        slot.first_row = (event.feature_position + kKvPageSize - 1) / kKvPageSize * kKvPageSize;
+        ++n_gaps;
+      }
+      EXPECT_EQ(slot.n_features, event.feature_position);
       slot.n_features += event.n_features;
+      n_feature_rows += event.n_features;
       if (rows_.empty()) {  // pages are not shared
         slot.n_rows = slot.n_features;
         continue;
@@ -85,10 +102,12 @@ class PageDrafter final : public Drafter {
     for (size_t i = 0; i < requests.size(); ++i) {
       const DraftRequest& request = requests[i];
       const Slot& slot = slots_[request.slot];
+      if (has_gaps_ && (slot.n_rows < request.position || slot.n_rows <= slot.first_row)) continue;
+      n_drafts_behind_gaps += slot.first_row > 0 ? 1 : 0;
       EXPECT_EQ(slot.n_rows, request.position);
       EXPECT_EQ(slot.tokens.back(), request.anchor);
       EXPECT_GT(std::ssize(request.pages) * kKvPageSize, request.position);
-      for (int32_t p = 0; !rows_.empty() && p < request.position; ++p) {
+      for (int32_t p = slot.first_row; !rows_.empty() && p < request.position; ++p) {
         const Row want = row_of(slot, p);
         EXPECT_TRUE(row(request.pages, p) == want) << "row " << p << " of slot " << request.slot;
       }
@@ -101,6 +120,8 @@ class PageDrafter final : public Drafter {
 
   size_t n_live_slots() const { return slots_.size(); }
   int64_t n_attached = 0;
+  int64_t n_feature_rows = 0;
+  int64_t n_attached_without_rows = 0, n_gaps = 0, n_drafts_behind_gaps = 0;
   bool was_waiting = false;  // rows waited from one step to the next
 
  private:
@@ -111,7 +132,7 @@ class PageDrafter final : public Drafter {
   struct Slot {
     std::vector<int32_t> tokens;
     std::vector<int32_t> pages;  // of the last commit
-    int32_t n_features = 0, n_rows = 0;
+    int32_t n_features = 0, n_rows = 0, first_row = 0;
   };
 
   int32_t n_complete(const Slot& slot) const {
@@ -132,6 +153,7 @@ class PageDrafter final : public Drafter {
   int32_t lookahead_;
   std::vector<int32_t> taps_;
   int32_t most_waiting_;
+  bool has_gaps_;
   std::vector<Row> rows_;
   std::map<int32_t, Slot> slots_;
 };

@@ -233,6 +233,23 @@ TEST(AdaptivePlanner, LoadsHaveVerdictsOfTheirOwn) {
   EXPECT_GE(run_steps(planner, records, 300, 0.8f, 3), 290);
 }
 
+TEST(AdaptivePlanner, KnowsWhereDraftingPays) {
+  AdaptivePlanner planner(table_of(8, 0.005, 0.001));
+  EXPECT_TRUE(planner.drafting_pays(16)) << "nothing is known of it";
+  std::vector<SurvivalRecord> records;
+  run_steps(planner, records, 300, 0.8f, 3);
+  for (int step = 0; step < 300; ++step) {
+    if (planner.draft_length(16, 7) > 0) planner.observe_gain({32, 16, 0, 0}, 16, 18);
+  }
+  EXPECT_FALSE(planner.drafting_pays(16));
+  EXPECT_FALSE(planner.drafting_pays(9)) << "the same load";
+  EXPECT_TRUE(planner.drafting_pays(1));
+  // Too few that are ready tell nothing: there is no look, and the next one is not put off by it.
+  for (int step = 0; step < 300; ++step) EXPECT_EQ(planner.draft_length({16, 7}, 7), 0);
+  EXPECT_FALSE(planner.drafting_pays(16));
+  EXPECT_EQ(planner.draft_length({16, 8}, 7), 0) << "no credit was saved either";
+}
+
 // The size of plain steps looked twice as dear as it is when the table was measured: drafting seems to pay,
 // and while it goes on no plain step would ever tell otherwise.
 TEST(AdaptivePlanner, FindsOutThatPlainStepsAreCheaperThanTheTableSays) {

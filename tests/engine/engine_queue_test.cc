@@ -226,7 +226,7 @@ TEST(EngineQueue, CancellingWhilePreempted) {
 }
 
 TEST(EngineQueue, LaterTurnsReuseTheConversation) {
-  for (const std::string drafter : {"none", "pages", "waiting", "paired", "ngram", "taps"}) {
+  for (const std::string drafter : {"none", "pages", "waiting", "gaps", "paired", "ngram", "taps"}) {
     SCOPED_TRACE(drafter);
     test::FakeModel model(test::kFakeVocab, test::kSoakContext);
     test::SoakWay way;
@@ -393,6 +393,59 @@ test::ScriptedDrafter::ProposeRow timed_continuation(test::FakeTime time) {
     time.pass(1e-4);
     return static_cast<int32_t>(out.size());
   };
+}
+
+/// Sixteen sequences for which drafting does not pay give the drafter no rows, but for some by which it would
+/// show when it did. Those that are left begin to where it pays, and draft from what they gave; later ones
+/// share pages that have no rows.
+TEST(EngineQueue, RowsForDraftsAreLeftOutWhereNobodyDrafts) {
+  test::FakeModel model;
+  model.pass_seconds = crowded_seconds;
+  EngineOptions options;
+  options.context_length = 1000;
+  options.max_sequences = 16;
+  options.kv_tokens = 16 * 1000;
+  options.kv_dtype = KvDType::kF32;
+  options.policy = VerifyPolicy::adaptive();
+  options.clock = model.time.clock();
+  options.costs.emplace();
+  for (int32_t n = 1; n <= 200; ++n) options.costs->verify.push_back({n, crowded_seconds(n)});
+  options.costs->draft = {{1, 1e-4}, {16, 16e-4}};
+  auto owned = std::make_unique<test::PageDrafter>(timed_continuation(model.time), 0, std::vector<int32_t>{0},
+                                                   64, true);
+  const test::PageDrafter& drafter = *owned;
+  const auto engine = make(model, options, std::move(owned));
+  Watch watch(*engine);
+  std::vector<GenerateRequest> requests;
+  const auto submit = [&](GenerateRequest request) {
+    requests.push_back(request);
+    watch.submit(request);
+  };
+  submit(request_of(1, 100, 60));
+  watch.finish();
+  EXPECT_GE(drafter.n_feature_rows, 150) << "alone everything is given, but for what the last step makes";
+  for (int32_t i = 0; i < 80; ++i) submit(request_of(i + 2, 70, 40));
+  submit(request_of(90, 70, 600));
+  do watch.step();
+  while (engine->load().n_running + engine->load().n_waiting > 1);
+  const int64_t n_rows = 80 * 109;
+  EXPECT_LT(drafter.n_feature_rows, 159 + n_rows / 2);
+  EXPECT_GT(drafter.n_feature_rows, 159 + n_rows / 16);
+  EXPECT_EQ(drafter.n_drafts_behind_gaps, 0);
+  watch.finish();
+  EXPECT_GT(drafter.n_gaps, 0) << "the last one had begun without";
+  EXPECT_GT(drafter.n_drafts_behind_gaps, 10);
+  const int64_t n_cached = engine->stats().cached_tokens, n_without = drafter.n_attached_without_rows;
+  for (int32_t i = 30; i < 60; ++i) {
+    submit(request_of(i + 2, 70, 40));
+    watch.finish();
+  }
+  EXPECT_EQ(engine->stats().cached_tokens, n_cached + 30 * 64);
+  EXPECT_GT(drafter.n_attached_without_rows, n_without);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(watch[i].tokens, expected_output(requests[i], options.context_length).tokens) << i;
+  }
+  EXPECT_TRUE(engine->check_integrity().ok());
 }
 
 /// Drafts verified per decoding sequence, step by step, and how many these were.

@@ -30,7 +30,7 @@ TEST(PageCache, EqualBeginningsShareTheirPages) {
   std::vector<int32_t> fork = text;
   fork[40] = 8;
   EXPECT_EQ(cache.match(fork, 3, false).n_pages, 1);
-  EXPECT_EQ(cache.attach(fork, 3, false, other), 1);
+  EXPECT_EQ(cache.attach(fork, 3, false, other).n_pages, 1);
   EXPECT_EQ(other, std::vector<int32_t>{table[0]});
   cache.shrink(table, 0);
   EXPECT_EQ(cache.n_idle(), 2);  // the first is in use
@@ -63,9 +63,12 @@ TEST(PageCache, APageWithTheDraftersRowsTakesThePlaceOfOneWithout) {
   cache.publish(plain, 1, text, false);
   cache.publish(drafted, 0, text, true);
   EXPECT_NE(plain[0], drafted[0]);
-  EXPECT_EQ(cache.attach(text, 2, true, third), 1);
+  EXPECT_EQ(cache.attach(text, 2, true, third).n_pages, 1);
   EXPECT_EQ(third[0], drafted[0]);
   EXPECT_EQ(cache.match(text, 2, false).n_pages, 2) << "the chain behind it is found all the same";
+  const PageCache::Match found = cache.match(text, 2, false);
+  EXPECT_EQ(found.n_pages, 2);
+  EXPECT_EQ(found.n_without_rows, 2) << "the first page has rows, the last one has none";
   cache.publish(drafted, 1, text, false);  // not better than what is known
   EXPECT_EQ(drafted[1], plain[1]);
   const std::vector<std::span<const int32_t>> tables = {plain, drafted, third};
@@ -117,7 +120,7 @@ void run_random(uint32_t seed, uint64_t hash_mask, int32_t lookahead) {
       const auto most = static_cast<int32_t>((r.tokens.size() - 1) / kKvPageSize);
       const PageCache::Match match = cache.match(r.tokens, most, r.drafts);
       const int32_t idle = cache.n_idle();
-      r.n_published = cache.attach(r.tokens, most, r.drafts, r.table);
+      r.n_published = cache.attach(r.tokens, most, r.drafts, r.table).n_pages;
       ASSERT_EQ(r.n_published, match.n_pages);
       ASSERT_EQ(idle - cache.n_idle(), match.n_idle);
       r.n_cached = r.n_published * kKvPageSize;

@@ -66,11 +66,12 @@ inline PageDrafter::ProposeRow fake_continuation(uint32_t seed) {
 }
 
 struct SoakWay {
-  std::string drafter = "none";  // none, ngram, pages, paired, taps
+  std::string drafter = "none";  // none, ngram, pages, waiting, gaps, paired, taps
   int32_t max_sequences = 6;
   int32_t cache_tokens = 600;  // a few texts
   VerifyPolicy policy = VerifyPolicy::fixed(4);
   bool prefix_cache = true;
+  bool is_crowded = false;  // drafts pay for two sequences, not for all
   int n_threads = 3;
   int64_t n_requests = 1000;
   int check_every = 5;
@@ -81,12 +82,17 @@ inline double soak_pass_seconds(int64_t n_rows) {
   return 1e-3 * (1.0 + 0.125 * static_cast<double>(std::max<int64_t>(0, n_rows - 8)));
 }
 
+/// Eight rows cost as one, every row beyond as much as half of them.
+inline double crowded_pass_seconds(int64_t n_rows) {
+  return 1e-3 * (1.0 + 0.5 * static_cast<double>(std::max<int64_t>(0, n_rows - 8)));
+}
+
 /// Time as the model has it, and a table that says so: nothing that is decided depends on this machine.
-inline void use_fake_time(FakeModel& model, EngineOptions& options) {
-  model.pass_seconds = soak_pass_seconds;
+inline void use_fake_time(FakeModel& model, EngineOptions& options, double (*pass_seconds)(int64_t)) {
+  model.pass_seconds = pass_seconds;
   options.clock = model.time.clock();
   options.costs.emplace();
-  for (const int32_t n : {1, 8, 256}) options.costs->verify.push_back({n, soak_pass_seconds(n)});
+  for (const int32_t n : {1, 8, 256}) options.costs->verify.push_back({n, pass_seconds(n)});
   options.costs->draft = {{1, 1e-4}, {16, 4e-4}};
 }
 
@@ -100,7 +106,9 @@ inline std::unique_ptr<Engine> soak_engine(FakeModel& model, const SoakWay& way)
   options.prefix_cache = way.prefix_cache;
   options.max_waiting = 40;
   options.policy = way.policy;
-  if (way.policy.needs_costs()) use_fake_time(model, options);
+  if (way.policy.needs_costs()) {
+    use_fake_time(model, options, way.is_crowded ? crowded_pass_seconds : soak_pass_seconds);
+  }
   options.eos_ids = {kFakeEos};
   options.token_bytes = fake_token_bytes;
   std::unique_ptr<Drafter> drafter;
@@ -109,6 +117,8 @@ inline std::unique_ptr<Engine> soak_engine(FakeModel& model, const SoakWay& way)
   if (way.drafter == "pages") drafter = std::make_unique<PageDrafter>(fake_continuation(4), 0);
   if (way.drafter == "waiting")
     drafter = std::make_unique<PageDrafter>(fake_continuation(4), 0, std::vector<int32_t>{0}, 100);
+  if (way.drafter == "gaps")
+    drafter = std::make_unique<PageDrafter>(fake_continuation(4), 0, std::vector<int32_t>{0}, 100, true);
   if (way.drafter == "paired") drafter = std::make_unique<PageDrafter>(fake_continuation(5), 1);
   auto engine = Engine::create(model, options, std::move(drafter));
   EXPECT_TRUE(engine.ok()) << engine.status().to_string();
@@ -213,7 +223,11 @@ inline EngineStats soak(const SoakPool& pool, const SoakWay& way, uint32_t seed,
   EXPECT_EQ(engine->stats().requests_finished, way.n_requests);
   if (const auto* pages = dynamic_cast<const PageDrafter*>(engine->drafter())) {
     EXPECT_EQ(pages->n_live_slots(), 0u);
-    EXPECT_EQ(pages->was_waiting, way.drafter == "waiting");
+    EXPECT_EQ(pages->was_waiting, way.drafter == "waiting" || way.drafter == "gaps");
+    if (way.is_crowded) {
+      EXPECT_GT(pages->n_attached_without_rows, 0);
+      EXPECT_GT(pages->n_gaps, 0);
+    }
   }
   return engine->stats();
 }

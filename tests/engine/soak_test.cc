@@ -31,6 +31,13 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
       {.drafter = "pages", .max_sequences = 6, .cache_tokens = 260, .policy = adaptive},
       {.drafter = "waiting", .max_sequences = 6, .cache_tokens = 260, .policy = adaptive},
       {.drafter = "waiting", .max_sequences = 8, .cache_tokens = 200, .policy = adaptive, .n_threads = 2},
+      {.drafter = "gaps", .max_sequences = 6, .cache_tokens = 400, .policy = adaptive},
+      {.drafter = "gaps",
+       .max_sequences = 9,
+       .cache_tokens = 300,
+       .policy = adaptive,
+       .is_crowded = true,
+       .n_threads = 2},
       {.drafter = "paired", .max_sequences = 8, .cache_tokens = 200, .policy = causal},
       {.drafter = "ngram", .max_sequences = 5, .cache_tokens = 200, .policy = adaptive, .n_threads = 2},
       {.drafter = "taps", .max_sequences = 4, .cache_tokens = 200, .policy = causal},
@@ -47,7 +54,7 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
     n_left = std::max<int64_t>(n_left - way.n_requests, 0);
     const EngineStats stats = test::soak(pool, way, seed += 10, counts);
     n_done += stats.requests_finished;
-    if (way.policy.needs_costs()) {
+    if (way.policy.needs_costs() && !way.is_crowded) {
       EXPECT_GT(stats.speculation.verified, way.n_requests / 4);
     }
     total.cached_tokens += stats.cached_tokens;
