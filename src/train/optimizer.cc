@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace dspark {
 namespace {
@@ -32,9 +33,23 @@ AdamW::AdamW(const TensorMap& params, const AdamOptions& options) : options_(opt
   }
 }
 
+void AdamW::scale(TensorMap scales, const at::Device& device) {
+  scales_ = std::move(scales);
+  for (auto& [name, scale] : scales_) scale = scale.to(device);
+}
+
+void AdamW::scale_gradients(const TensorMap& params) const {
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, scale] : scales_) {
+    const Tensor& grad = params.at(name).grad();
+    if (grad.defined()) Tensor(grad).div_(scale);
+  }
+}
+
 void AdamW::step(const TensorMap& params, double learning_rate) {
   const at::NoGradGuard no_grad;
   ++steps_;
+  for (const auto& [name, scale] : scales_) params.at(name).detach().mul_(scale);
   const std::vector<Tensor> masters = values(params);
   std::vector<Tensor> counts;
   for (const Tensor& master : masters) {
@@ -42,6 +57,7 @@ void AdamW::step(const TensorMap& params, double learning_rate) {
   }
   at::_fused_adamw_(masters, gradients(params), values(first_), values(second_), {}, counts, learning_rate,
                     options_.beta1, options_.beta2, options_.weight_decay, options_.epsilon, false, false);
+  for (const auto& [name, scale] : scales_) params.at(name).detach().div_(scale);
 }
 
 double clip_gradients(const TensorMap& params, double max_norm) {

@@ -19,6 +19,12 @@ struct AdamOptions {
 class AdamW {
  public:
   AdamW(const TensorMap& params, const AdamOptions& options);
+  /// From now on weights move as if they were multiplied by scales[name], [1] or [columns], and their inputs
+  /// divided by it. Powers of two, so that nothing is rounded. Names without a scale have 1.
+  void scale(TensorMap scales, const at::Device& device = at::kCPU);
+  const TensorMap& scales() const { return scales_; }
+  /// Turns gradients into those of the scaled weights: before clipping and step().
+  void scale_gradients(const TensorMap& params) const;
   /// One update with the gradients in `params`; they are left as they are.
   void step(const TensorMap& params, double learning_rate);
   TensorMap& first() { return first_; }
@@ -30,6 +36,7 @@ class AdamW {
   AdamOptions options_;
   TensorMap first_;
   TensorMap second_;
+  TensorMap scales_;
   int64_t steps_ = 0;
 };
 

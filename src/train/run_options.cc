@@ -71,6 +71,7 @@ ordered_json options_json(const TrainOptions& o) {
   out["beta2"] = o.beta2;
   out["weight-decay"] = o.weight_decay;
   out["clip"] = o.clip;
+  out["step-scale"] = o.step_scale;
   out["average"] = o.average;
   out["seed"] = o.seed;
   out["holdout"] = o.holdout;

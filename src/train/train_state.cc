@@ -26,6 +26,7 @@ TensorMap flat(const TensorMap& masters, AdamW& adam, const TensorMap& average) 
   add("first", adam.first());
   add("second", adam.second());
   add("average", average);
+  add("scale", adam.scales());
   return all;
 }
 
@@ -41,6 +42,23 @@ Status fill(const Checkpoint& file, const char* group, TensorMap& map) {
     DSPARK_ASSIGN_OR_RETURN(const Tensor values, decode_tensor(*view));
     tensor.copy_(values);
   }
+  return ok_status();
+}
+
+/// Those that the run began with. States from before there were any have none.
+Status load_scales(const Checkpoint& file, const TensorMap& masters, AdamW& adam) {
+  TensorMap scales;
+  for (const auto& [name, tensor] : masters) {
+    const TensorView* view = file.find("scale." + name);
+    if (view == nullptr) continue;
+    DSPARK_ASSIGN_OR_RETURN(scales[name], decode_tensor(*view));
+    const int64_t n = scales[name].numel();
+    if (scales[name].dim() != 1 || (n != 1 && n != tensor.size(-1))) {
+      return invalid_argument(file.path() + ": tensor 'scale." + name + "' does not have 1 or " +
+                              std::to_string(tensor.size(-1)) + " numbers");
+    }
+  }
+  if (!masters.empty()) adam.scale(std::move(scales), masters.begin()->second.device());
   return ok_status();
 }
 
@@ -86,6 +104,7 @@ Status load_state(const std::string& path, TensorMap& masters, AdamW& adam, Tens
   DSPARK_RETURN_IF_ERROR(fill(file, "master", masters));
   DSPARK_RETURN_IF_ERROR(fill(file, "first", adam.first()));
   DSPARK_RETURN_IF_ERROR(fill(file, "second", adam.second()));
+  DSPARK_RETURN_IF_ERROR(load_scales(file, masters, adam));
   if (averaged == 0) return ok_status();
   for (const auto& [name, tensor] : masters) average[name] = at::zeros_like(tensor.detach());
   return fill(file, "average", average);

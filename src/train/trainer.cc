@@ -22,6 +22,7 @@
 #include "train/run_log.h"
 #include "train/run_options.h"
 #include "train/step_plan.h"
+#include "train/step_scale.h"
 #include "train/train_state.h"
 
 namespace dspark {
@@ -112,12 +113,18 @@ class Run {
     share_precision();
     DSPARK_RETURN_IF_ERROR(open_model(target));
     DSPARK_RETURN_IF_ERROR(check_model(*sources_.front(), target.config));
+    TensorMap scales;
+    if (options_.step_scale && !options_.resume) {
+      DSPARK_ASSIGN_OR_RETURN(scales, step_scales(model_.trainable, *sources_.front()));
+      group_->copy_from_leader(scales);  // rank 0's measurement counts for all
+    }
     DSPARK_ASSIGN_OR_RETURN(DataSource data, DataSource::create(options_, std::move(sources_)));
     data_ = std::make_unique<DataSource>(std::move(data));
     frozen_ = frozen_target(model_.config, target.embedding, target.head, precision_, device_);
     move_to(model_, device_);
     adam_ = std::make_unique<AdamW>(model_.trainable,
                                     AdamOptions{options_.beta1, options_.beta2, 1e-8, options_.weight_decay});
+    adam_->scale(std::move(scales), device_);
     if (options_.resume) {
       DSPARK_RETURN_IF_ERROR(
           load_state(path("state.safetensors"), model_.trainable, *adam_, average_, counters_));
@@ -320,6 +327,7 @@ class Run {
       add_metrics(record, metrics, share);
     }
     group_->sum_gradients(model_.trainable);
+    adam_->scale_gradients(model_.trainable);
     record.gradient_norm = clip_gradients(model_.trainable, options_.clip);
     adam_->step(model_.trainable, turn.rate);
     if (!average_.empty()) update_average(average_, model_.trainable, options_.average, counters_.step);

@@ -77,7 +77,8 @@ struct TrainOptions {
   double beta2 = 0.99;
   double weight_decay = 0.0;
   double clip = 1.0;
-  double average = 0.0;  // decay of the averaged weights that are exported; 0: none
+  bool step_scale = false;  // weights move by their size and that of their features (src/train/step_scale.h)
+  double average = 0.0;     // decay of the averaged weights that are exported; 0: none
 
   // Budget: exactly one of the two. Both count what earlier parts of a resumed run used.
   int64_t steps = 0;

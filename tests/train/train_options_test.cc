@@ -325,6 +325,7 @@ TEST_F(TrainOption, ResumeRefusesOtherOptions) {
   refused("--sequences: the run began with 2, found 4", [](TrainOptions& o) { o.processes.world = 2; });
   refused("--seed", [](TrainOptions& o) { o.seed = 1; });
   refused("--no-warm-start", [](TrainOptions& o) { o.warm_start = false; });
+  refused("--step-scale", [](TrainOptions& o) { o.step_scale = true; });
   refused("--kv-heads", [](TrainOptions& o) { o.kv_heads = 4; });
   refused("--add-layers", [](TrainOptions& o) { o.add_layers = 1; });
   refused("--first-stage", [](TrainOptions& o) { o.first_stage = 0.1; });

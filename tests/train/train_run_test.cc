@@ -49,6 +49,23 @@ TEST_F(TrainRun, KilledRunContinuesWithTheSameLosses) {
   expect_exact_resume(options("whole"), options("cut"), 17);
 }
 
+// How far weights move is measured once, at the beginning.
+TEST_F(TrainRun, KilledRunContinuesWithItsStepScales) {
+  for (const bool warm : {true, false}) {
+    const auto scaled = [&](const std::string& name) {
+      TrainOptions o = options(name + (warm ? "-warm" : "-random"));
+      o.step_scale = true;
+      o.warm_start = warm;
+      return o;
+    };
+    expect_exact_resume(scaled("whole"), scaled("cut"), 17);
+    TrainOptions alike = scaled("alike");
+    alike.step_scale = false;
+    ASSERT_TRUE(train_drafter(alike, {}).ok());
+    EXPECT_NE(log_lines(alike.out), log_lines(scaled("whole").out));
+  }
+}
+
 // In the first stage, in the curriculum, in the slide of the losses.
 TEST_F(TrainRun, KilledRunContinuesWithItsStages) {
   for (const int64_t cut_step : {8, 13, 23}) {

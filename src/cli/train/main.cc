@@ -69,6 +69,8 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
       ->capture_default_str();
   app.add_option("--add-layers", o.add_layers, "layers behind those of --init, at first without effect")
       ->capture_default_str();
+  app.add_flag("--step-scale", o.step_scale,
+               "weights move by their own size and that of their features: for targets unlike SmolLM2");
   app.add_flag("!--no-warm-start", o.warm_start, "random layers instead of the target's last ones");
 
   app.add_option("--sequences", o.sequences, "sequences per micro-step")->capture_default_str();
