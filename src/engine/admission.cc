@@ -117,7 +117,8 @@ bool Engine::keeps_draft_rows(const Sequence& sequence) const {
 /// all tell what drafting would bring. A sequence never stops giving rows once it began: pages wait for those
 /// on their way.
 bool Engine::starts_with_draft_rows(const Sequence& sequence) {
-  if (planner_ == nullptr || !sequence.drafts || !sequence.policy.needs_costs()) return true;
+  if (!options_.rows_on_demand || planner_ == nullptr) return true;
+  if (!sequence.drafts || !sequence.policy.needs_costs()) return true;
   if (!drafter_->works_without_rows()) return true;
   const auto n_others = std::ranges::count_if(running_, [](const auto& other) {
     return other->drafts && other->policy.needs_costs() && !other->finished();

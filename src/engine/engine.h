@@ -42,8 +42,11 @@ struct EngineOptions {
   /// and sixteen more fit always.
   int64_t logit_bytes = int64_t{64} << 20;
   bool prefix_cache = true;  // requests that begin alike share their pages, see engine/page_cache.h
-  int64_t max_waiting = 0;   // most requests that wait for their first start; 0: any number
-  VerifyPolicy policy;       // default verify policy; without a drafter nothing is drafted
+  /// Where drafting does not pay, sequences start without giving the drafter features (docs/scheduling.md).
+  /// Not the default: what it wins at high loads has not been shown.
+  bool rows_on_demand = false;
+  int64_t max_waiting = 0;  // most requests that wait for their first start; 0: any number
+  VerifyPolicy policy;      // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
   /// and the default policy is one of them.

@@ -405,6 +405,7 @@ TEST(EngineQueue, RowsForDraftsAreLeftOutWhereNobodyDrafts) {
   options.context_length = 1000;
   options.max_sequences = 16;
   options.kv_tokens = 16 * 1000;
+  options.rows_on_demand = true;
   options.kv_dtype = KvDType::kF32;
   options.policy = VerifyPolicy::adaptive();
   options.clock = model.time.clock();

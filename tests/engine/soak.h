@@ -106,6 +106,7 @@ inline std::unique_ptr<Engine> soak_engine(FakeModel& model, const SoakWay& way)
   options.prefix_cache = way.prefix_cache;
   options.max_waiting = 40;
   options.policy = way.policy;
+  options.rows_on_demand = way.drafter == "gaps";
   if (way.policy.needs_costs()) {
     use_fake_time(model, options, way.is_crowded ? crowded_pass_seconds : soak_pass_seconds);
   }
