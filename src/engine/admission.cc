@@ -10,6 +10,7 @@ namespace dspark {
 namespace {
 
 constexpr int64_t kStartsPerSample = 8;  // of sequences that start while drafting does not pay
+constexpr int32_t kMostPagesAgain = 2;   // computed again for the sake of the drafter's rows
 
 }  // namespace
 
@@ -104,12 +105,29 @@ void Engine::start_waiting() {
   }
 }
 
-bool Engine::needs_draft_rows(const Sequence& sequence) const {
-  return keeps_draft_rows(sequence) && !drafter_->works_without_rows();
-}
-
 bool Engine::keeps_draft_rows(const Sequence& sequence) const {
   return sequence.drafts && drafter_reuse_ == PrefixReuse::kFromPages;
+}
+
+/// Whether one sequence more, this one, runs at a load where drafts are worth what they need beforehand.
+bool Engine::starts_where_drafting_pays(const Sequence& sequence) const {
+  if (planner_ == nullptr || !sequence.policy.needs_costs()) return true;
+  const auto n_others = std::ranges::count_if(running_, [](const auto& other) {
+    return other->drafts && other->policy.needs_costs() && !other->finished();
+  });
+  return planner_->drafting_pays(static_cast<int32_t>(n_others) + 1);
+}
+
+/// Whether remembered pages without the drafter's rows are left alone. Where drafting pays a few of them are
+/// rather computed again, which gives them rows for all that begin alike (the instructions of a chat, say);
+/// not many, the first token would wait for them.
+bool Engine::shares_only_draft_rows(const Sequence& sequence, std::span<const int32_t> tokens) const {
+  if (!keeps_draft_rows(sequence)) return false;
+  if (!drafter_->works_without_rows()) return true;
+  if (!starts_where_drafting_pays(sequence)) return false;
+  const int32_t most = most_shared_pages(sequence);
+  return pages_.match(tokens, most, false).n_pages - pages_.match(tokens, most, true).n_pages <=
+         kMostPagesAgain;
 }
 
 /// Rows for the drafter cost time whether they are read or not. A sequence that starts where drafting does
@@ -117,14 +135,9 @@ bool Engine::keeps_draft_rows(const Sequence& sequence) const {
 /// all tell what drafting would bring. A sequence never stops giving rows once it began: pages wait for those
 /// on their way.
 bool Engine::starts_with_draft_rows(const Sequence& sequence) {
-  if (!options_.rows_on_demand || planner_ == nullptr) return true;
-  if (!sequence.drafts || !sequence.policy.needs_costs()) return true;
-  if (!drafter_->works_without_rows()) return true;
-  const auto n_others = std::ranges::count_if(running_, [](const auto& other) {
-    return other->drafts && other->policy.needs_costs() && !other->finished();
-  });
-  const int64_t n = n_others + 1;
-  if (planner_->drafting_pays(static_cast<int32_t>(n))) return true;
+  if (!options_.rows_on_demand || !sequence.drafts || !drafter_->works_without_rows()) return true;
+  if (starts_where_drafting_pays(sequence)) return true;
+  const int64_t n = std::ssize(running_) + 1;
   return n_starts_without_pay_++ % (kStartsPerSample * n) < n;
 }
 
@@ -150,7 +163,7 @@ bool Engine::has_room_for(const Sequence& sequence) const {
   }
   const std::vector<int32_t>& tokens = sequence.has_run ? sequence.tokens : sequence.request.prompt;
   const PageCache::Match match =
-      pages_.match(tokens, most_shared_pages(sequence), needs_draft_rows(sequence));
+      pages_.match(tokens, most_shared_pages(sequence), shares_only_draft_rows(sequence, tokens));
   n_needed += PageAllocator::pages_for(std::ssize(tokens) + 1) - match.n_pages;
   return n_needed <= pages_.n_available() - match.n_idle;
 }
@@ -175,7 +188,8 @@ void Engine::start(Sequence& sequence) {
   sequence.step = {};
   sequence.n_prefill = sequence.n_tokens();
   const PageCache::Match shared =
-      pages_.attach(sequence.tokens, most_shared_pages(sequence), needs_draft_rows(sequence), sequence.pages);
+      pages_.attach(sequence.tokens, most_shared_pages(sequence),
+                    shares_only_draft_rows(sequence, sequence.tokens), sequence.pages);
   sequence.n_published = shared.n_pages;
   sequence.gives_rows = starts_with_draft_rows(sequence);
   sequence.n_cached = sequence.n_published * kKvPageSize;

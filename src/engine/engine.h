@@ -43,8 +43,7 @@ struct EngineOptions {
   int64_t logit_bytes = int64_t{64} << 20;
   bool prefix_cache = true;  // requests that begin alike share their pages, see engine/page_cache.h
   /// Where drafting does not pay, sequences start without giving the drafter features (docs/scheduling.md).
-  /// Not the default: what it wins at high loads has not been shown.
-  bool rows_on_demand = false;
+  bool rows_on_demand = true;
   int64_t max_waiting = 0;  // most requests that wait for their first start; 0: any number
   VerifyPolicy policy;      // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
@@ -205,7 +204,8 @@ class Engine {
   void start_waiting();
   bool has_room_for(const Sequence& sequence) const;
   bool keeps_draft_rows(const Sequence& sequence) const;
-  bool needs_draft_rows(const Sequence& sequence) const;
+  bool starts_where_drafting_pays(const Sequence& sequence) const;
+  bool shares_only_draft_rows(const Sequence& sequence, std::span<const int32_t> tokens) const;
   bool starts_with_draft_rows(const Sequence& sequence);
   int32_t most_shared_pages(const Sequence& sequence) const;
   void start(Sequence& sequence);

@@ -23,8 +23,6 @@ constexpr int64_t kLookFurther = 16;      // drafting steps between those that a
 constexpr double kOpenStep = 1.0 / 16.0;  // weight of the newest step in the share of open ones
 constexpr double kGainStep = 0.1;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
-constexpr double kPlainBiasStep = 0.1;    // weights of the newest steps in the means of what predictions miss
-constexpr double kDraftingBiasStep = 0.04;
 constexpr double kPlainLoss = 0.005;  // share of the time that plain steps may lose
 constexpr double kShortestPlainGap = 4.0;
 constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
@@ -81,6 +79,9 @@ AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t
 
 /// What a row of a draft costs at about the number of drafts that are verified at this load.
 double AdaptivePlanner::row_seconds(int32_t n_sequences, int32_t prompt_rows) const {
+  // Sizes beside prompts are corrected each by what few steps said: a size that came out too dear makes rows
+  // behind it look free.
+  const double least = prompt_rows > 0 ? row_seconds(n_sequences, 0) : 0.0;
   const double verified = reach_[static_cast<size_t>(load_)].mean_verified;
   const int32_t n_rows = std::max(1, static_cast<int32_t>(verified * n_sequences + 0.5));
   StepShape shape = plain_shape(n_sequences);
@@ -88,7 +89,7 @@ double AdaptivePlanner::row_seconds(int32_t n_sequences, int32_t prompt_rows) co
   const double plain_s = costs_.step_seconds(shape);
   shape.rows += n_rows;
   shape.row_context += static_cast<int64_t>(context_per_sequence_ * n_rows);
-  return (costs_.step_seconds(shape) - plain_s) / n_rows;
+  return std::max(least, (costs_.step_seconds(shape) - plain_s) / n_rows);
 }
 
 /// A position that was rarely asked for at this load is assumed to be verified always, and accepted as
@@ -187,14 +188,16 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
   plain.row_context = shape.context;
   plain.rows = n_sequences;
   // Steps with drafts and those without may come out differently than predicted: medians and corrections that
-  // few steps of a size stand behind leave something over, and gains are small.
-  const Bias& bias = bias_[static_cast<size_t>(load_)];
-  const double plain_s = costs_.step_seconds(plain) * bias.plain;
-  plain.rows += shape.prompt_rows;
-  const double same_tokens_s = costs_.step_seconds(plain) * bias.plain +
-                               plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences);
-  const double took_s = costs_.step_seconds(shape) * (shape.prompt_rows > 0 ? bias.plain : bias.drafting);
-  const double gain = (same_tokens_s - took_s) / plain_s;
+  // few steps of a size stand behind leave something over, and gains are small. What was seen of plain steps
+  // is no word about long ones with prompts: those are predicted alike, with drafts and without.
+  const double plain_s =
+      costs_.step_seconds(plain) * bias_[static_cast<size_t>(load_)].plain_over_drafting();
+  double same_tokens_s = plain_s * n_tokens / static_cast<double>(n_sequences);
+  if (shape.prompt_rows > 0) {
+    plain.rows += shape.prompt_rows;
+    same_tokens_s += costs_.step_seconds(plain) - plain_s;
+  }
+  const double gain = (same_tokens_s - costs_.step_seconds(shape)) / plain_s;
   gate_.settle(load_, gain);
   double& mean_gain = plain_[static_cast<size_t>(load_)].mean_gain;
   mean_gain += kGainStep * (gain - mean_gain);
@@ -206,11 +209,12 @@ void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, doub
   stats_.last_measured_s = verify_s + (shape.draft_sequences > 0 ? draft_s : 0.0);
   stats_.predicted_s += stats_.last_predicted_s;
   stats_.measured_s += stats_.last_measured_s;
+  StepBias& bias = bias_[static_cast<size_t>(load_)];
   if (shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
-    const double ratio = std::clamp(stats_.last_measured_s / stats_.last_predicted_s, 0.5, 2.0);
-    Bias& bias = bias_[static_cast<size_t>(load_)];
-    double& mean = shape.draft_length > 0 ? bias.drafting : bias.plain;
-    mean += (shape.draft_length > 0 ? kDraftingBiasStep : kPlainBiasStep) * (ratio - mean);
+    const double at_constant_speed_s = stats_.last_predicted_s / costs_.correction();
+    bias.add(shape.draft_length > 0, stats_.last_measured_s / at_constant_speed_s);
+  } else {
+    bias.skip();
   }
   costs_.observe(shape, verify_s, draft_s);
   stats_.verify_correction = costs_.correction();

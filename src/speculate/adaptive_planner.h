@@ -13,6 +13,7 @@
 #include "speculate/draft_gate.h"
 #include "speculate/scheduler.h"
 #include "speculate/scheduler_stats.h"
+#include "speculate/step_bias.h"
 
 namespace dspark {
 
@@ -110,10 +111,6 @@ class AdaptivePlanner {
     double mean_verified = 1.0;  // per sequence, running
   };
 
-  /// Measured over predicted of recent steps at one load; single ones count at most twice or half.
-  struct Bias {
-    double plain = 1.0, drafting = 1.0;
-  };
   /// Steps without drafts at one load while drafting pays.
   struct PlainSteps {
     int32_t drafting_steps = 0;  // since the last one
@@ -147,7 +144,7 @@ class AdaptivePlanner {
   DraftGate gate_;
   std::array<Reach, DraftGate::kLoads> reach_{};
   std::array<PlainSteps, DraftGate::kLoads> plain_{};
-  std::array<Bias, DraftGate::kLoads> bias_{};
+  std::array<StepBias, DraftGate::kLoads> bias_{};
   std::array<double, DraftGate::kLoads> open_share_{};  // of steps of late at a load
   SchedulerStats stats_;
   int32_t steps_unverified_ = 0;
