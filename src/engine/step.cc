@@ -336,7 +336,7 @@ void Engine::learn_costs() {
   if (planner_ != nullptr) {
     step_stats_.predicted_s = planner_->costs().step_seconds(shape);
     planner_->observe_gain(shape, step_stats_.rounds, step_stats_.round_tokens);
-    planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s);
+    planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s, step_stats_.commit_s);
     stats_.scheduler = planner_->stats();
   }
   stats_.scheduler.n_positions = drift_.n_positions();

@@ -23,7 +23,8 @@ constexpr int64_t kLookFurther = 16;      // drafting steps between those that a
 constexpr double kOpenStep = 1.0 / 16.0;  // weight of the newest step in the share of open ones
 constexpr double kGainStep = 0.1;         // weight of the newest drafting step in a load's mean gain
 constexpr double kSureGain = 1.0;         // mean gain at which the cost of plain steps is beside the point
-constexpr double kPlainLoss = 0.005;  // share of the time that plain steps may lose
+constexpr double kCommitStep = 0.02;      // weight of the newest step in the mean of what commits take
+constexpr double kPlainLoss = 0.005;      // share of the time that plain steps may lose
 constexpr double kShortestPlainGap = 4.0;
 constexpr int32_t kLongestPlainGap = 64;  // most drafting steps between two without drafts
 
@@ -180,30 +181,46 @@ bool AdaptivePlanner::plain_step_is_due() {
   return true;
 }
 
+/// What the drafts of a step cost. Beside prompts rows of drafts are dear where few rows are nearly free, but
+/// never cheaper than without: they have logits, most prompt rows do not.
+double AdaptivePlanner::drafts_seconds(const StepShape& shape, int32_t n_sequences) const {
+  const int32_t n_drafts = shape.rows - shape.prompt_rows - n_sequences;
+  const int64_t drafts_context = n_drafts * (shape.context / n_sequences);
+  StepShape without = shape;
+  without.rows -= n_drafts;
+  without.row_context = std::max<int64_t>(0, shape.row_context - drafts_context);
+  without.draft_sequences = 0;
+  const double seconds = costs_.step_seconds(shape) - costs_.step_seconds(without);
+  if (shape.prompt_rows == 0) return seconds;
+  StepShape alone = shape;
+  alone.rows -= shape.prompt_rows;
+  alone.prompt_rows = 0;
+  alone.row_context = shape.context + drafts_context;
+  return std::max(seconds, drafts_seconds(alone, n_sequences));
+}
+
 void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
   // Drafts may come without a pass of a drafter's model; then only their length tells of them.
   if ((shape.draft_sequences == 0 && shape.draft_length == 0) || n_sequences <= 0) return;
   StepShape plain = shape;
-  plain.draft_sequences = 0;
+  plain.draft_sequences = plain.prompt_rows = 0;
   plain.row_context = shape.context;
   plain.rows = n_sequences;
   // Steps with drafts and those without may come out differently than predicted: medians and corrections that
-  // few steps of a size stand behind leave something over, and gains are small. What was seen of plain steps
-  // is no word about long ones with prompts: those are predicted alike, with drafts and without.
-  const double plain_s =
-      costs_.step_seconds(plain) * bias_[static_cast<size_t>(load_)].plain_over_drafting();
-  double same_tokens_s = plain_s * n_tokens / static_cast<double>(n_sequences);
-  if (shape.prompt_rows > 0) {
-    plain.rows += shape.prompt_rows;
-    same_tokens_s += costs_.step_seconds(plain) - plain_s;
-  }
-  const double gain = (same_tokens_s - costs_.step_seconds(shape)) / plain_s;
+  // few steps of a size stand behind leave something over, and gains are small.
+  const double predicted_s = costs_.step_seconds(plain);
+  const double plain_s = predicted_s * bias_[static_cast<size_t>(load_)].plain_over_drafting();
+  // Without prompts both kinds of steps were compared; beside prompts they are predicted alike.
+  const double bias_s = shape.prompt_rows > 0 ? 0.0 : plain_s - predicted_s;
+  const double saved_s = plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences) + bias_s;
+  const double gain = (saved_s - drafts_seconds(shape, n_sequences) - commit_s_) / plain_s;
   gate_.settle(load_, gain);
   double& mean_gain = plain_[static_cast<size_t>(load_)].mean_gain;
   mean_gain += kGainStep * (gain - mean_gain);
 }
 
-void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, double draft_s) {
+void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, double draft_s, double commit_s) {
+  commit_s_ += kCommitStep * (commit_s - commit_s_);
   const double overhead_s = costs_.table().overhead_s;
   stats_.last_predicted_s = costs_.step_seconds(shape) - overhead_s;
   stats_.last_measured_s = verify_s + (shape.draft_sequences > 0 ? draft_s : 0.0);
@@ -275,6 +292,20 @@ int32_t AdaptivePlanner::measure(std::span<const PlanSequence> sequences) {
   return n_more == 0 ? 0 : n_asked_total;
 }
 
+/// Makes step_seconds_ that of a step without prompts in which rows of drafts cost as much as beside them,
+/// and at least what they cost alone (see drafts_seconds).
+void AdaptivePlanner::leave_out_prompts(const StepShape& shape, int32_t n_more) {
+  StepShape alone = shape;
+  alone.rows -= shape.prompt_rows;
+  alone.prompt_rows = 0;
+  const double row_context = static_cast<double>(shape.context) / std::max(1, alone.rows);
+  costs_.step_costs(alone, n_more, row_context, alone_seconds_);
+  const double more_s = alone_seconds_.front() - step_seconds_.front();
+  for (size_t b = 0; b < step_seconds_.size(); ++b) {
+    step_seconds_[b] = std::max(step_seconds_[b] + more_s, alone_seconds_[b]);
+  }
+}
+
 void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,
                                      std::span<const PlanSequence> sequences, std::span<int32_t> lengths) {
   const int32_t n_asked = measure(sequences);
@@ -292,12 +323,7 @@ void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& s
   }
   const auto n = static_cast<double>(sequences.size());
   costs_.step_costs(shape, n_asked, static_cast<double>(shape.context) / n, step_seconds_);
-  if (shape.prompt_rows > 0) {
-    StepShape without = shape;
-    without.rows -= shape.prompt_rows;
-    const double prompts_s = costs_.step_seconds(shape) - costs_.step_seconds(without);
-    for (double& seconds : step_seconds_) seconds -= prompts_s;
-  }
+  if (shape.prompt_rows > 0) leave_out_prompts(shape, n_asked);
   step_seconds_.insert(step_seconds_.begin(), sequences.size(), step_seconds_.front());
   const auto stride = static_cast<int32_t>(width);
   const SurvivalRows live{live_, n_drafts_, stride};

@@ -84,8 +84,9 @@ class AdaptivePlanner {
 
   /// One round's outcome: what a drafter without confidences is judged by.
   void observe_round(int32_t n_verified, int32_t n_accepted);
-  /// What the step's passes really took.
-  void observe_step(const StepShape& shape, double verify_s, double draft_s);
+  /// What the step's passes really took, and what the drafter did beside them (commit_s), which nobody needs
+  /// where nothing is drafted.
+  void observe_step(const StepShape& shape, double verify_s, double draft_s, double commit_s = 0.0);
   /// Whether drafting paid: `n_tokens` committed in the rounds of `n_sequences` sequences in a step of
   /// `shape`. Steps that did not draft are ignored.
   void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens);
@@ -128,6 +129,7 @@ class AdaptivePlanner {
   bool knows_acceptance() const;
   Prospect prospect(int32_t n_sequences, int32_t max_block) const;
   double drafting_risk(int32_t n_sequences, int32_t length) const;
+  double drafts_seconds(const StepShape& shape, int32_t n_sequences) const;
   double row_seconds(int32_t n_sequences, int32_t prompt_rows) const;
   int32_t wanted_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows) const;
   bool plain_step_is_due();
@@ -135,6 +137,7 @@ class AdaptivePlanner {
   void fill_live(const PlanSequence& sequence, std::span<double> out) const;
   void fill_recorded(const SurvivalRecord& record, std::span<double> out) const;
   int32_t measure(std::span<const PlanSequence> sequences);
+  void leave_out_prompts(const StepShape& shape, int32_t n_more);
   void remember(std::span<const PlanSequence> sequences);
 
   CostModel costs_;
@@ -150,9 +153,10 @@ class AdaptivePlanner {
   int32_t steps_unverified_ = 0;
   int32_t load_ = 0;                                 // of the last draft_length()
   double context_per_sequence_ = 0;                  // of the last step
+  double commit_s_ = 0;                              // running mean
   std::vector<double> live_, recorded_, prior_row_;  // (sequences, stride), (sequences, stride), (stride)
   std::vector<int32_t> n_drafts_, n_asked_;
-  std::vector<double> step_seconds_;
+  std::vector<double> step_seconds_, alone_seconds_;
 };
 
 }  // namespace dspark

@@ -77,7 +77,8 @@ void CostModel::RunningMedian<kWindow>::add(double value) {
   median_ = *middle;
 }
 
-CostModel::CostModel(CostTable table) : table_(std::move(table)), by_size_(table_.verify.size()) {
+CostModel::CostModel(CostTable table)
+    : table_(std::move(table)), by_size_(table_.verify.size()), with_prompts_(table_.verify.size()) {
   make_monotone(table_.verify);
   make_monotone(table_.draft);
   make_monotone(table_.draft_short);
@@ -94,9 +95,14 @@ size_t CostModel::bucket(int32_t rows) const {
   return i;
 }
 
+double CostModel::size_correction(int32_t rows, bool has_prompts) const {
+  const size_t at = bucket(rows);
+  return has_prompts && with_prompts_[at].is_known() ? with_prompts_[at].median() : by_size_[at].median();
+}
+
 double CostModel::verify_seconds(const StepShape& shape) const {
   if (shape.rows <= 0) return 0.0;
-  return raw_verify_seconds(shape) * all_.median() * by_size_[bucket(shape.rows)].median();
+  return raw_verify_seconds(shape) * all_.median() * size_correction(shape.rows, shape.prompt_rows > 0);
 }
 
 double CostModel::raw_draft_seconds(int32_t n_sequences, int32_t length) const {
@@ -137,8 +143,8 @@ void CostModel::step_costs(const StepShape& shape, int32_t n_more, double row_co
               : interpolate(points.subspan(left, std::min<size_t>(2, points.size())), rows);
       const double looked_at =
           static_cast<double>(shape.row_context) + std::floor(row_context * static_cast<double>(b));
-      seconds =
-          (row_seconds + context + table_.row_context_s * looked_at) * all_.median() * by_size_[at].median();
+      seconds = (row_seconds + context + table_.row_context_s * looked_at) * all_.median() *
+                size_correction(rows, shape.prompt_rows > 0);
     }
     largest = std::max(largest, seconds + fixed);  // corrections by size must not make a dip either
     out.push_back(largest);
@@ -148,7 +154,7 @@ void CostModel::step_costs(const StepShape& shape, int32_t n_more, double row_co
 void CostModel::observe(const StepShape& shape, double verify_s, double draft_s) {
   if (shape.rows > 0 && verify_s > 0.0) {
     const double ratio = verify_s / raw_verify_seconds(shape);
-    auto& of_size = by_size_[bucket(shape.rows)];
+    auto& of_size = (shape.prompt_rows > 0 ? with_prompts_ : by_size_)[bucket(shape.rows)];
     // Large passes are measured once at the start and may be far off; that is no word about the machine.
     if (shape.prompt_rows == 0) all_.add(ratio / of_size.median());
     // Before the machine's speed is known, it would be counted as the size's error and then once more.

@@ -88,6 +88,11 @@ class CostModel {
     double median_ = 1.0;
   };
 
+  using SizeCorrection = RunningMedian<31>;
+
+  /// Of the size of so many rows. Most prompt rows have no logits and cost less than rows of drafts, so steps
+  /// with prompts say nothing of those without.
+  double size_correction(int32_t rows, bool has_prompts) const;
   double raw_verify_seconds(const StepShape& shape) const;
   double raw_draft_seconds(int32_t n_sequences, int32_t length) const;
   size_t bucket(int32_t rows) const;
@@ -95,8 +100,9 @@ class CostModel {
   CostTable table_;
   // Each is judged with the other's correction taken out, else steps of one size would pass for the machine's
   // speed. The machine's speed changes faster than what is wrong with the table, so its memory is shorter.
-  RunningMedian<15> all_;                   // of steps without prompts: how fast the machine is now
-  std::vector<RunningMedian<31>> by_size_;  // per verify point: what the table got wrong there
+  RunningMedian<15> all_;                     // of steps without prompts: how fast the machine is now
+  std::vector<SizeCorrection> by_size_;       // per verify point: what the table got wrong there
+  std::vector<SizeCorrection> with_prompts_;  // the same of steps with prompts
   RunningMedian<15> draft_;
 };
 

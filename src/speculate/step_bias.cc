@@ -18,8 +18,8 @@ StepBias::Nearby StepBias::nearby(const Recent& recent) const {
 }
 
 // Only where the kind changes: within a stretch every step would be compared with the same few of the other.
-// A single step after many of the other kind says more than the first of many after a single one: the first is
-// not like the others (a drafter has rows to make up for).
+// A single step after many of the other kind says more than the first of many after a single one: the first
+// is not like the others (a drafter has rows to make up for).
 void StepBias::add(bool drafts, double ratio) {
   const size_t kind = drafts ? 1 : 0;
   ++step_;

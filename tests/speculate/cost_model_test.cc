@@ -127,6 +127,25 @@ TEST(CostModel, PassesOverPromptsSayNothingAboutTheMachine) {
   EXPECT_NEAR(model.verify_seconds({.rows = 4}), 0.011, 1e-9);
 }
 
+// Rows of prompts have no logits: a step of 64 rows of which most are a prompt's takes less than one that
+// verifies as many.
+TEST(CostModel, StepsWithPromptsSayNothingOfThoseWithout) {
+  CostTable table;
+  table.verify = {{1, 0.010}, {16, 0.020}, {32, 0.036}, {64, 0.068}};
+  CostModel model(table);
+  StepShape with_prompt{64, 0, 0, 0};
+  with_prompt.prompt_rows = 48;
+  for (int i = 0; i < 40; ++i) {
+    model.observe({16, 0, 0, 0}, 0.020, 0.0);
+    model.observe(with_prompt, 0.051, 0.0);
+  }
+  EXPECT_NEAR(model.verify_seconds(with_prompt), 0.051, 1e-6);
+  EXPECT_NEAR(model.verify_seconds({64, 0, 0, 0}), 0.068, 1e-6);
+  std::vector<double> costs;
+  model.step_costs({16, 0, 0, 0}, 48, 0.0, costs);
+  EXPECT_NEAR(costs.back(), 0.068, 1e-6);
+}
+
 TEST(CostModel, LearnsWhatTheTableGotWrongAtOneSize) {
   CostModel model(staircase());
   for (int i = 0; i < 60; ++i) {
