@@ -200,8 +200,10 @@ double AdaptivePlanner::drafts_seconds(const StepShape& shape, int32_t n_sequenc
 }
 
 void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
-  // Drafts may come without a pass of a drafter's model; then only their length tells of them.
-  if ((shape.draft_sequences == 0 && shape.draft_length == 0) || n_sequences <= 0) return;
+  // Drafts may come without a pass of a drafter's model. Then a step that verified none of them is a plain
+  // one.
+  if (n_sequences <= 0 || (shape.draft_sequences == 0 && shape.rows <= n_sequences + shape.prompt_rows))
+    return;
   StepShape plain = shape;
   plain.draft_sequences = plain.prompt_rows = 0;
   plain.row_context = shape.context;
@@ -229,7 +231,8 @@ void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, doub
   StepBias& bias = bias_[static_cast<size_t>(load_)];
   if (shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
     const double at_constant_speed_s = stats_.last_predicted_s / costs_.correction();
-    bias.add(shape.draft_length > 0, stats_.last_measured_s / at_constant_speed_s);
+    const bool drafts = shape.draft_sequences > 0 || (shape.draft_length > 0 && stats_.last_budget > 0);
+    bias.add(drafts, stats_.last_measured_s / at_constant_speed_s);
   } else {
     bias.skip();
   }
