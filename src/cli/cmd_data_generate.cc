@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/data_commands.h"
+#include "cli/generate_features.h"
 #include "cli/interrupt.h"
 #include "cli/model_flags.h"
 #include "cli/progress.h"
@@ -40,6 +41,7 @@ struct GenerateFlags {
   uint64_t seed = 0;
   bool raw = false;
   RegenerateOptions run;
+  GenerateFeatureFlags features;
 };
 
 /// What the corpus holds from earlier runs.
@@ -93,7 +95,8 @@ Result<std::vector<Job>> jobs_of(const GenerateFlags& flags, const std::vector<P
   return jobs;
 }
 
-Result<std::unique_ptr<Engine>> engine_for(LoadedModel& loaded, const GenerateFlags& flags) {
+Result<std::unique_ptr<Engine>> engine_for(LoadedModel& loaded, const GenerateFlags& flags,
+                                           std::unique_ptr<FeatureTap> tap) {
   EngineOptions options;
   options.max_sequences = flags.run.batch;
   const int32_t trained = loaded.model->config().context_length;
@@ -105,7 +108,8 @@ Result<std::unique_ptr<Engine>> engine_for(LoadedModel& loaded, const GenerateFl
   }
   options.max_batch_rows = std::max(options.max_batch_rows, flags.run.batch + options.prefill_rows);
   DSPARK_ASSIGN_OR_RETURN(options.kv_dtype, parse_kv_type(flags.model.kv_type));
-  return make_engine(loaded, std::move(options));
+  if (tap != nullptr) options.policy = VerifyPolicy::fixed(1);  // it is told of, and proposes nothing
+  return make_engine(loaded, std::move(options), std::move(tap));
 }
 
 void print_counts(const RegenerateCounts& counts, const std::string& summary, const std::string& path) {
@@ -131,20 +135,46 @@ Result<bool> generate_corpus(const GenerateFlags& flags) {
                           }));
   auto left = jobs_left(std::move(jobs), existing.records);
   if (!left.ok()) return Status(left.status().code(), flags.output + ": " + left.status().message());
+  const bool has_features = !flags.features.folder.empty();
+  if (has_features && is_finished_cache(flags.features.folder)) {
+    if (!left->empty()) {
+      return invalid_argument("--cache " + flags.features.folder + ": is finished, but " +
+                              std::to_string(left->size()) +
+                              " answers are not generated yet: take another folder and another corpus");
+    }
+    std::fprintf(stderr, "%s, %s: nothing is missing\n", flags.output.c_str(), flags.features.folder.c_str());
+    return true;
+  }
   DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(flags.model));
   DSPARK_ASSIGN_OR_RETURN(const PromptCodec codec, make_prompt_codec(loaded, flags.raw));
-  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, engine_for(loaded, flags));
+  InterruptGuard interrupt;
+  GenerateFeatures features;
+  if (has_features) {
+    DSPARK_ASSIGN_OR_RETURN(const KvDType kv_dtype, parse_kv_type(flags.model.kv_type));
+    DSPARK_ASSIGN_OR_RETURN(
+        features, open_generate_features(flags.features, flags.output, loaded, kv_dtype, &interrupt.flag()));
+    if (!features.is_complete) return false;
+  }
+  FeatureSink feature_sink{features.tap.get(), [&](const CorpusRecord& record, TargetCacheSample&& sample) {
+                             return features.cache->add(record, std::move(sample));
+                           }};
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                          engine_for(loaded, flags, std::move(features.tap)));
   std::fprintf(stderr, "%s: %zu answers to generate, %zu there already\n", flags.output.c_str(), left->size(),
                existing.records.size());
-  InterruptGuard interrupt;
   Report report(static_cast<int64_t>(left->size()));
   const auto sink = [&](CorpusRecord&& record) { return corpus.append(record); };
   const auto on_step = [&](const RegenerateCounts& counts) { report.step(counts, engine->stats()); };
-  DSPARK_ASSIGN_OR_RETURN(
-      const RegenerateCounts counts,
-      regenerate(*engine, codec, *left, flags.run, existing.answer_tokens, sink, on_step, &interrupt.flag()));
+  DSPARK_ASSIGN_OR_RETURN(const RegenerateCounts counts,
+                          regenerate(*engine, codec, *left, flags.run, existing.answer_tokens, sink, on_step,
+                                     &interrupt.flag(), has_features ? &feature_sink : nullptr));
   report.clear();
   print_counts(counts, report.line(counts, engine->stats()), flags.output);
+  if (!has_features) return counts.finished;
+  if (counts.finished) DSPARK_RETURN_IF_ERROR(features.cache->finish());
+  std::fprintf(stderr, "%s: %lld samples, %lld tokens\n", flags.features.folder.c_str(),
+               static_cast<long long>(features.cache->n_samples()),
+               static_cast<long long>(features.cache->n_tokens()));
   return counts.finished;
 }
 
@@ -198,6 +228,14 @@ void register_data_generate(CLI::App& data, int& exit_code) {
   command->add_option("prompts", flags->prompts, "files of {\"task\", \"id\", \"prompt\"} lines");
   command->add_option("-o,--output", flags->output, "corpus to write or to continue (JSON lines)")
       ->required();
+  command->add_option(
+      "--cache", flags->features.folder,
+      "also store the features of the answers that 'dspark data filter' would keep, in this folder");
+  command
+      ->add_option(
+          "--layers", flags->features.layers,
+          "with --cache: layers whose outputs are stored, -1: the embedding (default: five, spread evenly)")
+      ->delimiter(',');
   add_sampling_flags(*command, *flags);
   add_size_flags(*command, *flags);
   command->callback([flags, &exit_code] {

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kStartsPerSample = 8;  // of sequences that start while drafting does not pay
 constexpr int32_t kMostPagesAgain = 2;   // computed again for the sake of the drafter's rows
+constexpr int64_t kFewSequences = 4;     // that give rows always, see starts_with_draft_rows
 
 }  // namespace
 
@@ -131,13 +132,15 @@ bool Engine::shares_only_draft_rows(const Sequence& sequence, std::span<const in
 }
 
 /// Rows for the drafter cost time whether they are read or not. A sequence that starts where drafting does
-/// not pay goes without. Some do not: now and then as many in a row as run at a time, since only drafts of
-/// all tell what drafting would bring. A sequence never stops giving rows once it began: pages wait for those
-/// on their way.
+/// not pay goes without, but not where few run: there drafting pays as a rule, a verdict hangs on the luck of
+/// few rounds, and only sequences with rows can show that it was wrong. Elsewhere some do not go without: now
+/// and then as many in a row as run at a time, since only drafts of all tell what drafting would bring. A
+/// sequence never stops giving rows once it began: pages wait for those on their way.
 bool Engine::starts_with_draft_rows(const Sequence& sequence) {
   if (!options_.rows_on_demand || !sequence.drafts || !drafter_->works_without_rows()) return true;
   if (starts_where_drafting_pays(sequence)) return true;
   const int64_t n = std::ssize(running_) + 1;
+  if (n <= kFewSequences) return true;
   return n_starts_without_pay_++ % (kStartsPerSample * n) < n;
 }
 

@@ -73,7 +73,9 @@ void Engine::add_logprobs(Sequence& sequence, int32_t i) {
   sequence.top_logprobs.resize(sequence.events.size() * n);
   const std::span<TokenLogprob> top(sequence.top_logprobs.data() + (sequence.events.size() - 1) * n, n);
   TokenEvent& event = sequence.events.back();
-  event.logprob = token_logprobs(row, event.token, top);
+  const RowLogprob found = token_logprobs(row, event.token, top);
+  event.logprob = found.logprob;
+  event.log_sum_exp = found.log_sum_exp;
 }
 
 }  // namespace dspark

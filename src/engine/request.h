@@ -99,9 +99,10 @@ struct TokenEvent {
   int32_t token = 0;
   int32_t position = 0;  // absolute index in prompt + output
   TokenOrigin origin = TokenOrigin::kPlain;
-  int16_t draft_idx = -1;  // kAccepted: 0-based position in the drafted block; else -1
-  bool is_stop = false;    // a stop token: committed, but not part of the text
-  float logprob = 0.0f;    // natural logarithm, with n_logprobs >= 0; else 0
+  int16_t draft_idx = -1;    // kAccepted: 0-based position in the drafted block; else -1
+  bool is_stop = false;      // a stop token: committed, but not part of the text
+  float logprob = 0.0f;      // natural logarithm, with n_logprobs >= 0; else 0
+  float log_sum_exp = 0.0f;  // of the logits it was picked from, with n_logprobs >= 0; else 0
 };
 
 /// Times and counters of one request.

@@ -25,12 +25,12 @@ void keep_largest(std::span<const float> row, std::span<TokenLogprob> top) {
 
 }  // namespace
 
-float token_logprobs(std::span<const float> row, int32_t token, std::span<TokenLogprob> top) {
+RowLogprob token_logprobs(std::span<const float> row, int32_t token, std::span<TokenLogprob> top) {
   if (!top.empty()) keep_largest(row, top);
   const float largest = row_max(row);
   if (!std::isfinite(largest)) {
     for (TokenLogprob& entry : top) entry.logprob = kLowest;
-    return kLowest;
+    return {kLowest, kLowest};
   }
   const double log_mass = std::log(row_mass(row, largest, 1.0f));
   const auto logprob_of = [&](float logit) {
@@ -38,7 +38,8 @@ float token_logprobs(std::span<const float> row, int32_t token, std::span<TokenL
   };
   for (TokenLogprob& entry : top) entry.logprob = logprob_of(entry.logprob);
   const float logit = row[static_cast<size_t>(token)];
-  return std::isnan(logit) ? kLowest : logprob_of(logit);
+  return {std::isnan(logit) ? kLowest : logprob_of(logit),
+          static_cast<float>(static_cast<double>(largest) + log_mass)};
 }
 
 }  // namespace dspark

@@ -12,9 +12,15 @@ struct TokenLogprob {
   float logprob = 0.0f;
 };
 
+/// The log-probability of a token, and the log-sum-exp of its row.
+struct RowLogprob {
+  float logprob = 0.0f;
+  float log_sum_exp = 0.0f;
+};
+
 /// The log-probability of `token` in softmax(row), and of the row's likeliest tokens into `top`, likeliest
 /// first, lower ids first among equals. Every bit follows from the row alone. -infinity in a row without a
 /// finite maximum. requires: token inside the row, top.size() <= row.size().
-float token_logprobs(std::span<const float> row, int32_t token, std::span<TokenLogprob> top);
+RowLogprob token_logprobs(std::span<const float> row, int32_t token, std::span<TokenLogprob> top);
 
 }  // namespace dspark

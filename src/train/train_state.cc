@@ -57,6 +57,9 @@ Status load_scales(const Checkpoint& file, const TensorMap& masters, AdamW& adam
       return invalid_argument(file.path() + ": tensor 'scale." + name + "' does not have 1 or " +
                               std::to_string(tensor.size(-1)) + " numbers");
     }
+    if (!((scales[name] > 0) & at::isfinite(scales[name])).all().item<bool>()) {
+      return corrupt_data(file.path() + ": tensor 'scale." + name + "' has numbers that are no step scales");
+    }
   }
   if (!masters.empty()) adam.scale(std::move(scales), masters.begin()->second.device());
   return ok_status();

@@ -77,12 +77,14 @@ std::optional<TargetCacheSample> corpus_sample(const CorpusRecord& record, const
 Result<CacheCounts> cache_corpus(std::span<const std::string> corpora, const TargetCacheInfo& info,
                                  FeatureExtractor& extractor, TargetCacheWriter& writer,
                                  const std::function<void(const CacheCounts&)>& on_pass,
-                                 const std::atomic<bool>* cancel) {
+                                 const std::atomic<bool>* cancel,
+                                 const std::function<bool(const CorpusRecord&)>& keeps) {
   CacheJob job(info, extractor, writer);
   const auto cancelled_now = [cancel] { return cancel != nullptr && cancel->load(); };
   for (const std::string& path : corpora) {
     const Status status = for_each_record(path, [&](CorpusRecord&& record) {
       if (cancelled_now()) return cancelled("");
+      if (keeps && !keeps(record)) return ok_status();
       DSPARK_RETURN_IF_ERROR(job.add(record));
       if (on_pass && job.just_flushed()) on_pass(job.counts());
       return ok_status();

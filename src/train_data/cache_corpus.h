@@ -31,11 +31,13 @@ std::optional<TargetCacheSample> corpus_sample(const CorpusRecord& record, const
 
 /// Computes the features of every record of the files `corpora`, in order, and appends them to `writer`,
 /// whose first samples (from a run that was cut off) are skipped. Records are cut to info.max_length tokens;
-/// those with fewer than info.min_loss_tokens supervised tokens are left out. Does not finish the writer.
+/// those with fewer than info.min_loss_tokens supervised tokens, and those that `keeps` turns down, are left
+/// out. Does not finish the writer.
 /// errors: those of the files, the extractor and the writer.
 Result<CacheCounts> cache_corpus(std::span<const std::string> corpora, const TargetCacheInfo& info,
                                  FeatureExtractor& extractor, TargetCacheWriter& writer,
                                  const std::function<void(const CacheCounts&)>& on_pass = {},
-                                 const std::atomic<bool>* cancel = nullptr);
+                                 const std::atomic<bool>* cancel = nullptr,
+                                 const std::function<bool(const CorpusRecord&)>& keeps = {});
 
 }  // namespace dspark

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -23,6 +25,11 @@ struct Running {
   std::string prompt;  // the user's words
   std::vector<int32_t> prompt_ids;
   std::vector<int32_t> output;
+  std::vector<float> log_sum_exp;          // of the logits behind each token of `output`
+  int32_t n_answer = -1;                   // tokens of `output` that are the answer; -1: it has not ended
+  FinishReason end = FinishReason::kNone;  // of the answer; the request is then cancelled
+  bool has_features = false;
+  TargetCacheSample sample;
   FinishReason reason = FinishReason::kNone;
   std::string left_out;  // why there is no record; empty: there is one
 };
@@ -37,8 +44,13 @@ std::string trimmed(const std::string& text) {
 class Regeneration {
  public:
   Regeneration(Engine& engine, const PromptCodec& codec, const RegenerateOptions& options, int64_t n_before,
-               const std::function<Status(CorpusRecord&&)>& sink)
-      : engine_(engine), codec_(codec), options_(options), n_before_(n_before), sink_(sink) {}
+               const std::function<Status(CorpusRecord&&)>& sink, const FeatureSink* features)
+      : engine_(engine),
+        codec_(codec),
+        options_(options),
+        n_before_(n_before),
+        sink_(sink),
+        features_(features) {}
 
   Result<RegenerateCounts> run(std::span<const Job> jobs,
                                const std::function<void(const RegenerateCounts&)>& on_step,
@@ -87,6 +99,7 @@ class Regeneration {
     request.sampling.temperature = static_cast<float>(options_.user_temperature);
     request.sampling.top_p = options_.user_top_p;
     request.sampling.seed = job.user_seed;
+    request.max_drafts = 0;  // no features
     return submit(running, std::move(request));
   }
 
@@ -102,6 +115,11 @@ class Regeneration {
     request.sampling.top_p = options_.top_p;
     request.sampling.top_k = options_.top_k;
     request.sampling.seed = running.job->seed;
+    if (features_ != nullptr) {
+      request.max_tokens += RegenerateOptions::kTokensBehind;
+      request.ignore_eos = true;
+      request.n_logprobs = 0;
+    }
     return submit(running, std::move(request));
   }
 
@@ -113,9 +131,14 @@ class Regeneration {
 
   Status submit(Running& running, GenerateRequest request) {
     running.output.clear();
+    running.log_sum_exp.clear();
     running.reason = FinishReason::kNone;
     const auto collect = [this, &running](const StreamUpdate& update) {
-      for (const TokenEvent& event : update.tokens) running.output.push_back(event.token);
+      for (const TokenEvent& event : update.tokens) {
+        running.output.push_back(event.token);
+        running.log_sum_exp.push_back(event.log_sum_exp);
+      }
+      if (features_ != nullptr && running.phase == Running::Phase::kAnswer) watch_end(running, update.id);
       if (update.finish_reason == FinishReason::kNone) return;
       running.reason = update.finish_reason;
       ended_.push_back(&running);
@@ -128,9 +151,45 @@ class Regeneration {
     return ok_status();
   }
 
+  /// With features it is here that answers end: one token behind their last, whose row is known by then.
+  void watch_end(Running& running, RequestId id) {
+    const auto n = static_cast<int32_t>(running.output.size());
+    if (n == 0 || running.n_answer >= 0) return;
+    const std::vector<int32_t>& eos_ids = engine_.options().eos_ids;
+    for (int32_t i = 0; i < std::min(n - 1, options_.max_tokens); ++i) {
+      const bool stops = std::ranges::count(eos_ids, running.output[static_cast<size_t>(i)]) > 0;
+      if (!stops && i + 1 < options_.max_tokens) continue;
+      running.n_answer = i + 1;
+      running.end = stops ? FinishReason::kStop : FinishReason::kLength;
+      take_features(running);
+      engine_.cancel(id);
+      return;
+    }
+  }
+
+  void take_features(Running& running) {
+    TargetCacheSample& sample = running.sample;
+    const auto n_answer = static_cast<size_t>(running.n_answer), n_prompt = running.prompt_ids.size();
+    sample.input_ids = running.prompt_ids;
+    sample.input_ids.insert(sample.input_ids.end(), running.output.begin(),
+                            running.output.begin() + running.n_answer);
+    sample.attention_mask.assign(n_prompt + n_answer, 1);
+    sample.loss_mask.assign(n_prompt + n_answer, 1);
+    std::fill_n(sample.loss_mask.begin(), n_prompt, uint8_t{0});
+    sample.log_sum_exp.assign(n_prompt, std::numeric_limits<float>::quiet_NaN());
+    sample.log_sum_exp.insert(sample.log_sum_exp.end(), running.log_sum_exp.begin() + 1,
+                              running.log_sum_exp.begin() + 1 + running.n_answer);
+    running.has_features = features_->tap->take(sample);
+  }
+
   /// A request ended: the next phase, or the end of the job.
   Status advance(Running& running) {
     if (running.reason == FinishReason::kError) return out_of_memory("no memory for a forward pass");
+    if (features_ != nullptr && running.phase == Running::Phase::kAnswer) {
+      if (!running.has_features) return internal_error(running.job->id + ": its features are missing");
+      running.reason = running.end;
+      running.output.resize(static_cast<size_t>(running.n_answer));
+    }
     if (running.phase == Running::Phase::kUserTurn) {
       if (running.reason != FinishReason::kStop) return leave_out(running, "self-written prompt without end");
       running.prompt = trimmed(codec_.decode(running.output));
@@ -174,7 +233,9 @@ class Regeneration {
     counts_.answer_tokens += static_cast<int64_t>(running.output.size());
     const int64_t limit = options_.max_answer_tokens;
     counts_.finished = limit >= 0 && n_before_ + counts_.answer_tokens >= limit;
-    return sink_(std::move(record));
+    if (features_ == nullptr) return sink_(std::move(record));
+    DSPARK_RETURN_IF_ERROR(sink_(CorpusRecord(record)));
+    return features_->write(record, std::move(running.sample));
   }
 
   Engine& engine_;
@@ -182,6 +243,7 @@ class Regeneration {
   const RegenerateOptions& options_;
   int64_t n_before_;
   const std::function<Status(CorpusRecord&&)>& sink_;
+  const FeatureSink* features_;
   RegenerateCounts counts_;
   std::deque<std::unique_ptr<Running>> running_;  // in the order of the jobs
   std::vector<Running*> ended_;                   // requests that ended in the last step
@@ -237,7 +299,7 @@ Result<RegenerateCounts> regenerate(Engine& engine, const PromptCodec& codec, st
                                     const RegenerateOptions& options, int64_t n_before,
                                     const std::function<Status(CorpusRecord&&)>& sink,
                                     const std::function<void(const RegenerateCounts&)>& on_step,
-                                    const std::atomic<bool>* cancel) {
+                                    const std::atomic<bool>* cancel, const FeatureSink* features) {
   DSPARK_RETURN_IF_ERROR(options.validate());
   for (const Job& job : jobs) {
     if (job.prompt == nullptr && codec.self_header.empty()) {
@@ -249,7 +311,7 @@ Result<RegenerateCounts> regenerate(Engine& engine, const PromptCodec& codec, st
     counts.finished = true;
     return counts;
   }
-  return Regeneration(engine, codec, options, n_before, sink).run(jobs, on_step, cancel);
+  return Regeneration(engine, codec, options, n_before, sink, features).run(jobs, on_step, cancel);
 }
 
 Result<std::vector<Job>> jobs_left(std::vector<Job> jobs,

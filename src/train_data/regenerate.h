@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "engine/engine.h"
 #include "train_data/corpus.h"
+#include "train_data/feature_tap.h"
 #include "train_data/jobs.h"
 
 namespace dspark {
@@ -46,7 +47,9 @@ struct RegenerateOptions {
   int64_t max_answer_tokens = -1;  // end when the corpus has so many; -1: when all jobs are done
 
   /// Positions of one sequence: EngineOptions::context_length that suffices.
-  int32_t context_length() const { return max_prompt + max_tokens; }
+  int32_t context_length() const { return max_prompt + max_tokens + kTokensBehind; }
+  /// With features every answer goes on behind its end until the row of its last token was computed.
+  static constexpr int32_t kTokensBehind = 2;
   /// errors: invalid_argument naming the option.
   Status validate() const;
 };
@@ -61,16 +64,25 @@ struct RegenerateCounts {
   bool finished = false;                    // all jobs done or max_answer_tokens reached; else cancelled
 };
 
+/// Where the features of the answers go.
+struct FeatureSink {
+  FeatureTap* tap = nullptr;  // the engine's drafter; the engine's policy is fixed:1
+  /// Gets every record's features behind its `sink`: ids, mask, features, log-sum-exp of supervised tokens.
+  std::function<Status(const CorpusRecord&, TargetCacheSample&&)> write;
+};
+
 /// Runs `jobs` and hands the records to `sink` in the order of the jobs, whatever the batch size. The answers
 /// depend on job and options only, not on batch, threads or other jobs. `n_before`: answer tokens that the
-/// corpus holds already. on_step, when given, is called after every step; `cancel` true ends the run.
+/// corpus holds already. on_step, when given, is called after every step; `cancel` true ends the run. With
+/// `features` the answers are the same, and each costs one row more.
 /// requires: `engine` is idle, allows options.batch sequences of options.context_length() tokens.
 /// errors: those of the codec, engine and sink; out_of_memory when a forward pass failed.
 Result<RegenerateCounts> regenerate(Engine& engine, const PromptCodec& codec, std::span<const Job> jobs,
                                     const RegenerateOptions& options, int64_t n_before,
                                     const std::function<Status(CorpusRecord&&)>& sink,
                                     const std::function<void(const RegenerateCounts&)>& on_step = {},
-                                    const std::atomic<bool>* cancel = nullptr);
+                                    const std::atomic<bool>* cancel = nullptr,
+                                    const FeatureSink* features = nullptr);
 
 /// What a corpus says about the settings of one of its records.
 struct ExistingRecord {

@@ -461,6 +461,41 @@ TEST(EngineQueue, RowsForDraftsAreLeftOutWhereNobodyDrafts) {
   EXPECT_TRUE(engine->check_integrity().ok());
 }
 
+/// The first rounds of one user fail, and drafting stops. That must not last for the requests that follow:
+/// they would have no rows to draft from, and nothing would show that drafts are good.
+TEST(EngineQueue, OneUnluckyStartIsForgottenWithinARequest) {
+  test::FakeModel model;
+  model.pass_seconds = crowded_seconds;
+  EngineOptions options;
+  options.context_length = 1000;
+  options.kv_dtype = KvDType::kF32;
+  options.policy = VerifyPolicy::adaptive();
+  options.clock = model.time.clock();
+  options.costs.emplace();
+  for (int32_t n = 1; n <= 32; ++n) options.costs->verify.push_back({n, crowded_seconds(n)});
+  options.costs->draft = {{1, 3e-3}};
+  int32_t n_unlucky = 6;
+  const auto propose = [&, time = model.time, good = timed_continuation(model.time)](
+                           const std::vector<int32_t>& tokens, std::span<int32_t> out) mutable {
+    const int32_t n = good(tokens, out);
+    time.pass(2.9e-3);
+    if (n_unlucky-- > 0) out[0] = (out[0] + 1) % 40;
+    return n;
+  };
+  const auto engine = make(
+      model, options, std::make_unique<test::PageDrafter>(propose, 0, std::vector<int32_t>{0}, 64, true));
+  Watch watch(*engine);
+  watch.submit(request_of(1, 70, 60));
+  watch.finish();
+  EXPECT_GT(engine->stats().scheduler.paused_steps, 30) << "the verdict that is to be forgotten";
+  const int64_t n_steps = engine->stats().steps;
+  for (int32_t i = 2; i < 6; ++i) {
+    watch.submit(request_of(i, 70, 120));
+    watch.finish();
+  }
+  EXPECT_LT(engine->stats().steps - n_steps, 4 * 120 / 2);
+}
+
 /// Drafts verified per decoding sequence, step by step, and how many these were.
 struct Budgets {
   std::vector<double> verified;

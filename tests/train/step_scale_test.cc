@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <limits>
+#include <string>
 
 #include "train/optimizer.h"
+#include "train/train_state.h"
 
 namespace dspark {
 namespace {
@@ -116,6 +119,27 @@ TEST(StepScale, MeasuresWeightsAgainstTheUsualSize) {
   EXPECT_EQ(number("layers.0.mlp.up_proj.weight"), 8.0f);  // moves an eighth of the learning rate
   EXPECT_EQ(number("layers.0.self_attn.k_norm.weight"), 1 / 32.0f);
   EXPECT_EQ(number("norm.weight"), 1.0f);
+}
+
+/// What a run with scales left is read back as it was; a scale that stops or destroys a weight is refused.
+TEST(StepScale, IsKeptInTheStateAndChecked) {
+  const std::string path = testing::TempDir() + "/step_scale_state.safetensors";
+  const auto saved = [&](float scale) {
+    TensorMap masters = {{"fc.weight", at::ones({4, 3})}};
+    AdamW adam(masters, {});
+    adam.scale({{"fc.weight", at::tensor({1.0f, scale, 0.5f})}});
+    EXPECT_TRUE(save_state(path, masters, adam, {}, {}).ok());
+    TensorMap average;
+    TrainCounters counters;
+    return load_state(path, masters, adam, average, counters);
+  };
+  EXPECT_TRUE(saved(2.0f).ok());
+  for (const float bad :
+       {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    const Status status = saved(bad);
+    EXPECT_EQ(status.code(), StatusCode::kCorruptData) << bad;
+    EXPECT_NE(status.message().find("scale.fc.weight"), std::string::npos) << status.message();
+  }
 }
 
 }  // namespace
