@@ -426,17 +426,27 @@ TEST(EngineQueue, RowsForDraftsAreLeftOutWhereNobodyDrafts) {
   watch.finish();
   EXPECT_GE(drafter.n_feature_rows, 150) << "alone everything is given, but for what the last step makes";
   const auto crowd_request = [](int32_t i) { return request_of(i + 2, i % 8 == 7 ? 200 : 70, 40); };
-  for (int32_t i = 0; i < 80; ++i) submit(crowd_request(i));
-  submit(request_of(90, 70, 600));
+  for (int32_t i = 0; i < 40; ++i) submit(crowd_request(i));
+  const size_t long_one = requests.size();
+  submit(request_of(90, 60, 600));
+  for (int32_t i = 40; i < 80; ++i) submit(crowd_request(i));
   do watch.step();
   while (engine->load().n_running + engine->load().n_waiting > 1);
   const int64_t n_rows = 70 * 109 + 10 * 239;
   EXPECT_LT(drafter.n_feature_rows, 159 + n_rows / 2);
   EXPECT_GT(drafter.n_feature_rows, 159 + n_rows / 16);
-  EXPECT_EQ(drafter.n_drafts_behind_gaps, 0);
   watch.finish();
-  EXPECT_GT(drafter.n_gaps, 0) << "the last one had begun without";
+  EXPECT_GT(drafter.n_gaps, 0) << "the long one had begun without";
   EXPECT_GT(drafter.n_drafts_behind_gaps, 10);
+  // Its pages in front of where it began have none: who continues its text learns that.
+  GenerateRequest next_turn = request_of(0, 1, 20);
+  next_turn.prompt = requests[long_one].prompt;
+  const std::vector<int32_t>& said = watch[long_one].tokens;
+  next_turn.prompt.insert(next_turn.prompt.end(), said.begin(), said.begin() + 400);
+  const int64_t n_before = drafter.n_attached_without_rows;
+  submit(next_turn);
+  watch.finish();
+  EXPECT_EQ(drafter.n_attached_without_rows, n_before + 1);
   // Requests of the crowd once more, each alone; returns how many got pages without rows.
   const auto repeat = [&](int32_t first, int32_t step) {
     const int64_t n_without = drafter.n_attached_without_rows;
