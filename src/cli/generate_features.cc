@@ -51,7 +51,7 @@ Result<GenerateFeatures> open_generate_features(const GenerateFeatureFlags& flag
   const int64_t n_before = features.cache->n_samples();
   DSPARK_ASSIGN_OR_RETURN(features.is_complete, features.cache->catch_up(corpus, *extractor, cancel));
   if (features.cache->n_samples() > 0) {
-    std::fprintf(stderr, "%s: continues behind %lld samples, %lld of them computed again\n",
+    std::fprintf(stderr, "%s: continues behind %lld samples, %lld of them computed now\n",
                  flags.folder.c_str(), static_cast<long long>(features.cache->n_samples()),
                  static_cast<long long>(features.cache->n_samples() - n_before));
   }
