@@ -228,14 +228,15 @@ void register_data_generate(CLI::App& data, int& exit_code) {
   command->add_option("prompts", flags->prompts, "files of {\"task\", \"id\", \"prompt\"} lines");
   command->add_option("-o,--output", flags->output, "corpus to write or to continue (JSON lines)")
       ->required();
-  command->add_option(
+  CLI::Option* cache = command->add_option(
       "--cache", flags->features.folder,
       "also store the features of the answers that 'dspark data filter' would keep, in this folder");
   command
       ->add_option(
           "--layers", flags->features.layers,
           "with --cache: layers whose outputs are stored, -1: the embedding (default: five, spread evenly)")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->needs(cache);
   add_sampling_flags(*command, *flags);
   add_size_flags(*command, *flags);
   command->callback([flags, &exit_code] {
