@@ -101,10 +101,9 @@ Result<std::unique_ptr<Engine>> engine_for(LoadedModel& loaded, const GenerateFl
   options.max_sequences = flags.run.batch;
   const int32_t trained = loaded.model->config().context_length;
   options.context_length = flags.run.context_length();
-  if (trained > 0 && options.context_length > trained) {
-    return invalid_argument(
-        fmt::format("--max-prompt and --max-tokens: {} tokens, the model was trained for {}",
-                    options.context_length, trained));
+  if (const int32_t longest = flags.run.longest_text(); trained > 0 && longest > trained) {
+    return invalid_argument(fmt::format(
+        "--max-prompt and --max-tokens: {} tokens, the model was trained for {}", longest, trained));
   }
   options.max_batch_rows = std::max(options.max_batch_rows, flags.run.batch + options.prefill_rows);
   DSPARK_ASSIGN_OR_RETURN(options.kv_dtype, parse_kv_type(flags.model.kv_type));
@@ -137,12 +136,11 @@ Result<bool> generate_corpus(const GenerateFlags& flags) {
   if (!left.ok()) return Status(left.status().code(), flags.output + ": " + left.status().message());
   const bool has_features = !flags.features.folder.empty();
   if (has_features && is_finished_cache(flags.features.folder)) {
-    if (!left->empty()) {
-      return invalid_argument("--cache " + flags.features.folder + ": is finished, but " +
-                              std::to_string(left->size()) +
-                              " answers are not generated yet: take another folder and another corpus");
-    }
-    std::fprintf(stderr, "%s, %s: nothing is missing\n", flags.output.c_str(), flags.features.folder.c_str());
+    // Jobs that were left out (prompts too long, ...) have no record and look as if they were to be done.
+    std::fprintf(stderr,
+                 "%s: the cache %s is finished, nothing is generated (%zu jobs without an answer; for more "
+                 "answers take another corpus and another folder)\n",
+                 flags.output.c_str(), flags.features.folder.c_str(), left->size());
     return true;
   }
   DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(flags.model));

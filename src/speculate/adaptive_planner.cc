@@ -87,6 +87,7 @@ double AdaptivePlanner::row_seconds(int32_t n_sequences, int32_t prompt_rows) co
   const int32_t n_rows = std::max(1, static_cast<int32_t>(verified * n_sequences + 0.5));
   StepShape shape = plain_shape(n_sequences);
   shape.rows += prompt_rows;
+  shape.prompt_rows = prompt_rows;
   const double plain_s = costs_.step_seconds(shape);
   shape.rows += n_rows;
   shape.row_context += static_cast<int64_t>(context_per_sequence_ * n_rows);
@@ -222,7 +223,7 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
 }
 
 void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, double draft_s, double commit_s) {
-  commit_s_ += kCommitStep * (commit_s - commit_s_);
+  if (shape.prompt_rows == 0) commit_s_ += kCommitStep * (commit_s - commit_s_);
   const double overhead_s = costs_.table().overhead_s;
   stats_.last_predicted_s = costs_.step_seconds(shape) - overhead_s;
   stats_.last_measured_s = verify_s + (shape.draft_sequences > 0 ? draft_s : 0.0);

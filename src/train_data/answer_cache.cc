@@ -39,7 +39,9 @@ Result<bool> AnswerCache::catch_up(const std::string& corpus, FeatureExtractor& 
 }
 
 Status AnswerCache::add(const CorpusRecord& record, TargetCacheSample&& sample) {
-  if (!keeps(record) || !corpus_sample(record, info_)) return ok_status();
+  // As the corpus has it, where an answer that was cut inside a character ends in U+FFFD.
+  DSPARK_ASSIGN_OR_RETURN(const CorpusRecord written, parse_corpus_line(corpus_line(record), record.id));
+  if (!keeps(written) || !corpus_sample(written, info_)) return ok_status();
   const size_t n = std::min(sample.n_tokens(), static_cast<size_t>(info_.max_length));
   sample.input_ids.resize(n);
   sample.attention_mask.resize(n);

@@ -41,7 +41,7 @@ void FeatureTap::commit(std::span<const CommitEvent> events) {
     Text& text = texts_[event.slot];
     text.tokens.resize(static_cast<size_t>(event.token_position));
     text.tokens.insert(text.tokens.end(), event.tokens.begin(), event.tokens.end());
-    if (event.n_features > 0 && !text.is_taken) add_rows(text, event);
+    if (event.n_features > 0) add_rows(text, event);
   }
 }
 
@@ -65,16 +65,17 @@ void FeatureTap::release(int32_t slot) {
   texts_.erase(slot);
 }
 
-bool FeatureTap::take(TargetCacheSample& sample) {
+bool FeatureTap::copy_to(TargetCacheSample& sample) const {
   const size_t n = sample.n_tokens();
-  for (auto& [slot, text] : texts_) {
-    if (text.is_taken || text.n_rows < n || text.tokens.size() < n) continue;
+  const auto rows = [n](const std::vector<uint16_t>& all, size_t n_rows) {
+    return std::vector<uint16_t>(all.begin(),
+                                 all.begin() + static_cast<std::ptrdiff_t>(all.size() / n_rows * n));
+  };
+  for (const auto& [slot, text] : texts_) {
+    if (text.n_rows < n || text.tokens.size() < n) continue;
     if (!std::equal(sample.input_ids.begin(), sample.input_ids.end(), text.tokens.begin())) continue;
-    text.is_taken = true;
-    sample.target_hidden_states = std::exchange(text.features, {});
-    sample.target_last_hidden = std::exchange(text.last_hidden, {});
-    sample.target_hidden_states.resize(sample.target_hidden_states.size() / text.n_rows * n);
-    sample.target_last_hidden.resize(sample.target_last_hidden.size() / text.n_rows * n);
+    sample.target_hidden_states = rows(text.features, text.n_rows);
+    sample.target_last_hidden = rows(text.last_hidden, text.n_rows);
     return true;
   }
   return false;

@@ -34,10 +34,10 @@ class FeatureTap final : public Drafter {
   void commit(std::span<const CommitEvent> events) override;
   void release(int32_t slot) override;
 
-  /// Moves the features of a sequence whose text begins with sample.input_ids into the sample. Equal texts
-  /// have equal features, so it does not matter whose they are; each sequence is taken once.
+  /// Copies the features of a sequence whose text begins with sample.input_ids into the sample. Equal texts
+  /// have equal features, so it does not matter whose they are.
   /// returns: false when no sequence has the rows of all those tokens.
-  bool take(TargetCacheSample& sample);
+  bool copy_to(TargetCacheSample& sample) const;
 
  private:
   FeatureTap(const TargetModel& model, std::vector<int32_t> streams)
@@ -48,7 +48,6 @@ class FeatureTap final : public Drafter {
     std::vector<uint16_t> features;     // (rows, layers, dim) bf16
     std::vector<uint16_t> last_hidden;  // (rows, dim) bf16, behind the final norm
     size_t n_rows = 0;
-    bool is_taken = false;
   };
   void add_rows(Text& text, const CommitEvent& event);
 

@@ -16,6 +16,8 @@
 namespace dspark {
 namespace {
 
+constexpr int32_t kMostHeld = 8;  // batches of jobs between the first that is not done and the newest
+
 /// A job on its way. The callbacks of its requests write `output` and `reason`.
 struct Running {
   enum class Phase : uint8_t { kUserTurn, kAnswer, kDone };
@@ -58,7 +60,7 @@ class Regeneration {
     size_t next = 0;
     while (!counts_.finished) {
       if (cancel != nullptr && cancel->load()) break;
-      while (n_open_ < options_.batch && next < jobs.size()) DSPARK_RETURN_IF_ERROR(start(jobs[next++]));
+      while (may_start() && next < jobs.size()) DSPARK_RETURN_IF_ERROR(start(jobs[next++]));
       engine_.step();
       for (Running* running : std::exchange(ended_, {})) DSPARK_RETURN_IF_ERROR(advance(*running));
       DSPARK_RETURN_IF_ERROR(flush());
@@ -72,6 +74,11 @@ class Regeneration {
   ~Regeneration() { drain(); }
 
  private:
+  /// Answers that are done wait for those before them; with features that is a matter of memory.
+  bool may_start() const {
+    return n_open_ < options_.batch && std::ssize(running_) < int64_t{kMostHeld} * options_.batch;
+  }
+
   /// Nothing may call back into this object after it is gone.
   void drain() {
     for (const RequestId id : requests_) engine_.cancel(id);
@@ -179,7 +186,7 @@ class Regeneration {
     sample.log_sum_exp.assign(n_prompt, std::numeric_limits<float>::quiet_NaN());
     sample.log_sum_exp.insert(sample.log_sum_exp.end(), running.log_sum_exp.begin() + 1,
                               running.log_sum_exp.begin() + 1 + running.n_answer);
-    running.has_features = features_->tap->take(sample);
+    running.has_features = features_->tap->copy_to(sample);
   }
 
   /// A request ended: the next phase, or the end of the job.
@@ -261,7 +268,8 @@ Status RegenerateOptions::validate() const {
   DSPARK_RETURN_IF_ERROR(positive("max tokens", max_tokens));
   DSPARK_RETURN_IF_ERROR(positive("max prompt", max_prompt));
   DSPARK_RETURN_IF_ERROR(positive("max user tokens", max_user_tokens));
-  if (int64_t{max_prompt} + max_tokens > INT32_MAX) return invalid_argument("max tokens: too many");
+  if (int64_t{max_prompt} + max_tokens + kTokensBehind > INT32_MAX)
+    return invalid_argument("max tokens: too many");
   return ok_status();
 }
 

@@ -47,7 +47,8 @@ struct RegenerateOptions {
   int64_t max_answer_tokens = -1;  // end when the corpus has so many; -1: when all jobs are done
 
   /// Positions of one sequence: EngineOptions::context_length that suffices.
-  int32_t context_length() const { return max_prompt + max_tokens + kTokensBehind; }
+  int32_t context_length() const { return longest_text() + kTokensBehind; }
+  int32_t longest_text() const { return max_prompt + max_tokens; }
   /// With features every answer goes on behind its end until the row of its last token was computed.
   static constexpr int32_t kTokensBehind = 2;
   /// errors: invalid_argument naming the option.

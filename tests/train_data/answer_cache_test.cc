@@ -207,6 +207,28 @@ TEST_F(AnswerCacheTest, GoesOnWhereItWasCutOff) {
   expect_equal(folder, temp_.file("expected"));
 }
 
+// A prompt that goes on like another prompt and its answer has the features of both, at the same time.
+TEST_F(AnswerCacheTest, ATextMayBeginLikeAnother) {
+  JobOptions options;
+  options.temperatures = TemperatureMix::parse("0").value();
+  run_.max_tokens = filter_.min_answer_tokens = info_.min_loss_tokens = 1;
+  prompts_ = {{"t", "t/0", "dccb"}};
+  jobs_ = make_jobs(prompts_, options);
+  int32_t said = -1;
+  ASSERT_TRUE(generate(temp_.file("first.jsonl"), ""));
+  ASSERT_TRUE(for_each_record(temp_.file("first.jsonl"), [&](CorpusRecord&& record) {
+                said = record.tokens.back();
+                return ok_status();
+              }).ok());
+  ASSERT_LT(said, 90) << "no letter stands for it";
+  prompts_.push_back({"t", "t/1", prompts_[0].prompt + static_cast<char>(90 + said) + "abcd"});
+  jobs_ = make_jobs(prompts_, options);
+  EXPECT_TRUE(generate(temp_.file("both.jsonl"), temp_.file("cache")));
+  const auto cache = TargetCacheReader::open(temp_.file("cache"));
+  ASSERT_TRUE(cache.ok()) << cache.status().to_string();
+  EXPECT_EQ(cache->n_samples(), 2);
+}
+
 TEST_F(AnswerCacheTest, RefusesAnotherCorpus) {
   const std::string corpus = temp_.file("a.jsonl"), folder = temp_.file("cache");
   ASSERT_FALSE(generate(corpus, folder, 12));
