@@ -136,6 +136,11 @@ Result<bool> generate_corpus(const GenerateFlags& flags) {
   if (!left.ok()) return Status(left.status().code(), flags.output + ": " + left.status().message());
   const bool has_features = !flags.features.folder.empty();
   if (has_features && is_finished_cache(flags.features.folder)) {
+    if (existing.records.empty()) {
+      return invalid_argument("--cache " + flags.features.folder +
+                              ": holds the finished cache of other answers, " + flags.output +
+                              " has none; take another folder");
+    }
     // Jobs that were left out (prompts too long, ...) have no record and look as if they were to be done.
     std::fprintf(stderr,
                  "%s: the cache %s is finished, nothing is generated (%zu jobs without an answer; for more "

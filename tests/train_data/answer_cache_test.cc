@@ -221,12 +221,15 @@ TEST_F(AnswerCacheTest, ATextMayBeginLikeAnother) {
                 return ok_status();
               }).ok());
   ASSERT_LT(said, 90) << "no letter stands for it";
-  prompts_.push_back({"t", "t/1", prompts_[0].prompt + static_cast<char>(90 + said) + "abcd"});
+  const std::string both = prompts_[0].prompt + static_cast<char>(90 + said);
+  for (const char* more : {"a", "bc", "cde", "defg"}) {  // whatever the order of their slots
+    prompts_.push_back({"t", std::string("t/") + more, both + more});
+  }
   jobs_ = make_jobs(prompts_, options);
   EXPECT_TRUE(generate(temp_.file("both.jsonl"), temp_.file("cache")));
   const auto cache = TargetCacheReader::open(temp_.file("cache"));
   ASSERT_TRUE(cache.ok()) << cache.status().to_string();
-  EXPECT_EQ(cache->n_samples(), 2);
+  EXPECT_EQ(cache->n_samples(), 5);
 }
 
 TEST_F(AnswerCacheTest, RefusesAnotherCorpus) {
