@@ -108,6 +108,7 @@ StepShape Engine::shape_without_drafts() const {
     shape.context += sequence->n_cached;
     if (sequence->prefilling()) {
       prompt_rows += sequence->n_prefill - sequence->n_cached;
+      shape.prompt_context += sequence->n_cached;
     } else {
       ++shape.rows;
       shape.row_context += sequence->n_cached;
@@ -266,6 +267,7 @@ void Engine::append_prompt_rows(Sequence& sequence) {
       : completes ? 1
                   : 0);
   step_stats_.prefill_rows += n;
+  step_stats_.shape.prompt_context += sequence.n_cached;
 }
 
 /// Rows of one sequence behind those it already has in this batch; logits for the last n_logits of them.

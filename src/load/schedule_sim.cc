@@ -110,6 +110,7 @@ class Simulation {
         shape.row_context += sequence.n_cached();
       } else {
         prompt_rows += sequence.answer->prompt_tokens - sequence.n_prompt;
+        shape.prompt_context += sequence.n_cached();
       }
     }
     shape.prompt_rows = std::min(prompt_rows, options_.prefill_rows);
@@ -156,6 +157,7 @@ class Simulation {
       sequence.n_prompt_rows = std::min(budget, sequence.answer->prompt_tokens - sequence.n_prompt);
       add_rows(sequence, sequence.n_prompt_rows);
       shape_.prompt_rows += sequence.n_prompt_rows;
+      shape_.prompt_context += sequence.n_cached();
       budget -= sequence.n_prompt_rows;
     }
     result_.prompt_tokens += shape_.prompt_rows;

@@ -137,7 +137,10 @@ double AdaptivePlanner::drafting_risk(int32_t n_sequences, int32_t length) const
 
 int32_t AdaptivePlanner::draft_length(PlanLoad load, int32_t max_block, int32_t prompt_rows) {
   const int32_t n_sequences = load.n_sequences;
-  if (n_sequences <= 0 || max_block <= 0) return 0;
+  stats_.last_draft_length = 0;
+  stats_.last_budget = 0;
+  plans_ = n_sequences > 0 && max_block > 0;
+  if (!plans_) return 0;
   load_ = DraftGate::load_of(n_sequences);
   if (gate_.is_new(load_)) {
     double credit = DraftGate::kStartCredit;
@@ -159,7 +162,6 @@ int32_t AdaptivePlanner::draft_length(PlanLoad load, int32_t max_block, int32_t 
   ++stats_.planned_steps;
   ++(drafts ? stats_.drafting_steps : stats_.paused_steps);
   stats_.last_draft_length = drafts ? length : 0;
-  stats_.last_budget = 0;
   return stats_.last_draft_length;
 }
 
@@ -186,7 +188,8 @@ bool AdaptivePlanner::plain_step_is_due() {
 /// never cheaper than without: they have logits, most prompt rows do not.
 double AdaptivePlanner::drafts_seconds(const StepShape& shape, int32_t n_sequences) const {
   const int32_t n_drafts = shape.rows - shape.prompt_rows - n_sequences;
-  const int64_t drafts_context = n_drafts * (shape.context / n_sequences);
+  const int64_t decode_context = shape.context - shape.prompt_context;
+  const int64_t drafts_context = n_drafts * (decode_context / n_sequences);
   StepShape without = shape;
   without.rows -= n_drafts;
   without.row_context = std::max<int64_t>(0, shape.row_context - drafts_context);
@@ -196,18 +199,22 @@ double AdaptivePlanner::drafts_seconds(const StepShape& shape, int32_t n_sequenc
   StepShape alone = shape;
   alone.rows -= shape.prompt_rows;
   alone.prompt_rows = 0;
-  alone.row_context = shape.context + drafts_context;
+  alone.context = decode_context;
+  alone.prompt_context = 0;
+  alone.row_context = decode_context + drafts_context;
   return std::max(seconds, drafts_seconds(alone, n_sequences));
 }
 
 void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
+  if (!plans_ || n_sequences <= 0) return;
+  context_per_sequence_ = static_cast<double>(shape.context - shape.prompt_context) / n_sequences;
   // Drafts may come without a pass of a drafter's model. Then a step that verified none of them is a plain
   // one.
-  if (n_sequences <= 0 || (shape.draft_sequences == 0 && shape.rows <= n_sequences + shape.prompt_rows))
-    return;
+  if (shape.draft_sequences == 0 && shape.rows <= n_sequences + shape.prompt_rows) return;
   StepShape plain = shape;
   plain.draft_sequences = plain.prompt_rows = 0;
-  plain.row_context = shape.context;
+  plain.context = plain.row_context = shape.context - shape.prompt_context;
+  plain.prompt_context = 0;
   plain.rows = n_sequences;
   // Steps with drafts and those without may come out differently than predicted: medians and corrections that
   // few steps of a size stand behind leave something over, and gains are small.
@@ -230,7 +237,7 @@ void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, doub
   stats_.predicted_s += stats_.last_predicted_s;
   stats_.measured_s += stats_.last_measured_s;
   StepBias& bias = bias_[static_cast<size_t>(load_)];
-  if (shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
+  if (plans_ && shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
     const double at_constant_speed_s = stats_.last_predicted_s / costs_.correction();
     const bool drafts = shape.draft_sequences > 0 || (shape.draft_length > 0 && stats_.last_budget > 0);
     bias.add(drafts, stats_.last_measured_s / at_constant_speed_s);
@@ -240,9 +247,6 @@ void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, doub
   costs_.observe(shape, verify_s, draft_s);
   stats_.verify_correction = costs_.correction();
   stats_.draft_correction = costs_.draft_correction();
-  if (shape.rows > 0) {
-    context_per_sequence_ = static_cast<double>(shape.row_context) / static_cast<double>(shape.rows);
-  }
 }
 
 void AdaptivePlanner::fill_prior(std::span<double> out) const {
@@ -302,7 +306,9 @@ void AdaptivePlanner::leave_out_prompts(const StepShape& shape, int32_t n_more) 
   StepShape alone = shape;
   alone.rows -= shape.prompt_rows;
   alone.prompt_rows = 0;
-  const double row_context = static_cast<double>(shape.context) / std::max(1, alone.rows);
+  alone.context = shape.context - shape.prompt_context;
+  alone.prompt_context = 0;
+  const double row_context = static_cast<double>(alone.context) / std::max(1, alone.rows);
   costs_.step_costs(alone, n_more, row_context, alone_seconds_);
   const double more_s = alone_seconds_.front() - step_seconds_.front();
   for (size_t b = 0; b < step_seconds_.size(); ++b) {
@@ -326,7 +332,8 @@ void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& s
     if (!any_schedule) fill_recorded(*sequences[r].record, std::span(recorded_).subspan(r * width, width));
   }
   const auto n = static_cast<double>(sequences.size());
-  costs_.step_costs(shape, n_asked, static_cast<double>(shape.context) / n, step_seconds_);
+  const auto decode_context = static_cast<double>(shape.context - shape.prompt_context);
+  costs_.step_costs(shape, n_asked, decode_context / n, step_seconds_);
   if (shape.prompt_rows > 0) leave_out_prompts(shape, n_asked);
   step_seconds_.insert(step_seconds_.begin(), sequences.size(), step_seconds_.front());
   const auto stride = static_cast<int32_t>(width);

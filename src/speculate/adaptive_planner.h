@@ -66,7 +66,8 @@ class AdaptivePlanner {
   /// less the rows it took, and costs what the drafter's pass grows by it. One more now and then. Zero while
   /// drafting does not pay at this load (DraftGate), or in this step, because it reads `prompt_rows` rows of
   /// prompts too and further rows are dear there, or because less than half of the sequences are ready: what
-  /// a few win says little of what all would.
+  /// a few win says little of what all would. Once in every step, without sequences too: what other policies
+  /// do in it is no verdict on this one.
   int32_t draft_length(PlanLoad load, int32_t max_block, int32_t prompt_rows = 0);
   int32_t draft_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows = 0) {
     return draft_length({n_sequences, n_sequences}, max_block, prompt_rows);
@@ -88,7 +89,7 @@ class AdaptivePlanner {
   /// where nothing is drafted.
   void observe_step(const StepShape& shape, double verify_s, double draft_s, double commit_s = 0.0);
   /// Whether drafting paid: `n_tokens` committed in the rounds of `n_sequences` sequences in a step of
-  /// `shape`. Steps that did not draft are ignored.
+  /// `shape`. What steps that did not draft won is ignored.
   void observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens);
 
   const CostModel& costs() const { return costs_; }
@@ -151,8 +152,9 @@ class AdaptivePlanner {
   std::array<double, DraftGate::kLoads> open_share_{};  // of steps of late at a load
   SchedulerStats stats_;
   int32_t steps_unverified_ = 0;
-  int32_t load_ = 0;                                 // of the last draft_length()
-  double context_per_sequence_ = 0;                  // of the last step
+  bool plans_ = false;                               // the step has sequences that it decides about
+  int32_t load_ = 0;                                 // of them
+  double context_per_sequence_ = 0;                  // of those that decoded last
   double commit_s_ = 0;                              // running mean
   std::vector<double> live_, recorded_, prior_row_;  // (sequences, stride), (sequences, stride), (stride)
   std::vector<int32_t> n_drafts_, n_asked_;

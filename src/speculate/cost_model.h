@@ -41,6 +41,7 @@ struct StepShape {
   int64_t row_context = 0;      // sum over sequences of rows * cached positions
   int32_t draft_length = 0;     // drafts asked for per sequence; 0: as many as the table was measured with
   int32_t prompt_rows = 0;      // of `rows`
+  int64_t prompt_context = 0;   // of `context`: positions of prompts that are being read
 };
 
 /// Predicts steps from a table and corrects itself by what steps really took. Corrections are medians of

@@ -204,6 +204,52 @@ TEST(AdaptivePlanner, APromptInTheStepDoesNotPayForDrafts) {
   EXPECT_EQ(planner.draft_length(8, 4, 128), 0);
 }
 
+// Positions of a prompt that is being read are read whatever is verified: a draft looks at those of its own
+// sequence only.
+TEST(AdaptivePlanner, ContextOfAPromptIsNoneOfItsNeighboursDrafts) {
+  CostTable table = table_of(16, 0.001, 0.001);
+  table.row_context_s = 1e-6;
+  const std::vector<float> sure(7, 0.8f);
+  const auto length_beside = [&](int32_t prompt_rows, int64_t prompt_context) {
+    AdaptivePlanner planner(table);
+    SurvivalRecord record;
+    const PlanSequence sequence{7, 7, sure, true, &record};
+    StepShape shape{1 + prompt_rows, 1, 100 + prompt_context, 100, 7};
+    shape.prompt_rows = prompt_rows;
+    shape.prompt_context = prompt_context;
+    int32_t length = -1;
+    planner.verify_lengths(kAdaptive, shape, {&sequence, 1}, {&length, 1});
+    return length;
+  };
+  EXPECT_EQ(length_beside(0, 0), 7);
+  EXPECT_EQ(length_beside(8, 0), 7);
+  EXPECT_EQ(length_beside(8, 30000), 7);  // 30 ms a draft, were they its own
+
+  AdaptivePlanner planner(table);
+  ASSERT_GT(planner.draft_length(1, 7, 8), 0);
+  StepShape shape{4 + 8, 1, 100 + 30000, 4 * 100 + 8 * 30000, 3};
+  shape.prompt_rows = 8;
+  shape.prompt_context = 30000;
+  const double before = planner.gate().credit(0);
+  planner.observe_gain(shape, 1, 4);  // three tokens more for a pass of the drafter
+  EXPECT_GT(planner.gate().credit(0), before + 2.0);
+}
+
+// A step without sequences that the planner decides about says nothing of its decisions.
+TEST(AdaptivePlanner, StepsOfOtherPoliciesAreNoVerdict) {
+  AdaptivePlanner planner(table_of(8, 0.005, 0.001));
+  std::vector<SurvivalRecord> records;
+  run_steps(planner, records, 300, 0.8f, 3);
+  ASSERT_GT(planner.draft_length(1, 7), 0);
+  const double credit = planner.gate().credit(0);
+  for (int step = 0; step < 100; ++step) {
+    EXPECT_EQ(planner.draft_length(0, 7), 0);
+    planner.observe_gain({8, 1, 0, 0, 7}, 1, 1);  // fixed lengths that bring nothing
+  }
+  EXPECT_EQ(planner.gate().credit(0), credit);
+  EXPECT_EQ(planner.stats().last_draft_length, 0);
+}
+
 // Budgets that must not anticipate are made of what was recorded two steps ago.
 TEST(AdaptivePlanner, CarefulBudgetsAreTwoStepsOld) {
   const std::vector<float> low(7, 0.05f), high(7, 0.95f);
