@@ -50,10 +50,18 @@ JobPlan plan_job(const PackedMatrix& w, int64_t n_rows, int n_threads) {
   const int64_t by_count = w.n_panels / (n_threads * kTasksPerThread);
   plan.chunk = std::clamp<int64_t>(std::max(by_bytes, by_count), 1, w.n_panels);
   if (n_threads == 1 && n_rows <= kRowTile) plan.chunk = w.n_panels;
-  // Many rows: the chunk's panels stay in the cache while all row tiles pass over them.
-  if (n_rows > kRowTile) plan.chunk = std::clamp<int64_t>(by_bytes, 1, 8);
+  // Many rows: the chunk's panels stay in the cache while all row tiles pass over them, two at a time.
+  if (n_rows > kRowTile) plan.chunk = std::clamp<int64_t>((by_bytes + 1) / 2 * 2, 2, 8);
   plan.n_chunks = (w.n_panels + plan.chunk - 1) / plan.chunk;
   return plan;
+}
+
+/// Where the columns of `n_panels` panels from `panel` on go, of the tile that begins with `row`.
+TileOut tile_out(const MatmulJob& job, int64_t row, int64_t panel, int64_t y_panel, int64_t n_panels) {
+  const int64_t column = panel * kPanelRows;
+  const int64_t n_columns = std::min(n_panels * kPanelRows, job.w->n_out - column);
+  return {job.y + row * job.y_stride + column - y_panel * kPanelRows, job.y_stride,
+          job.bias != nullptr ? job.bias + column : nullptr, static_cast<int32_t>(n_columns)};
 }
 
 // y_panel: the panel whose first column is job.y[0].
@@ -65,12 +73,18 @@ void run_chunk(const MatmulKernels& table, const MatmulJob& job, const Activatio
   for (int64_t row = first_row; row < last_row; row += kRowTile) {
     const int64_t m = std::min<int64_t>(kRowTile, last_row - row);
     const ActBlock* acts = int8 ? x.blocks.as<ActBlock>() + row * x.n_blocks : nullptr;
-    for (int64_t p = first_panel; p < last_panel; ++p) {
-      const int64_t column = p * kPanelRows;
+    // The first tile of rows brings the panels into the cache.
+    const bool cached = row > first_row;
+    const IntPairFn pair =
+        int8 && cached && table.pairs != nullptr ? table.pairs->tile[kind][m - 1] : nullptr;
+    int64_t p = first_panel;
+    for (; pair != nullptr && p + 1 < last_panel; p += 2) {
+      pair(w.data.data() + static_cast<size_t>(p) * w.panel_bytes, static_cast<int64_t>(w.panel_bytes), acts,
+           x.n_blocks, tile_out(job, row, p, y_panel, 2));
+    }
+    for (; p < last_panel; ++p) {
       const uint8_t* panel = w.data.data() + static_cast<size_t>(p) * w.panel_bytes;
-      const TileOut out{job.y + row * job.y_stride + column - y_panel * kPanelRows, job.y_stride,
-                        job.bias != nullptr ? job.bias + column : nullptr,
-                        static_cast<int32_t>(std::min<int64_t>(kPanelRows, w.n_out - column))};
+      const TileOut out = tile_out(job, row, p, y_panel, 1);
       if (int8) {
         table.int_tile[kind][m - 1](panel, acts, x.n_blocks, out);
       } else {

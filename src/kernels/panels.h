@@ -118,6 +118,10 @@ struct TileOut {
 
 /// Integer kernels: one panel times one tile of m = 1..kRowTile rows.
 using IntTileFn = void (*)(const uint8_t* panel, const ActBlock* acts, int64_t n_blocks, const TileOut& out);
+/// Integer kernels for two panels, panel_bytes apart, times one tile: out.n_lanes is 17..32 then, columns and
+/// bias of the second panel lie behind those of the first. The bits of int_tile.
+using IntPairFn = void (*)(const uint8_t* panel, int64_t panel_bytes, const ActBlock* acts, int64_t n_blocks,
+                           const TileOut& out);
 /// Float kernels: rows x[r * x_stride + k].
 using FloatTileFn = void (*)(const uint8_t* panel, const float* x, int64_t x_stride, int64_t n_in,
                              const TileOut& out);
@@ -126,16 +130,23 @@ using QuantizeRowFn = void (*)(const float* x, int64_t n, ActBlock* acts, int64_
 
 inline constexpr int kNumPackKinds = 16;
 
+/// For panels that are in the cache. Index [kind][m - 1]; null where one panel at a time is as fast.
+struct IntPairKernels {
+  IntPairFn tile[kNumPackKinds][kRowTile];
+};
+
 /// One instruction set's kernels; index [kind][m - 1]. Null where the kind is of the other sort.
 struct MatmulKernels {
   IntTileFn int_tile[kNumPackKinds][kRowTile];
   FloatTileFn float_tile[kNumPackKinds][kRowTile];
   QuantizeRowFn quantize_row;
+  const IntPairKernels* pairs;  // nullptr: none
 };
 extern const MatmulKernels kMatmulPortable;
 #if defined(__x86_64__)
 extern const MatmulKernels kMatmulAvx2;
 extern const MatmulKernels kMatmulAvx512;
+extern const IntPairKernels kIntPairsAvx512;
 #endif
 
 }  // namespace dspark

@@ -149,22 +149,22 @@ TEST_P(MatmulTest, BatchInvariantBits) {
   const DType type = std::get<0>(GetParam());
   const int64_t n_in = inputs_for(type, 5), n_out = 83, n_rows = 37;
   const Matrix m = random_matrix(type, n_out, n_in, 7);
-  const std::vector<float> x = random_rows(n_rows * n_in, 8);
+  const std::vector<float> x = random_rows(n_rows * n_in, 8), bias = random_rows(n_out, 9);
   ThreadPool one(1);
   auto packed = pack_matrix(one, m.view);
   ASSERT_TRUE(packed.ok());
   std::vector<float> single;
   for (int64_t r = 0; r < n_rows; ++r) {
     const std::vector<float> row(x.begin() + r * n_in, x.begin() + (r + 1) * n_in);
-    const std::vector<float> y = run(one, *packed, row, 1);
+    const std::vector<float> y = run(one, *packed, row, 1, bias.data());
     single.insert(single.end(), y.begin(), y.end());
   }
   for (int n_threads : {1, 2, 4}) {
     ThreadPool pool(n_threads);
-    for (int64_t count : {2, 3, 4, 5, 6, 7, 8, 9, 16, 37}) {
+    for (int64_t count : {2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 37}) {
       for (int64_t first = 0; first + count <= n_rows; first += 11) {
         const std::vector<float> rows(x.begin() + first * n_in, x.begin() + (first + count) * n_in);
-        const std::vector<float> y = run(pool, *packed, rows, count);
+        const std::vector<float> y = run(pool, *packed, rows, count, bias.data());
         ASSERT_EQ(0, std::memcmp(y.data(), single.data() + first * n_out, y.size() * sizeof(float)))
             << dtype_name(type) << " threads " << n_threads << " rows " << count << " from " << first;
       }

@@ -392,6 +392,7 @@ const MatmulKernels kMatmulAvx2 = {
      DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
      DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
     quantize_row,
+    nullptr,
 };
 // clang-format on
 

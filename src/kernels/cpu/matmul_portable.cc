@@ -239,6 +239,7 @@ const MatmulKernels kMatmulPortable = {
      DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE,
      DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE, DSPARK_NONE},
     quantize_row,
+    nullptr,
 };
 // clang-format on
 
