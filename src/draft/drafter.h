@@ -16,6 +16,7 @@
 #include "speculate/acceptance_estimator.h"
 #include "speculate/proposal_source.h"
 #include "speculate/sampling_params.h"
+#include "speculate/token_constraint.h"
 
 namespace dspark {
 
@@ -37,6 +38,9 @@ struct DraftRequest {
   std::span<const int32_t> stop_ids = {};
   /// DraftBlock::probability is wanted. Costs a walk over the whole distribution of each draft.
   bool wants_probability = false;
+  /// Where the text stands under its constraint, or nullptr. Drafts that it forbids are cut off, so a drafter
+  /// does well to ask it; it stands there again when propose() returns.
+  ConstraintState* constraint = nullptr;
 
   bool stops_at(int32_t token) const {
     return std::find(stop_ids.begin(), stop_ids.end(), token) != stop_ids.end();

@@ -83,6 +83,7 @@ PairedDrafter::PairedDrafter(DraftCheckpoint draft, PairedWeights weights, KvPoo
     slot.last.resize(static_cast<size_t>(c.dim));
   }
   for (PickScratch& scratch : picks_) scratch.reserve(c.draft_vocab_size);
+  constraints_.reserve(slots_.size());
 }
 
 void PairedDrafter::release(int32_t slot) {
@@ -162,6 +163,7 @@ Status PairedDrafter::propose(std::span<const DraftRequest> requests, DraftBlock
     copy_row(hidden_.data() + static_cast<int64_t>(i) * dim, slot.last.data(), dim);
   }
   if (trace_ != nullptr) start_trace();
+  constraints_.begin(round_.size());
   for (int32_t step = 0;; ++step) {
     predict();
     if (trace_ != nullptr) record_step(step);
@@ -170,6 +172,7 @@ Status PairedDrafter::propose(std::span<const DraftRequest> requests, DraftBlock
     if (active_.empty()) break;
     advance(step, out);
   }
+  for (size_t i = 0; i < round_.size(); ++i) constraints_.end(i, *round_[i].request);
   crop_rollouts();
   return ok_status();
 }
@@ -220,8 +223,10 @@ void PairedDrafter::pick_drafts(int32_t step, DraftBlock& out) {
   const auto n_columns = static_cast<size_t>(draft_.config.draft_vocab_size);
   const auto at = static_cast<size_t>(step);
   const auto pick_one = [&](int64_t i, int thread) {
-    const Round& round = round_[static_cast<size_t>(active_[static_cast<size_t>(i)])];
-    const float* logits = logits_.data() + static_cast<size_t>(i) * n_columns;
+    const auto round_idx = static_cast<size_t>(active_[static_cast<size_t>(i)]);
+    const Round& round = round_[round_idx];
+    float* logits = logits_.data() + static_cast<size_t>(i) * n_columns;
+    if (!constraints_.mask(round_idx, *round.request, {logits, n_columns}, draft_.config.d2t)) return;
     PickRow row = {{logits, n_columns}, {}, draft_.config.d2t};
     out.evidence[out.at(round.out_row, step)] = peak_logit(row, picks_[static_cast<size_t>(thread)]);
     std::span<float> probs;
@@ -235,7 +240,7 @@ void PairedDrafter::pick_drafts(int32_t step, DraftBlock& out) {
           row_probability(row, token, picks_[static_cast<size_t>(thread)]);
     }
     out.row(round.out_row)[at] = token;
-    out.n_tokens[round.out_row] = step + 1;
+    if (constraints_.advance(round_idx, *round.request, token)) out.n_tokens[round.out_row] = step + 1;
   };
   const auto n = static_cast<int64_t>(active_.size());
   if (n > 1) return pool_.parallel_for(n, pick_one);
@@ -246,12 +251,13 @@ bool PairedDrafter::is_stop(int32_t token) const {
   return std::find(stop_tokens_.begin(), stop_tokens_.end(), token) != stop_tokens_.end();
 }
 
-/// Sequences that have all their drafts leave; the rows of the others move up.
+/// Sequences that have all their drafts, or can have no more, leave; the rows of the others move up.
 void PairedDrafter::drop_finished(int32_t step, const DraftBlock& out) {
   const int64_t dim = draft_.config.dim;
   size_t n_left = 0;
   for (size_t i = 0; i < active_.size(); ++i) {
     const Round& round = round_[static_cast<size_t>(active_[i])];
+    if (out.n_tokens[round.out_row] <= step) continue;
     const int32_t newest = out.drafts(round.out_row).back();
     if (step + 1 == round.n_drafts || is_stop(newest) || round.request->stops_at(newest)) continue;
     float* rows = hidden_.data();

@@ -12,6 +12,7 @@
 #include "base/thread_pool.h"
 #include "draft/draft_cache.h"
 #include "draft/draft_checkpoint.h"
+#include "draft/draft_constraint.h"
 #include "draft/draft_layer.h"
 #include "draft/draft_pick.h"
 #include "draft/draft_trace.h"
@@ -174,6 +175,7 @@ class PairedDrafter final : public Drafter {
   FloatBuffer normed_;              // (active, dim)
   FloatBuffer logits_;              // (active, draft vocabulary)
   std::vector<PickScratch> picks_;  // per thread
+  DraftConstraints constraints_;
 };
 
 }  // namespace dspark

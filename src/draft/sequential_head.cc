@@ -93,6 +93,7 @@ bool SequentialDecoder::grow(const HeadPass& pass) {
     shortlist_ids_.resize(shortlist_columns_.size());
   }
   claims_.reserve(pass.requests.size());
+  constraints_.reserve(pass.requests.size());
   chunks_read_.reserve(pass.requests.size());
   return embedded_.grow(n * rank) && latent_.grow(n * rank) && state_.grow(n * rank) &&
          joint_in_.grow(n * weights_.markov_joint.n_in) && joint_out_.grow(n * weights_.markov_joint.n_out) &&
@@ -116,7 +117,9 @@ Status SequentialDecoder::run(const HeadPass& pass, DraftBlock& out) {
     std::fill_n(state_.data(), static_cast<int64_t>(pass.requests.size()) * config_.markov_rank, 0.0f);
   }
   if (shortlisted()) choose_shortlists(pass);
+  constraints_.begin(pass.requests.size());
   for (int32_t k = 0; k < longest; ++k) step(pass, k, out);
+  for (size_t i = 0; i < pass.requests.size(); ++i) constraints_.end(i, *pass.requests[i].request);
   return ok_status();
 }
 
@@ -134,10 +137,11 @@ void SequentialDecoder::step(const HeadPass& pass, int32_t k, DraftBlock& out) {
   active_.clear();
   bool samples = false;
   for (size_t i = 0; i < pass.requests.size(); ++i) {
-    if (pass.requests[i].n_drafts <= k) continue;
+    if (out.n_tokens[pass.requests[i].out_row] <= k) continue;
     active_.push_back(static_cast<int32_t>(i));
     samples |= pick_kind(*pass.requests[i].request) != PickKind::kGreedy;
   }
+  if (active_.empty()) return;
   const bool pruned = can_prune(pass);
   full_steps_left_ = std::max(0, full_steps_left_ - 1);
   if (config_.head != SequentialHead::kNone) {
@@ -301,6 +305,7 @@ bool SequentialDecoder::can_prune(const HeadPass& pass) const {
   if (!prunes_ || pass.keep_logits || full_steps_left_ > 0) return false;
   return std::ranges::all_of(active_, [&](int32_t request_idx) {
     const DraftRequest& request = *pass.requests[static_cast<size_t>(request_idx)].request;
+    if (request.constraint != nullptr) return false;  // what is left may lie far below the best
     const PickKind kind = pick_kind(request);
     if (kind == PickKind::kSampled || request.wants_probability) return false;
     if (kind == PickKind::kCoupled && request.sampling->has_filters()) return false;
@@ -402,6 +407,29 @@ void SequentialDecoder::score_shortlist(const HeadPass& pass, int32_t k, size_t 
   for (int32_t i = 0; i < shortlist_; ++i) base[columns[i]] = scores[i];
 }
 
+/// Leaves the tokens that the request's constraint allows. returns: false when there are none.
+bool SequentialDecoder::constrain(const HeadPass& pass, int32_t k, size_t active_idx) {
+  const auto request_idx = static_cast<size_t>(active_[active_idx]);
+  const DraftRequest& request = *pass.requests[request_idx].request;
+  if (request.constraint == nullptr) return true;
+  const int64_t row = row_of(pass, k, active_idx), n_columns = config_.draft_vocab_size;
+  if (shortlisted()) {
+    const auto m = static_cast<size_t>(shortlist_);
+    return constraints_.mask(request_idx, request, {shortlist_logits_.data() + active_idx * m, m},
+                             std::span(shortlist_ids_).subspan(static_cast<size_t>(row) * m, m));
+  }
+  float* z = pass.logits + row * n_columns;
+  if (!constraints_.mask(request_idx, request, {z, static_cast<size_t>(n_columns)}, config_.d2t))
+    return false;
+  if (config_.head == SequentialHead::kNone) return true;
+  float* maxima = chunk_max_.data() + static_cast<int64_t>(active_idx) * n_chunks();
+  for (int64_t chunk = 0; chunk < n_chunks(); ++chunk) {
+    const int64_t column = chunk * kPickChunk;
+    maxima[chunk] = max_row(z + column, std::min(kPickChunk, n_columns - column));
+  }
+  return true;
+}
+
 PickRow SequentialDecoder::pick_row(const HeadPass& pass, int32_t k, size_t active_idx) const {
   const auto n_columns = static_cast<size_t>(config_.draft_vocab_size);
   const int64_t row = row_of(pass, k, active_idx);
@@ -441,9 +469,14 @@ void SequentialDecoder::pick(const HeadPass& pass, int32_t k, size_t active_idx,
                              DraftBlock& out) {
   const auto request_idx = static_cast<size_t>(active_[active_idx]);
   const auto at = static_cast<size_t>(k);
+  const HeadRequest& head = pass.requests[request_idx];
+  if (!constrain(pass, k, active_idx)) {
+    out.n_tokens[head.out_row] = k;
+    return;
+  }
   int32_t token = pick_token(pass, k, active_idx, thread, out);
   if (request_idx == 0 && at < pass.forced.size()) token = pass.forced[at];
-  const HeadRequest& head = pass.requests[request_idx];
+  if (!constraints_.advance(request_idx, *head.request, token)) out.n_tokens[head.out_row] = k;
   if (head.request->wants_probability) {
     out.probability[out.at(head.out_row, k)] =
         row_probability(pick_row(pass, k, active_idx), token, scratch_[static_cast<size_t>(thread)]);

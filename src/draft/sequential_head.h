@@ -17,6 +17,7 @@
 #include "base/thread_pool.h"
 #include "draft/bias_bounds.h"
 #include "draft/draft_config.h"
+#include "draft/draft_constraint.h"
 #include "draft/draft_pick.h"
 #include "draft/draft_weights.h"
 #include "draft/drafter.h"
@@ -47,7 +48,8 @@ class SequentialDecoder {
   SequentialDecoder(const DraftConfig& config, const BlockWeights& weights, ThreadPool& pool,
                     int32_t shortlist);
 
-  /// Drafts for every request: tokens, confidences and, where the rule wants them, distributions.
+  /// Drafts for every request: tokens, confidences and, where the rule wants them, distributions. Fewer where
+  /// a request's constraint allows nothing of the draft vocabulary.
   /// requires: rows of `out` hold n_drafts tokens. errors: out_of_memory.
   Status run(const HeadPass& pass, DraftBlock& out);
 
@@ -78,6 +80,7 @@ class SequentialDecoder {
   void prune(const HeadPass& pass, int32_t k, size_t active_idx, int thread);
   void judge_pruning();
   void choose_shortlists(const HeadPass& pass);
+  bool constrain(const HeadPass& pass, int32_t k, size_t active_idx);
   void score_shortlist(const HeadPass& pass, int32_t k, size_t active_idx, int thread);
   PickRow pick_row(const HeadPass& pass, int32_t k, size_t active_idx) const;
   void pick(const HeadPass& pass, int32_t k, size_t active_idx, int thread, DraftBlock& out);
@@ -111,6 +114,7 @@ class SequentialDecoder {
   std::vector<std::vector<std::pair<float, int32_t>>> candidates_;  // per thread
   std::vector<PickScratch> scratch_;                                // per thread
   Activations activations_;
+  DraftConstraints constraints_;
 
   // Pruned steps, see prune().
   bool prunes_ = false;
