@@ -2,6 +2,22 @@
 
 namespace dspark {
 
+const std::vector<std::string_view>& call_markers(ToolFormat format) {
+  static const std::vector<std::string_view> hermes = {"<tool_call>"}, gemma = {"```"},
+                                             deepseek = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"};
+  switch (format) {
+    case ToolFormat::kHermes:
+      return hermes;
+    case ToolFormat::kGemma:
+      return gemma;
+    case ToolFormat::kDeepSeek:
+    case ToolFormat::kDeepSeekR1:
+      return deepseek;
+    default:
+      return block_markers(format);
+  }
+}
+
 const std::vector<std::string_view>& block_markers(ToolFormat format) {
   // The tag of a single call too: models forget the one around it.
   static const std::vector<std::string_view> none,

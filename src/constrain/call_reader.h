@@ -38,7 +38,10 @@ class CallReader {
   virtual CallStep next(std::string_view text, bool is_last) = 0;
 };
 
-/// Texts that open a block. Empty: formats that have no such reader.
+/// Texts behind which content may be a call, wherever they stand. Empty: formats whose calls are whole
+/// answers.
+const std::vector<std::string_view>& call_markers(ToolFormat format);
+/// Those that open a block for a reader. Empty: formats that have no such reader.
 const std::vector<std::string_view>& block_markers(ToolFormat format);
 
 /// requires: a format with block_markers. tools: their schemas type the values of some notations.

@@ -112,6 +112,42 @@ GrammarIr::Node GrammarIr::named(std::string name, Node body) {
   return call(rule);
 }
 
+std::pair<int32_t, int32_t> GrammarIr::lengths(Node node) const {
+  const Expression& e = nodes[static_cast<size_t>(node)];
+  const auto times = [](int32_t n, int32_t length) {
+    return length == 0 ? 0 : n == kUnbounded || length == kUnbounded ? kUnbounded : n * length;
+  };
+  const auto bytes = static_cast<int32_t>(e.bytes.size());
+  std::pair<int32_t, int32_t> all{0, 0};
+  switch (e.kind) {
+    case Kind::kBytes:
+      return {bytes, bytes};
+    case Kind::kClass:
+      return {1, 1};
+    case Kind::kCall:
+      return lengths(rules[static_cast<size_t>(e.a)].body);
+    case Kind::kRepeat:
+      all = lengths(e.a);
+      return {times(e.min, all.first), times(e.max, all.second)};
+    case Kind::kSequence:
+      for (const Node part : e.parts) {
+        const auto [least, most] = lengths(part);
+        all.first += least;
+        all.second = all.second == kUnbounded || most == kUnbounded ? kUnbounded : all.second + most;
+      }
+      return all;
+    case Kind::kChoice:
+      all = lengths(e.parts[0]);
+      for (const Node part : e.parts) {
+        const auto [least, most] = lengths(part);
+        all.first = std::min(all.first, least);
+        all.second = all.second == kUnbounded || most == kUnbounded ? kUnbounded : std::max(all.second, most);
+      }
+      return all;
+  }
+  return all;
+}
+
 GrammarIr::Node GrammarIr::append(const GrammarIr& other) {
   const auto node_offset = static_cast<Node>(nodes.size());
   const auto rule_offset = static_cast<int32_t>(rules.size());

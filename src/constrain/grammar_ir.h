@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace dspark {
@@ -63,6 +64,10 @@ class GrammarIr {
   void set_body(int32_t rule, Node body) { rules[static_cast<size_t>(rule)].body = body; }
   /// A call of a new rule with this body.
   Node named(std::string name, Node body);
+
+  /// Least and most characters of its texts (kUnbounded: no most; classes count one, bytes must be ASCII).
+  /// requires: no recursion.
+  std::pair<int32_t, int32_t> lengths(Node node) const;
 
   /// All rules of another grammar. returns: a call of its root.
   Node append(const GrammarIr& other);

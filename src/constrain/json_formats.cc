@@ -1,5 +1,5 @@
-// Strings of a format: subsets of RFC 3339 (dates and times), RFC 4122 (uuid), RFC 5321 (email), RFC 3986
-// (uri) that every reader of them accepts.
+// Strings of a format: subsets of RFC 3339 (dates, times, durations), RFC 4122 (uuid), RFC 5321 (email), RFC
+// 3986 (uri), RFC 4291 (ipv6) and RFC 6901 (json-pointer) that every reader of them accepts.
 
 #include <string_view>
 
@@ -17,11 +17,20 @@ Node JsonTerminals::format(std::string_view name) {
   if (name == "time") return time();
   if (name == "date-time") return ir_.sequence({date(), text("T"), time()});
   if (name == "uuid") return uuid();
-  if (name == "email") return email();
+  if (name == "email" || name == "idn-email") return email();
   if (name == "ipv4") return ipv4();
-  if (name == "uri") return uri();
-  if (name == "hostname") return hostname();
+  if (name == "ipv6") return ipv6();
+  if (name == "uri" || name == "iri") return uri();
+  if (name == "uri-reference" || name == "iri-reference") return ir_.choice({uri(), uri_path()});
+  if (name == "hostname" || name == "idn-hostname") return hostname();
+  if (name == "duration") return duration();
+  if (name == "json-pointer") return json_pointer();
   return -1;
+}
+
+bool is_known_format(std::string_view name) {
+  GrammarIr ir;
+  return JsonTerminals(ir).format(name) >= 0;
 }
 
 /// Years 1000 to 9999; the 29th of February in leap years only.
@@ -81,6 +90,37 @@ Node JsonTerminals::email() {
 Node JsonTerminals::ipv4() {
   const Node octet = unsigned_range(0, 255);
   return ir_.sequence({octet, ir_.repeat(ir_.sequence({text("."), octet}), 3, 3)});
+}
+
+/// Eight groups, none left out.
+Node JsonTerminals::ipv6() {
+  const Node group = ir_.repeat(ir_.char_class({{'0', '9'}, {'a', 'f'}}), 1, 4);
+  return ir_.sequence({group, ir_.repeat(ir_.sequence({text(":"), group}), 7, 7)});
+}
+
+/// Weeks, or years to days and hours to seconds; between two units that are written none is left out.
+Node JsonTerminals::duration() {
+  const auto part = [&](const char* unit) { return ir_.sequence({digits(1, 4), text(unit)}); };
+  const Node minutes = ir_.sequence({part("M"), ir_.optional(part("S"))});
+  const Node hours = ir_.sequence({part("H"), ir_.optional(minutes)});
+  const Node time = ir_.sequence({text("T"), ir_.choice({hours, minutes, part("S")})});
+  const Node months = ir_.sequence({part("M"), ir_.optional(part("D"))});
+  const Node years = ir_.sequence({part("Y"), ir_.optional(months)});
+  const Node date = ir_.sequence({ir_.choice({years, months, part("D")}), ir_.optional(time)});
+  return ir_.sequence({text("P"), ir_.choice({date, time, part("W")})});
+}
+
+Node JsonTerminals::json_pointer() {
+  const Node character =
+      ir_.char_class({{'a', 'z'}, {'A', 'Z'}, {'0', '9'}, {'-', '-'}, {'.', '.'}, {'_', '_'}});
+  const Node escaped = ir_.sequence({text("~"), one_of("01")});
+  return ir_.repeat(ir_.sequence({text("/"), ir_.repeat(ir_.choice({character, escaped}), 0, 32)}), 0, 16);
+}
+
+Node JsonTerminals::uri_path() {
+  const Node plain =
+      ir_.char_class({{'a', 'z'}, {'A', 'Z'}, {'0', '9'}, {'-', '-'}, {'.', '.'}, {'_', '_'}, {'~', '~'}});
+  return ir_.repeat(ir_.sequence({text("/"), ir_.repeat(plain, 1, 64)}), 1, 16);
 }
 
 Node JsonTerminals::uri() {

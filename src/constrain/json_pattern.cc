@@ -43,7 +43,8 @@ int32_t times(int32_t a, int32_t b) {
 
 class PatternParser {
  public:
-  PatternParser(std::string_view text, GrammarIr& ir, JsonTerminals& json)
+  // json: nullptr for plain characters.
+  PatternParser(std::string_view text, GrammarIr& ir, JsonTerminals* json)
       : text_(text), ir_(ir), json_(json) {}
 
   Result<PatternContent> run() {
@@ -91,7 +92,8 @@ class PatternParser {
 
   // Where the pattern is not anchored, any text may stand.
   void append_any(PatternContent& all, std::vector<Node>& parts) {
-    parts.push_back(ir_.repeat(json_.character(), 0, kUnbounded));
+    const Node any = json_ != nullptr ? json_->character() : ir_.char_class({{0, kMaxCodePoint}});
+    parts.push_back(ir_.repeat(any, 0, kUnbounded));
     all.max_length = kUnbounded;
     all.unit = -1;
   }
@@ -175,7 +177,7 @@ class PatternParser {
 
   PatternContent one_character(const Ranges& ranges) {
     PatternContent item;
-    item.node = json_.character_of(normalise_ranges(ranges));
+    item.node = json_ != nullptr ? json_->character_of(normalise_ranges(ranges)) : ir_.char_class(ranges);
     item.min_length = item.max_length = 1;
     item.unit = item.node;
     return item;
@@ -302,14 +304,19 @@ class PatternParser {
   std::string_view text_;
   size_t pos_ = 0;
   GrammarIr& ir_;
-  JsonTerminals& json_;
+  JsonTerminals* json_;
   Status status_;
 };
 
 }  // namespace
 
 Result<PatternContent> compile_pattern(std::string_view pattern, GrammarIr& ir, JsonTerminals& json) {
-  return PatternParser(pattern, ir, json).run();
+  return PatternParser(pattern, ir, &json).run();
+}
+
+Result<Node> compile_plain_pattern(std::string_view pattern, GrammarIr& ir) {
+  DSPARK_ASSIGN_OR_RETURN(const PatternContent content, PatternParser(pattern, ir, nullptr).run());
+  return content.node;
 }
 
 }  // namespace dspark

@@ -21,5 +21,8 @@ struct PatternContent {
 /// at the ends of alternatives. A pattern may match anywhere in the string, unless it is anchored. errors:
 /// invalid_argument, unsupported (look-around, back references, \b, \p), with the offset.
 Result<PatternContent> compile_pattern(std::string_view pattern, GrammarIr& ir, JsonTerminals& json);
+/// The same over plain characters instead of those of a JSON string: sequences, choices, repetitions and
+/// classes only.
+Result<GrammarIr::Node> compile_plain_pattern(std::string_view pattern, GrammarIr& ir);
 
 }  // namespace dspark

@@ -18,18 +18,35 @@ using Node = GrammarIr::Node;
 
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxNodes = size_t{1} << 20;
+// Combinations of schemas are told apart by their text; hostile ones would make it without end.
+constexpr size_t kMaxComposedBytes = size_t{8} << 20;
 
 // Keywords with a meaning here, by the type they speak about.
 const std::set<std::string, std::less<>>& keywords_of(std::string_view type) {
   static const std::set<std::string, std::less<>> object{
-      "properties", "required", "additionalProperties", "minProperties", "maxProperties", "propertyNames"};
-  static const std::set<std::string, std::less<>> array{"items", "prefixItems", "additionalItems", "minItems",
-                                                        "maxItems"};
+      "properties",    "required",      "additionalProperties", "patternProperties",
+      "minProperties", "maxProperties", "propertyNames",        "unevaluatedProperties"};
+  static const std::set<std::string, std::less<>> array{"items",    "prefixItems", "additionalItems",
+                                                        "minItems", "maxItems",    "uniqueItems",
+                                                        "contains", "minContains", "maxContains"};
   static const std::set<std::string, std::less<>> string{"minLength", "maxLength", "pattern", "format"};
   static const std::set<std::string, std::less<>> number{"minimum", "maximum", "exclusiveMinimum",
-                                                         "exclusiveMaximum"};
-  static const std::set<std::string, std::less<>> any{"type",  "enum",  "const", "anyOf",
-                                                      "oneOf", "allOf", "$ref",  "nullable"};
+                                                         "exclusiveMaximum", "multipleOf"};
+  static const std::set<std::string, std::less<>> any{"type",
+                                                      "enum",
+                                                      "const",
+                                                      "anyOf",
+                                                      "oneOf",
+                                                      "allOf",
+                                                      "$ref",
+                                                      "nullable",
+                                                      "not",
+                                                      "if",
+                                                      "then",
+                                                      "else",
+                                                      "dependentRequired",
+                                                      "dependentSchemas",
+                                                      "dependencies"};
   if (type == "object") return object;
   if (type == "array") return array;
   if (type == "string") return string;
@@ -40,45 +57,6 @@ const std::set<std::string, std::less<>>& keywords_of(std::string_view type) {
 bool has_any(const Json& schema, std::string_view type) {
   return std::any_of(keywords_of(type).begin(), keywords_of(type).end(),
                      [&](const std::string& key) { return schema.contains(key); });
-}
-
-bool is_of_type(const Json& value, const std::string& type) {
-  if (type == "integer") {
-    return value.is_number_integer() ||
-           (value.is_number_float() &&
-            value.get<double>() ==
-                static_cast<double>(static_cast<int64_t>(std::clamp(value.get<double>(), -9e18, 9e18))));
-  }
-  if (type == "number") return value.is_number();
-  if (type == "string") return value.is_string();
-  if (type == "boolean") return value.is_boolean();
-  if (type == "null") return value.is_null();
-  if (type == "array") return value.is_array();
-  return type == "object" && value.is_object();
-}
-
-Json without(const Json& schema, std::string_view key) {
-  Json rest = Json::object();
-  for (const auto& [name, value] : schema.items()) {
-    if (name != key && !is_annotation(name)) rest[name] = value;
-  }
-  return rest;
-}
-
-// The members of a JSON pointer's way, unescaped.
-std::vector<std::string> pointer_parts(std::string_view pointer) {
-  std::vector<std::string> parts;
-  while (!pointer.empty()) {
-    pointer.remove_prefix(1);
-    const size_t end = std::min(pointer.find('/'), pointer.size());
-    std::string part(pointer.substr(0, end));
-    for (size_t i = part.find('~'); i != std::string::npos; i = part.find('~', i + 1)) {
-      part.replace(i, 2, i + 1 < part.size() && part[i + 1] == '1' ? "/" : "~");
-    }
-    parts.push_back(std::move(part));
-    pointer.remove_prefix(end);
-  }
-  return parts;
 }
 
 }  // namespace
@@ -126,18 +104,21 @@ Node SchemaCompiler::compile(const Json& schema, const std::string& place) {
 
 Node SchemaCompiler::compile_object(const Json& schema, const std::string& place) {
   if (!check_keywords(schema, place)) return kNothing;
-  if (schema.contains("$ref")) return reference(schema, place);
-  if (schema.contains("allOf")) return all_of(schema, place);
-  if (schema.contains("anyOf")) return branches(schema, "anyOf", place);
-  if (schema.contains("oneOf")) return branches(schema, "oneOf", place);
-  const auto nullable = schema.find("nullable");
-  if (nullable != schema.end()) {
+  if (const auto nullable = schema.find("nullable"); nullable != schema.end()) {
     if (!nullable->is_boolean()) return fail(place, "'nullable' must be a boolean");
-    const Json rest = without(schema, "nullable");
+    const Json rest = schema_without(schema, "nullable");
     const Node node = compile_object(rest, place);
     if (!nullable->get<bool>() || rest.empty()) return node;
     return choice({node, status_.ok() ? json_.text("null") : kNothing});
   }
+  for (const auto& [key, unused] : schema.items()) {
+    if (key == "allOf" || key == "unevaluatedProperties" || is_told_by_others(key, schema)) {
+      return all_of(schema, place);
+    }
+  }
+  if (schema.contains("$ref")) return reference(schema, place);
+  if (schema.contains("anyOf")) return branches(schema, "anyOf", place);
+  if (schema.contains("oneOf")) return branches(schema, "oneOf", place);
   if (schema.contains("const") || schema.contains("enum")) return enumeration(schema, place);
   return by_type(schema, place);
 }
@@ -162,22 +143,9 @@ const Json* SchemaCompiler::resolve(const std::string& pointer, const std::strin
                      "': only references inside the schema (#/...) are supported"));
     return nullptr;
   }
-  const Json* target = &root_;
-  for (const std::string& part : pointer_parts(std::string_view(pointer).substr(1))) {
-    const Json* next = nullptr;
-    if (target->is_object() && target->contains(part)) {
-      next = &(*target)[part];
-    } else if (target->is_array() && !part.empty() && part.size() < 7 &&
-               part.find_first_not_of("0123456789") == std::string::npos &&
-               std::stoul(part) < target->size()) {
-      next = &(*target)[std::stoul(part)];
-    }
-    if (next == nullptr) {
-      fail(place, "$ref '" + pointer + "': there is no '" + part + "'");
-      return nullptr;
-    }
-    target = next;
-  }
+  std::string missing;
+  const Json* target = follow_pointer(root_, pointer, &missing);
+  if (target == nullptr) fail(place, "$ref '" + pointer + "': there is no '" + missing + "'");
   return target;
 }
 
@@ -200,70 +168,22 @@ Node SchemaCompiler::rule_for(const std::string& key, const Json& schema, const 
 Node SchemaCompiler::reference(const Json& schema, const std::string& place) {
   const Json& pointer = schema["$ref"];
   if (!pointer.is_string()) return fail(place, "'$ref' must be a string");
-  const Json rest = without(schema, "$ref");
-  if (!rest.empty()) return all_of(schema, place);
+  if (!schema_without(schema, "$ref").empty()) return all_of(schema, place);
   const Json* target = resolve(pointer.get<std::string>(), place);
   if (target == nullptr) return kNothing;
   const auto text = pointer.get<std::string>();
   return rule_for(text, *target, text.substr(1));
 }
 
-std::optional<Json> SchemaCompiler::merge(const Json& a, const Json& b, const std::string& place) {
-  Result<Json> merged = merge_schemas(a, b);
-  if (merged.ok()) return std::move(merged).value();
-  fail(Status(merged.status().code(), at(place) + merged.status().message()));
-  return std::nullopt;
-}
-
-std::optional<Json> SchemaCompiler::flatten(const Json& schema, const std::string& place, int depth) {
-  if (depth > kMaxDepth) {
-    fail(resource_exhausted(at(place) + "$ref and allOf lead into each other without end"));
-    return std::nullopt;
-  }
-  if (schema.is_boolean()) {
-    if (schema.get<bool>()) return Json::object();
-    return std::nullopt;
-  }
-  if (!schema.is_object()) {
-    fail(place, "expected a schema (an object or a boolean)");
-    return std::nullopt;
-  }
-  if (!check_keywords(schema, place)) return std::nullopt;
-  std::vector<const Json*> parts;
-  std::vector<std::string> places;
-  if (const auto it = schema.find("$ref"); it != schema.end()) {
-    if (!it->is_string()) {
-      fail(place, "'$ref' must be a string");
-      return std::nullopt;
-    }
-    parts.push_back(resolve(it->get<std::string>(), place));
-    if (parts.back() == nullptr) return std::nullopt;
-    places.push_back(it->get<std::string>().substr(1));
-  }
-  if (const auto it = schema.find("allOf"); it != schema.end()) {
-    if (!it->is_array()) {
-      fail(place, "'allOf' must be an array");
-      return std::nullopt;
-    }
-    for (size_t i = 0; i < it->size(); ++i) {
-      parts.push_back(&(*it)[i]);
-      places.push_back(place + "/allOf/" + std::to_string(i));
-    }
-  }
-  std::optional<Json> all = without(without(schema, "$ref"), "allOf");
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const std::optional<Json> part = flatten(*parts[i], places[i], depth + 1);
-    if (!part) return std::nullopt;
-    all = merge(*all, *part, place);
-    if (!all) return std::nullopt;
-  }
-  return all;
-}
-
 Node SchemaCompiler::all_of(const Json& schema, const std::string& place) {
   // Recursive schemas meet themselves again: equal compositions are one rule.
-  const std::string key = "allOf " + without(schema, "").dump();
+  const std::string key = "allOf " + schema_without(schema, "").dump();
   if (rules_.contains(key)) return rule_for(key, schema, place);
+  composed_bytes_ += key.size();
+  if (composed_bytes_ > kMaxComposedBytes) {
+    return fail(resource_exhausted(at(place) + "combinations of more than " +
+                                   std::to_string(kMaxComposedBytes) + " bytes"));
+  }
   const std::optional<Json> merged = flatten(schema, place, 0);
   if (!merged) return kNothing;
   return rule_for(key, *merged, place);
@@ -273,47 +193,59 @@ Node SchemaCompiler::branches(const Json& schema, const char* key, const std::st
   const Json& list = schema[key];
   if (!list.is_array() || list.empty())
     return fail(place, std::string("'") + key + "' must be an array of schemas");
-  const Json base = without(schema, key);
+  const Json base = schema_without(schema, key);
+  const bool only_one = std::string_view(key) == "oneOf";
   std::vector<Node> parts;
+  std::string gap;
   for (size_t i = 0; i < list.size() && status_.ok(); ++i) {
     const std::string part_place = place + "/" + key + "/" + std::to_string(i);
-    if (base.empty()) {
-      parts.push_back(compile(list[i], part_place));
-    } else {
-      parts.push_back(compile(Json{{"allOf", Json::array({base, list[i]})}}, part_place));
+    Json all = base.empty() ? Json::array({list[i]}) : Json::array({base, list[i]});
+    if (only_one) {
+      const std::optional<Json> apart = apart_from_others(base, list, i, part_place, gap);
+      if (!apart) return kNothing;
+      all.insert(all.end(), apart->begin(), apart->end());
     }
+    parts.push_back(all.size() == 1 ? compile(list[i], part_place)
+                                    : compile(Json{{"allOf", std::move(all)}}, part_place));
   }
-  return choice(std::move(parts));
+  const Node node = choice(std::move(parts));
+  if (node == kNothing && !gap.empty()) {
+    return fail(unsupported(at(place) +
+                            "'oneOf': which values only one part accepts is not known, because the "
+                            "opposite of '" +
+                            gap + "' is not supported"));
+  }
+  return node;
 }
 
 Node SchemaCompiler::enumeration(const Json& schema, const std::string& place) {
-  for (const auto& [key, value] : schema.items()) {
-    if (!is_annotation(key) && key != "type" && key != "enum" && key != "const") {
-      return fail(unsupported(at(place) + "'" + key + "' beside 'enum' or 'const' is not supported"));
-    }
-  }
-  Json values = Json::array();
-  if (schema.contains("enum")) {
-    values = schema["enum"];
-    if (!values.is_array()) return fail(place, "'enum' must be an array");
-  }
-  if (schema.contains("const")) {
-    const Json& value = schema["const"];
-    const bool fits =
-        !schema.contains("enum") || std::find(values.begin(), values.end(), value) != values.end();
-    values = Json::array();
-    if (fits) values.push_back(value);
-  }
-  const std::vector<std::string> types =
-      schema.contains("type") ? types_of(schema, place) : std::vector<std::string>{};
+  const std::optional<Json> values = allowed_values(schema, place);
+  if (!values) return kNothing;
   std::vector<Node> parts;
-  for (const Json& value : values) {
-    const bool fits = types.empty() || std::any_of(types.begin(), types.end(), [&](const std::string& type) {
-                        return is_of_type(value, type);
-                      });
-    if (fits && status_.ok()) parts.push_back(json_.text(value.dump()));
-  }
+  for (const Json& value : *values) parts.push_back(json_.text(value.dump()));
   return choice(std::move(parts));
+}
+
+std::optional<Json> SchemaCompiler::allowed_values(const Json& schema, const std::string& place) {
+  if (schema.contains("enum") && !schema["enum"].is_array()) {
+    fail(place, "'enum' must be an array");
+    return std::nullopt;
+  }
+  types_of(schema, place);  // its errors
+  const Json listed = schema.contains("const") ? Json::array({schema["const"]}) : schema["enum"];
+  Json values = Json::array();
+  for (const Json& value : listed) {
+    const Verdict verdict = judge_.accepts(schema, value);
+    if (verdict == Verdict::kYes) values.push_back(value);
+    if (verdict != Verdict::kUnknown) continue;
+    std::string what = "a keyword";
+    for (const auto& [key, wanted] : schema.items()) {
+      if (judge_.accepts(Json{{key, wanted}}, value) == Verdict::kUnknown) what = "'" + key + "'";
+    }
+    fail(unsupported(at(place) + what + " beside 'enum' or 'const' is not supported"));
+  }
+  if (!status_.ok()) return std::nullopt;
+  return values;
 }
 
 std::vector<std::string> SchemaCompiler::types_of(const Json& schema, const std::string& place) {

@@ -1,6 +1,6 @@
 #pragma once
 // JSON Schema to a grammar whose texts are JSON values that the schema accepts. Which keywords are
-// understood, and what the texts look like (order of members, white space), is told in docs/constrained.md.
+// understood, and what the texts look like (order of members, white space), is told in docs/json_schema.md.
 
 #include <string_view>
 

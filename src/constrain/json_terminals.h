@@ -19,6 +19,19 @@ struct DecimalBound {
   bool is_exclusive = false;
 };
 
+/// Numbers between two ends.
+struct NumberInterval {
+  double lo = -1e15, hi = 1e15;
+  bool excludes_lo = true, excludes_hi = true;
+  bool contains(double value) const;
+};
+
+/// The shortest decimal without exponent that is read as this number.
+std::string decimal_text(double value);
+
+/// Whether JsonTerminals::format has a rule for it.
+bool is_known_format(std::string_view name);
+
 /// Builds and shares rules inside one grammar.
 class JsonTerminals {
  public:
@@ -55,6 +68,11 @@ class JsonTerminals {
   Node integer_range(int64_t lo, int64_t hi);
   /// Decimals without exponent between two bounds, either may be missing. -1: there are none.
   Node number_range(const std::optional<DecimalBound>& lo, const std::optional<DecimalBound>& hi);
+  /// Multiples of `step` between integers lo .. hi, absolute values up to 10^15. requires: step without the
+  /// zeros at its end is small (a rule per remainder). -1: there are none.
+  Node integer_multiples(int64_t lo, int64_t hi, int64_t step);
+  /// Multiples of 1/2, 1/4, ... in a range of absolute values up to 10^15. -1: there are none.
+  Node fraction_multiples(double step, const NumberInterval& range);
   /// The content of a string of a format ("date", ...), without quotes; -1: a format without a rule.
   Node format(std::string_view name);
 
@@ -64,6 +82,7 @@ class JsonTerminals {
 
  private:
   struct FractionRange;
+  struct DigitWalk;
   Node once(int32_t& rule, const char* name, Node (JsonTerminals::*make)());
   Node make_space();
   Node make_character();
@@ -77,11 +96,18 @@ class JsonTerminals {
   Node same_length_range(std::string_view lo, std::string_view hi);
   Node positive_range(const DecimalBound& lo, const std::optional<DecimalBound>& hi, int32_t places);
   Node fraction(FractionRange& range, size_t place, bool at_lo, bool at_hi);
+  Node positive_multiples(DigitWalk& walk, int64_t lo, int64_t hi);
+  Node walk_digits(DigitWalk& walk, std::string_view lo, std::string_view hi, int64_t remainder, bool at_lo,
+                   bool at_hi);
   Node date();
   Node time();
   Node email();
   Node uri();
   Node ipv4();
+  Node ipv6();
+  Node duration();
+  Node json_pointer();
+  Node uri_path();
   Node uuid();
   Node hostname();
   Node optional_fraction(int32_t places);

@@ -13,6 +13,7 @@ void OutputEvents::write_to(std::vector<OutputEvent>& events) {
 }
 
 void OutputEvents::emit(OutputEvent::Kind kind, std::string_view text, int32_t call) {
+  if (is_over_) return;
   if (events_->size() > first_event_ && events_->back().kind == kind && events_->back().call == call &&
       kind == OutputEvent::Kind::kToolArguments) {
     events_->back().text += text;
@@ -23,6 +24,7 @@ void OutputEvents::emit(OutputEvent::Kind kind, std::string_view text, int32_t c
 
 // Text that stands at `begin`, and the blanks in front of it.
 void OutputEvents::emit_text(OutputEvent::Kind kind, std::string_view text, size_t begin) {
+  if (is_over_) return blanks_.clear();
   begin -= blanks_.size();
   const bool goes_on = events_->size() > first_event_ && events_->back().kind == kind &&
                        events_->back().begin + events_->back().text.size() == begin;
@@ -60,7 +62,8 @@ bool OutputEvents::is_wanted(const std::string& name) const {
 void OutputEvents::begin_call(const std::string& name) {
   blanks_.clear();
   in_call_ = true;
-  emit(OutputEvent::Kind::kToolCall, name, n_calls_++);
+  if (has_all_calls()) is_over_ = true;  // a call that broke off counts too
+  if (!is_over_) emit(OutputEvent::Kind::kToolCall, name, n_calls_++);
 }
 
 void OutputEvents::add_arguments(std::string_view text) {
@@ -70,6 +73,7 @@ void OutputEvents::add_arguments(std::string_view text) {
 void OutputEvents::end_call() {
   in_call_ = false;
   emit(OutputEvent::Kind::kToolCallEnd, "", n_calls_ - 1);
+  if (has_all_calls()) is_over_ = true;
   drop_blanks_ = true;
 }
 

@@ -40,7 +40,9 @@ class OutputEvents {
  private:
   void emit(OutputEvent::Kind kind, std::string_view text, int32_t call);
   void emit_text(OutputEvent::Kind kind, std::string_view text, size_t begin);
+  bool has_all_calls() const { return options_.max_calls >= 0 && n_calls_ >= options_.max_calls; }
 
+  bool is_over_ = false;  // nothing more is given out
   std::vector<OutputEvent>* events_ = nullptr;
   size_t first_event_ = 0;  // of this piece of text
 };

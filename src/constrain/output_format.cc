@@ -63,10 +63,12 @@ ReasoningTags reasoning_tags(ReasoningFormat format) {
   return {"<think>", "</think>"};
 }
 
-bool prompt_opens_reasoning(std::string_view prompt) {
+ReasoningStart reasoning_start(const OutputFormat& format, std::string_view prompt) {
+  if (!format.has_reasoning) return ReasoningStart::kNone;
   while (!prompt.empty() && (prompt.back() == '\n' || prompt.back() == ' ')) prompt.remove_suffix(1);
-  return prompt.ends_with(reasoning_tags(ReasoningFormat::kThink).begin) ||
-         prompt.ends_with(reasoning_tags(ReasoningFormat::kChannel).begin);
+  const ReasoningTags tags = reasoning_tags(format.reasoning);
+  if (prompt.ends_with(tags.begin)) return ReasoningStart::kOpen;
+  return prompt.ends_with(tags.end) ? ReasoningStart::kNone : ReasoningStart::kMaybe;
 }
 
 std::vector<std::string> marker_texts(ToolFormat format) {

@@ -1,12 +1,10 @@
 #pragma once
 // How a model writes reasoning and tool calls, as far as its chat template tells.
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "base/status.h"
-#include "constrain/grammar.h"
 
 namespace dspark {
 
@@ -49,28 +47,24 @@ struct OutputFormat {
 /// From the source of a chat template. Templates that write calls in an unknown way get kNone.
 OutputFormat detect_output_format(std::string_view chat_template);
 
-/// Whether a rendered prompt leaves the answer inside a reasoning part that it opened.
-bool prompt_opens_reasoning(std::string_view prompt);
+/// Where an answer stands with reasoning when it begins.
+enum class ReasoningStart : uint8_t {
+  kNone,   // none comes: the model has none, or the prompt has closed it
+  kMaybe,  // the model may open some
+  kOpen,   // the prompt has opened it
+};
+/// From a rendered prompt.
+ReasoningStart reasoning_start(const OutputFormat& format, std::string_view prompt);
 
 /// Texts of control tokens that matter to the format. Where the vocabulary marks them as control tokens, the
 /// parser wants to see their text all the same, and a grammar wants to produce them (make_token_trie).
 std::vector<std::string> marker_texts(ToolFormat format);
 
-/// A function that may be called. parameters: its JSON schema as text; empty: any object.
+/// A function that may be called.
 struct ToolDescription {
   std::string name;
-  std::string parameters;
+  std::string parameters;  // its JSON schema as text; empty: any object
+  bool strict = false;     // arguments must keep to the schema
 };
-
-/// What tool_choice "required" (any tool of the list) and a named tool (a list of one) force: one call, or up
-/// to `max_calls`, and nothing else but reasoning before them.
-struct ToolGrammarOptions {
-  int max_calls = 1;
-  bool in_reasoning = false;  // the text begins inside of reasoning; what is up to its end tag is free
-};
-/// errors: invalid_argument (no tools, a format without calls, names), those of Grammar::from_json_schema
-/// with the tool's name.
-Result<Grammar> make_tool_grammar(ToolFormat format, const std::vector<ToolDescription>& tools,
-                                  const ToolGrammarOptions& options = {});
 
 }  // namespace dspark

@@ -65,7 +65,6 @@ class OutputParser::Impl : private OutputEvents {
   bool has_channels() const {
     return options_.format.has_reasoning && options_.format.reasoning == ReasoningFormat::kChannel;
   }
-  bool is_deepseek() const { return tools() == ToolFormat::kDeepSeek || tools() == ToolFormat::kDeepSeekR1; }
 
   bool advance() {
     switch (mode_) {
@@ -174,10 +173,7 @@ class OutputParser::Impl : private OutputEvents {
   }
 
   bool content() {
-    std::vector<std::string_view> markers = block_markers(tools());
-    if (tools() == ToolFormat::kHermes) markers = {kHermesBegin};
-    if (tools() == ToolFormat::kGemma) markers = {kFence};
-    if (is_deepseek()) markers = {kCallsBegin, kCallBegin};
+    std::vector<std::string_view> markers = call_markers(tools());
     if (has_channels()) markers.push_back(tags().begin);
     size_t at = std::string::npos, held = 0;
     std::string_view found;

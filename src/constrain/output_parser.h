@@ -33,8 +33,9 @@ class OutputParser {
  public:
   struct Options {
     OutputFormat format;
-    bool in_reasoning = false;           // see prompt_opens_reasoning
+    bool in_reasoning = false;           // ReasoningStart::kOpen
     std::vector<ToolDescription> tools;  // calls of other names are content; empty: any name
+    int32_t max_calls = -1;              // what comes behind so many is dropped; -1: nothing is
   };
 
   explicit OutputParser(Options options);

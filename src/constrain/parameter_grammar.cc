@@ -8,7 +8,7 @@
 
 #include "constrain/json_schema.h"
 #include "constrain/parameter_types.h"
-#include "text/jinja_unicode.h"
+#include "constrain/text_grammar.h"
 
 namespace dspark {
 namespace {
@@ -18,6 +18,21 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kMaxDepth = 16;
 constexpr std::string_view kQuote = "<|\"|>";
+
+// What only JSON is held to. Passing over it would let through what the schema forbids.
+constexpr const char* kJsonOnly[] = {"not",
+                                     "if",
+                                     "dependentRequired",
+                                     "dependentSchemas",
+                                     "dependencies",
+                                     "patternProperties",
+                                     "propertyNames",
+                                     "unevaluatedProperties",
+                                     "minProperties",
+                                     "maxProperties",
+                                     "prefixItems",
+                                     "contains",
+                                     "uniqueItems"};
 
 // What the notations share: the schema and where its parts come from.
 class ParameterGrammar {
@@ -31,6 +46,8 @@ class ParameterGrammar {
     const auto properties = root_.find("properties");
     if (properties == root_.end() || properties->empty()) {
       if (is_closed(root_)) return ir_.empty();
+      const Json others = root_.value("additionalProperties", Json());
+      if (others.is_object() && !others.empty()) return beyond("additionalProperties");
       const Node any =
           dsml ? ir_.sequence({ir_.literal("<｜DSML｜parameter name=\""), any_key(),
                                ir_.literal("\" string=\"true\">"), tagged_text(dsml)})
@@ -49,14 +66,23 @@ class ParameterGrammar {
   Result<Node> gemma() { return gemma_object(root_, 0); }
 
  private:
-  Status check(const Json& schema) const {
-    for (const char* keyword : {"allOf", "anyOf", "oneOf", "$ref"}) {
-      if (schema.contains(keyword))
-        return unsupported(std::string(label_) + ": '" + keyword +
-                           "' beside or instead of properties cannot be forced in this "
-                           "model's notation");
+  Status beyond(const char* keyword) const {
+    return unsupported(std::string(label_) + ": '" + keyword + "' cannot be forced in this model's notation");
+  }
+  // Of any value.
+  Status check_plain(const Json& schema) const {
+    for (const char* keyword : kJsonOnly) {
+      const auto it = schema.find(keyword);
+      if (it != schema.end() && *it != false) return beyond(keyword);
     }
     return ok_status();
+  }
+  // Of an object.
+  Status check(const Json& schema) const {
+    for (const char* keyword : {"allOf", "anyOf", "oneOf", "$ref", "enum", "const"}) {
+      if (schema.contains(keyword)) return beyond(keyword);
+    }
+    return check_plain(schema);
   }
   static bool is_closed(const Json& schema) {
     return schema.value("additionalProperties", Json(true)) == false;
@@ -143,14 +169,17 @@ class ParameterGrammar {
     if (depth > kMaxDepth)
       return unsupported(std::string(label_) + ": nested too deep to be forced in this model's notation");
     if (!schema.is_object() || schema.empty()) return json(Json{{"type", {"number", "boolean", "null"}}});
+    DSPARK_RETURN_IF_ERROR(check_plain(schema));
     std::vector<Node> parts;
-    for (const Json& value : choices_of(schema)) {
+    const std::vector<Json> choices = choices_of(schema);
+    for (const Json& value : choices) {
       if (value.is_structured()) continue;
       parts.push_back(ir_.literal(value.is_string()
                                       ? std::string(kQuote) + value.get<std::string>() + std::string(kQuote)
                                       : value.dump()));
     }
     if (!parts.empty()) return ir_.choice(std::move(parts));
+    if (!choices.empty()) return beyond(schema.contains("const") ? "const" : "enum");
     for (const char* keyword : {"anyOf", "oneOf"}) {
       if (!schema.contains(keyword)) continue;
       for (const Json& part : schema[keyword]) {
@@ -160,7 +189,7 @@ class ParameterGrammar {
       return ir_.choice(std::move(parts));
     }
     if (schema.contains("$ref")) return gemma_reference(schema["$ref"], depth);
-    if (schema.contains("allOf")) return check(schema);
+    if (schema.contains("allOf")) return beyond("allOf");
     const Json type = schema.value("type", Json(schema.contains("properties") ? "object" : "string"));
     const Json types = type.is_array() ? type : Json::array({type});
     for (const Json& name : types) {
@@ -187,8 +216,6 @@ class ParameterGrammar {
   }
 
   Result<Node> gemma_list(const Json& schema, int depth) {
-    if (schema.contains("prefixItems"))
-      return unsupported(std::string(label_) + ": prefixItems cannot be forced in this model's notation");
     DSPARK_ASSIGN_OR_RETURN(const Node item, gemma_value(schema.value("items", Json()), depth + 1));
     const int least = schema.value("minItems", 0), most = schema.value("maxItems", GrammarIr::kUnbounded);
     if (most == 0) return ir_.literal("[]");
@@ -222,44 +249,7 @@ class ParameterGrammar {
   std::string_view label_;
 };
 
-std::vector<uint32_t> code_points(std::string_view text) {
-  std::vector<uint32_t> codes;
-  for (size_t pos = 0; pos < text.size();) codes.push_back(jinja::next_code_point(text, pos));
-  return codes;
-}
-
 }  // namespace
-
-// One rule per matched length, falling back as Knuth, Morris and Pratt do.
-Node text_through(GrammarIr& ir, std::string_view marker) {
-  const std::vector<uint32_t> codes = code_points(marker);
-  std::vector<int32_t> rules;
-  for (size_t i = 0; i < codes.size(); ++i) rules.push_back(ir.add_rule("text up to a marker"));
-  const auto next_length = [&](size_t matched, uint32_t code) {
-    std::vector<uint32_t> seen(codes.begin(), codes.begin() + static_cast<ptrdiff_t>(matched));
-    seen.push_back(code);
-    size_t length = seen.size();
-    while (!std::equal(codes.begin(), codes.begin() + static_cast<ptrdiff_t>(length),
-                       seen.end() - static_cast<ptrdiff_t>(length)))
-      --length;
-    return length;
-  };
-  std::vector<uint32_t> special = codes;
-  std::sort(special.begin(), special.end());
-  special.erase(std::unique(special.begin(), special.end()), special.end());
-  std::vector<CodeRange> ranges;
-  for (uint32_t code : special) ranges.push_back({code, code});
-  for (size_t i = 0; i < codes.size(); ++i) {
-    std::vector<Node> parts{ir.sequence({ir.not_in(ranges), ir.call(rules[0])})};
-    for (uint32_t code : special) {
-      const size_t length = next_length(i, code);
-      const Node read = ir.char_class({{code, code}});
-      parts.push_back(length == codes.size() ? read : ir.sequence({read, ir.call(rules[length])}));
-    }
-    ir.set_body(rules[i], ir.choice(std::move(parts)));
-  }
-  return ir.call(rules[0]);
-}
 
 Result<Node> parameters_in(ToolFormat format, GrammarIr& ir, std::string_view schema,
                            std::string_view label) {

@@ -9,9 +9,6 @@
 
 namespace dspark {
 
-/// Any text up to and with the first `marker`. requires: UTF-8.
-GrammarIr::Node text_through(GrammarIr& ir, std::string_view marker);
-
 /// All arguments that `schema` allows (empty: any), or a part of them. Formats in JSON keep to every keyword;
 /// in the others text keeps to enum and const, but not to its length, pattern or format.
 /// errors: those of compile_json_schema with the label; unsupported: how the schema combines others.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string_view>
 #include <utility>
 
@@ -29,14 +30,26 @@ constexpr std::string_view kAnnotations[] = {"title",
                                              "externalDocs",
                                              "contentMediaType",
                                              "contentEncoding",
-                                             "discriminator"};
+                                             "discriminator",
+                                             "components",
+                                             "$vocabulary",
+                                             "markdownDescription",
+                                             "enumDescriptions",
+                                             "deprecationMessage",
+                                             "propertyOrdering"};
 
 bool contains(const Json& list, const Json& value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
 Json both(const Json& a, const Json& b) {
-  if (a == b) return a;
+  if (a == b || b == true) return a;
+  if (a == true) return b;
+  if (a.is_object() && a.size() == 1 && a.contains("allOf") && a["allOf"].is_array()) {
+    Json more = a;
+    more["allOf"].push_back(b);
+    return more;
+  }
   return Json{{"allOf", Json::array({a, b})}};
 }
 
@@ -64,10 +77,16 @@ Json merge_lists(const Json& a, const Json& b, bool intersect) {
   return merged;
 }
 
+// Items behind a side's own prefix fall under its "items".
 Json merge_prefixes(const Json& a, const Json& b) {
+  const Json none = Json::array(), always = true;
+  const Json& left = a.contains("prefixItems") ? a["prefixItems"] : none;
+  const Json& right = b.contains("prefixItems") ? b["prefixItems"] : none;
+  const Json& left_rest = a.contains("items") ? a["items"] : always;
+  const Json& right_rest = b.contains("items") ? b["items"] : always;
   Json merged = Json::array();
-  for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
-    merged.push_back(i >= a.size() ? b[i] : i >= b.size() ? a[i] : both(a[i], b[i]));
+  for (size_t i = 0; i < std::max(left.size(), right.size()); ++i) {
+    merged.push_back(both(i < left.size() ? left[i] : left_rest, i < right.size() ? right[i] : right_rest));
   }
   return merged;
 }
@@ -80,26 +99,48 @@ Json merge_branches(const Json& a, const Json& b) {
   return merged;
 }
 
-const Json& member_or_true(const Json& schema, const char* key) {
-  static const Json always = true;
-  const auto it = schema.find(key);
-  return it != schema.end() ? *it : always;
+bool is_given(const Json& schema, const char* key) {
+  return schema.contains(key) && schema[key] != true;
+}
+
+// What a side says about a member that it does not declare.
+Result<Json> undeclared(const Json& schema, const std::string& name) {
+  if (!is_given(schema, "additionalProperties")) return Json(true);
+  if (schema.contains("patternProperties")) {
+    return unsupported(
+        "'" + name +
+        "' of one schema's 'properties' beside 'patternProperties' and 'additionalProperties' of "
+        "another");
+  }
+  return schema["additionalProperties"];
 }
 
 // Members of "properties": what one side does not name falls under its additionalProperties.
-Json merge_properties(const Json& a, const Json& b) {
+Result<Json> merge_properties(const Json& a, const Json& b) {
   const Json none = Json::object();
   const Json& left = a.contains("properties") ? a["properties"] : none;
   const Json& right = b.contains("properties") ? b["properties"] : none;
-  const Json& left_rest = member_or_true(a, "additionalProperties");
-  const Json& right_rest = member_or_true(b, "additionalProperties");
   Json merged = Json::object();
   for (const auto& [name, schema] : left.items()) {
-    const Json& other = right.contains(name) ? right[name] : right_rest;
-    merged[name] = other == true ? schema : both(schema, other);
+    if (right.contains(name)) {
+      merged[name] = both(schema, right[name]);
+    } else {
+      DSPARK_ASSIGN_OR_RETURN(const Json other, undeclared(b, name));
+      merged[name] = both(schema, other);
+    }
   }
   for (const auto& [name, schema] : right.items()) {
-    if (!left.contains(name)) merged[name] = left_rest == true ? schema : both(schema, left_rest);
+    if (left.contains(name)) continue;
+    DSPARK_ASSIGN_OR_RETURN(const Json other, undeclared(a, name));
+    merged[name] = both(other, schema);
+  }
+  return merged;
+}
+
+Json merge_patterns(const Json& a, const Json& b) {
+  Json merged = a;
+  for (const auto& [pattern, schema] : b.items()) {
+    merged[pattern] = merged.contains(pattern) ? both(merged[pattern], schema) : schema;
   }
   return merged;
 }
@@ -114,8 +155,13 @@ Result<Json> merge_values(const std::string& key, const Json& a, const Json& b) 
   const bool lists = a.is_array() && b.is_array();
   if (key == "required" && lists) return merge_lists(a, b, false);
   if (key == "enum" && lists) return merge_lists(a, b, true);
-  if (key == "prefixItems" && lists) return merge_prefixes(a, b);
   if (is_one_of(key, {"anyOf", "oneOf"}) && lists) return merge_branches(a, b);
+  if (key == "patternProperties" && a.is_object() && b.is_object()) return merge_patterns(a, b);
+  if (key == "not") return Json{{"anyOf", merge_lists(a["anyOf"], b["anyOf"], false)}};
+  if (key == "uniqueItems") return Json(a == true || b == true);
+  if (key == "items" && (a.is_array() || b.is_array())) {
+    return unsupported("two tuples in 'items' cannot be combined; use 'prefixItems'");
+  }
   if (is_one_of(key, {"items", "additionalProperties", "propertyNames"})) return both(a, b);
   const bool numbers = a.is_number() && b.is_number();
   if (numbers && is_one_of(key, {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})) {
@@ -124,8 +170,39 @@ Result<Json> merge_values(const std::string& key, const Json& a, const Json& b) 
   if (numbers && is_one_of(key, {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})) {
     return a < b ? a : b;
   }
-  if (key == "nullable") return Json(a == true && b == true);
+  if (key == "multipleOf" && a.is_number_integer() && b.is_number_integer()) {
+    constexpr int64_t kMost = 1'000'000'000;
+    const auto left = a.get<int64_t>(), right = b.get<int64_t>();
+    if (left > 0 && right > 0 && left <= kMost && right <= kMost) return Json(std::lcm(left, right));
+  }
   return unsupported("two different values of '" + key + "' cannot be combined");
+}
+
+// Pairs of keywords of the two sides whose meanings get mixed up when they are put into one schema.
+Status check_mixture(const Json& a, const Json& b) {
+  for (const auto& [one, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
+    if (is_given(*one, "additionalProperties") && other->contains("patternProperties") &&
+        (!one->contains("patternProperties") ||
+         (*one)["patternProperties"] != (*other)["patternProperties"])) {
+      return unsupported(
+          "'patternProperties' cannot be combined with the 'additionalProperties' of another schema");
+    }
+    if (other->contains("prefixItems") && one->contains("items") && (*one)["items"].is_array()) {
+      return unsupported("tuples in 'items' and in 'prefixItems' cannot be combined");
+    }
+  }
+  const auto of_contains = [](const Json& schema) {
+    Json told = Json::array();
+    for (const char* key : {"contains", "minContains", "maxContains"}) {
+      if (schema.contains(key)) told.push_back({key, schema[key]});
+    }
+    return told;
+  };
+  const Json left = of_contains(a), right = of_contains(b);
+  if (!left.empty() && !right.empty() && left != right) {
+    return unsupported("two different 'contains' cannot be combined");
+  }
+  return ok_status();
 }
 
 }  // namespace
@@ -135,15 +212,26 @@ bool is_annotation(const std::string& keyword) {
          std::find(std::begin(kAnnotations), std::end(kAnnotations), keyword) != std::end(kAnnotations);
 }
 
+Json schema_without(const Json& schema, std::string_view key) {
+  Json rest = Json::object();
+  for (const auto& [name, value] : schema.items()) {
+    if (name != key && !is_annotation(name)) rest[name] = value;
+  }
+  return rest;
+}
+
 Result<Json> merge_schemas(const Json& a, const Json& b) {
+  DSPARK_RETURN_IF_ERROR(check_mixture(a, b));
   Json merged = Json::object();
   for (const auto& [key, value] : a.items()) {
     if (!is_annotation(key)) merged[key] = value;
   }
   for (const auto& [key, value] : b.items()) {
-    if (is_annotation(key) || key == "properties") continue;
+    if (is_annotation(key) || key == "properties" || key == "prefixItems") continue;
     if (!merged.contains(key)) {
       merged[key] = value;
+    } else if (key == "const" && merged[key] != value) {
+      merged["enum"] = Json::array();  // no value is both
     } else {
       DSPARK_ASSIGN_OR_RETURN(merged[key], merge_values(key, merged[key], value));
     }
@@ -154,7 +242,15 @@ Result<Json> merge_schemas(const Json& a, const Json& b) {
         return invalid_argument("'properties' must be an object");
       }
     }
-    merged["properties"] = merge_properties(a, b);
+    DSPARK_ASSIGN_OR_RETURN(merged["properties"], merge_properties(a, b));
+  }
+  if (a.contains("prefixItems") || b.contains("prefixItems")) {
+    for (const Json* schema : {&a, &b}) {
+      if (schema->contains("prefixItems") && !(*schema)["prefixItems"].is_array()) {
+        return invalid_argument("'prefixItems' must be an array of schemas");
+      }
+    }
+    merged["prefixItems"] = merge_prefixes(a, b);
   }
   return merged;
 }

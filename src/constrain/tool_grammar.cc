@@ -1,11 +1,9 @@
-// Grammars that force a call of a tool, in the model's own notation.
+#include "constrain/tool_grammar.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "constrain/call_scanner.h"
-#include "constrain/json_schema.h"
-#include "constrain/json_terminals.h"
-#include "constrain/output_format.h"
 #include "constrain/parameter_grammar.h"
 
 namespace dspark {
@@ -51,38 +49,42 @@ bool quotes_names(ToolFormat format) {
   return format == ToolFormat::kHermes || format == ToolFormat::kLlama3 || format == ToolFormat::kGemma;
 }
 
+// All behind a call's name, with the name: what does not depend on where the call stands.
+Result<Node> named_call(GrammarIr& ir, ToolFormat format, const ToolDescription& tool, bool forces_all) {
+  const CallTexts texts = texts_of(format);
+  const std::string label = "tools: parameters of '" + tool.name + "'";
+  Result<Node> parameters = parameters_in(format, ir, tool.parameters, label);
+  if (!parameters.ok() && !forces_all && !tool.strict) parameters = parameters_in(format, ir, {}, label);
+  if (!parameters.ok()) return parameters.status();
+  const std::string name = quotes_names(format) ? json_quoted(tool.name) : tool.name;
+  return ir.sequence({ir.literal(name + texts.after_name), *parameters, ir.literal(texts.after_arguments)});
+}
+
 }  // namespace
 
-Result<Grammar> make_tool_grammar(ToolFormat format, const std::vector<ToolDescription>& tools,
-                                  const ToolGrammarOptions& options) {
+std::string calls_opening(ToolFormat format) {
+  const CallTexts texts = texts_of(format);
+  return texts.begin + texts.before_name;
+}
+
+Result<Node> calls_of(GrammarIr& ir, ToolFormat format, const std::vector<ToolDescription>& tools,
+                      const CallRules& rules) {
   if (tools.empty()) return invalid_argument("tools: a call is required, but there are no tools");
   if (format == ToolFormat::kNone) {
     return invalid_argument(
         "tool_choice: how this model writes tool calls is not known, so a call cannot be required");
   }
-  const CallTexts texts = texts_of(format);
-  GrammarIr ir;
-  std::vector<Node> calls;
+  std::vector<Node> named;
   for (const ToolDescription& tool : tools) {
-    const std::string label = "tools: parameters of '" + tool.name + "'";
-    DSPARK_ASSIGN_OR_RETURN(const Node parameters, parameters_in(format, ir, tool.parameters, label));
-    const std::string name = quotes_names(format) ? json_quoted(tool.name) : tool.name;
-    calls.push_back(ir.sequence({ir.literal(texts.before_name + name + texts.after_name), parameters,
-                                 ir.literal(texts.after_arguments)}));
+    DSPARK_ASSIGN_OR_RETURN(const Node one, named_call(ir, format, tool, rules.forces_all));
+    named.push_back(one);
   }
-  const Node call = ir.named("call", ir.choice(std::move(calls)));
-  const Node more =
-      ir.repeat(ir.sequence({ir.literal(texts.between), call}), 0, std::max(1, options.max_calls) - 1);
-  Node all = ir.sequence({ir.literal(texts.begin), call, more, ir.literal(texts.end)});
-  if (options.in_reasoning) {
-    const ReasoningTags tags =
-        reasoning_tags(format == ToolFormat::kGemma4 ? ReasoningFormat::kChannel : ReasoningFormat::kThink);
-    const Node gap = ir.repeat(ir.literal("\n"), 0, 2);
-    all = ir.sequence({text_through(ir, tags.end), gap, all});
-  }
-  ir.root = ir.add_rule("root");
-  ir.set_body(ir.root, all);
-  return Grammar::from_ir(ir);
+  const CallTexts texts = texts_of(format);
+  const Node call = ir.named("call", ir.choice(std::move(named)));
+  const Node next = ir.sequence({ir.literal(texts.between + texts.before_name), call});
+  const int32_t most = rules.max_calls < 0 ? GrammarIr::kUnbounded : std::max(1, rules.max_calls) - 1;
+  return ir.sequence({ir.literal(calls_opening(format).substr(rules.n_read)), call, ir.repeat(next, 0, most),
+                      ir.literal(texts.end)});
 }
 
 }  // namespace dspark

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "constrain/answer_grammar.h"
 #include "parser_cases.h"
 
 namespace dspark {
@@ -254,6 +255,56 @@ TEST(OutputParser, ContentIsNotHeldBackForLong) {
   EXPECT_EQ(events[0].text, "a < b");
 }
 
+// With a limit on calls the answer is over behind the last of them.
+TEST(OutputParser, DropsWhatIsBehindTheLastCall) {
+  const std::string hermes = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+  const std::string gemma4 = "<|tool_call>call:f{}<tool_call|>";
+  const std::string llama = "{\"name\": \"f\", \"parameters\": {}}";
+  const std::string broken = "<tool_call>{\"name\": \"f\", \"arguments\": {} x</tool_call>";
+  const std::vector<Case> limited = {
+      {"two",
+       ToolFormat::kHermes,
+       true,
+       true,
+       "a</think>b " + hermes + "\nc" + hermes + "d",
+       "b",
+       "a",
+       {{"f", "{}", true}}},
+      {"text", ToolFormat::kHermes, false, false, hermes + " Done.", "", "", {{"f", "{}", true}}},
+      {"no call", ToolFormat::kHermes, false, false, "b <tool_call> c", "b <tool_call> c", "", {}},
+      {"broken", ToolFormat::kHermes, false, false, broken + hermes + "d", "", "", {{"f", "{}", false}}},
+      {"whole answer",
+       ToolFormat::kLlama3,
+       false,
+       false,
+       llama + "; " + llama + " x",
+       "",
+       "",
+       {{"f", "{}", true}}},
+      {"list",
+       ToolFormat::kGemma,
+       false,
+       false,
+       "```tool_code\n[f(), f()]\n``` x",
+       "",
+       "",
+       {{"f", "{}", true}}},
+      {"reasoning",
+       ToolFormat::kGemma4,
+       true,
+       false,
+       gemma4 + gemma4 + "<|channel>thought\nx<channel|>y",
+       "",
+       "",
+       {{"f", "{}", true}},
+       ReasoningFormat::kChannel}};
+  for (Case c : limited) {
+    c.max_calls = 1;
+    expect_parsed(c, parse_pieces(c, {c.text}), "at once");
+    expect_cuts_do_not_matter(c);
+  }
+}
+
 TEST(OutputFormat, IsFoundInTemplates) {
   EXPECT_EQ(detect_output_format("<|im_start|> <tool_call> <think>").tools, ToolFormat::kHermes);
   EXPECT_TRUE(detect_output_format("<|im_start|> <tool_call> <think>").has_reasoning);
@@ -275,10 +326,18 @@ TEST(OutputFormat, IsFoundInTemplates) {
   EXPECT_EQ(gemma.reasoning, ReasoningFormat::kChannel);
   EXPECT_FALSE(detect_output_format("<|tool_call>call:").has_reasoning);
   EXPECT_EQ(detect_output_format("plain").tools, ToolFormat::kNone);
-  EXPECT_TRUE(prompt_opens_reasoning("<|assistant|><think>\n"));
-  EXPECT_FALSE(prompt_opens_reasoning("<think>\n\n</think>\n\n"));
-  EXPECT_TRUE(prompt_opens_reasoning("<|turn>model\n<|channel>thought\n"));
-  EXPECT_FALSE(prompt_opens_reasoning("<|turn>model\n<|channel>thought\n<channel|>"));
+}
+
+TEST(OutputFormat, PromptsTellWhereReasoningStands) {
+  const OutputFormat think{ToolFormat::kHermes, true, ReasoningFormat::kThink};
+  const OutputFormat channel{ToolFormat::kGemma4, true, ReasoningFormat::kChannel};
+  EXPECT_EQ(reasoning_start(think, "<|assistant|><think>\n"), ReasoningStart::kOpen);
+  EXPECT_EQ(reasoning_start(think, "<think>\n\n</think>\n\n"), ReasoningStart::kNone);
+  EXPECT_EQ(reasoning_start(think, "<think>x</think>y<|assistant|>\n"), ReasoningStart::kMaybe);
+  EXPECT_EQ(reasoning_start({ToolFormat::kHermes}, "<|assistant|><think>\n"), ReasoningStart::kNone);
+  EXPECT_EQ(reasoning_start(channel, "<|turn>model\n<|channel>thought\n"), ReasoningStart::kOpen);
+  EXPECT_EQ(reasoning_start(channel, "<|turn>model\n<|channel>thought\n<channel|>"), ReasoningStart::kNone);
+  EXPECT_EQ(reasoning_start(channel, "<|turn>model\n"), ReasoningStart::kMaybe);
 }
 
 // What a forced grammar allows is what the parser reads as calls.
@@ -289,9 +348,9 @@ TEST(ToolGrammar, IsReadBackAsCalls) {
       {"f", ""}};
   for (ToolFormat format : {ToolFormat::kHermes, ToolFormat::kLlama3, ToolFormat::kGemma,
                             ToolFormat::kDeepSeek, ToolFormat::kDeepSeekR1}) {
-    const Result<Grammar> one = make_tool_grammar(format, tools);
+    const Result<Grammar> one = make_tool_grammar({format}, tools);
     ASSERT_TRUE(one.ok()) << one.status().message();
-    const Result<Grammar> thinking = make_tool_grammar(format, tools, {2, true});
+    const Result<Grammar> thinking = make_tool_grammar({format}, tools, {2, ReasoningStart::kOpen});
     ASSERT_TRUE(thinking.ok()) << thinking.status().message();
     std::string call;
     switch (format) {
@@ -323,10 +382,10 @@ TEST(ToolGrammar, IsReadBackAsCalls) {
     EXPECT_TRUE(parsed.calls[0].complete);
     EXPECT_EQ(parsed.content, "");
   }
-  EXPECT_FALSE(make_tool_grammar(ToolFormat::kNone, tools).ok());
-  EXPECT_FALSE(make_tool_grammar(ToolFormat::kHermes, {}).ok());
+  EXPECT_FALSE(make_tool_grammar({ToolFormat::kNone}, tools).ok());
+  EXPECT_FALSE(make_tool_grammar({ToolFormat::kHermes}, {}).ok());
   const Result<Grammar> bad =
-      make_tool_grammar(ToolFormat::kHermes, {{"g", R"({"type":"object","not":{}})"}});
+      make_tool_grammar({ToolFormat::kHermes}, {{"g", R"({"type":"object","oddly":1})"}});
   ASSERT_FALSE(bad.ok());
   EXPECT_NE(bad.status().message().find("'g'"), std::string::npos) << bad.status().message();
 }

@@ -27,12 +27,14 @@ struct Case {
   std::string content, reasoning;
   std::vector<ParsedOutput::Call> calls;
   ReasoningFormat reasoning_format = ReasoningFormat::kThink;
+  int32_t max_calls = -1;
 };
 
 inline OutputParser::Options options_of(const Case& c) {
   OutputParser::Options options;
   options.format = {c.tools, c.has_reasoning, c.reasoning_format};
   options.in_reasoning = c.in_reasoning;
+  options.max_calls = c.max_calls;
   options.tools = {{"get_weather", ""}, {"add", ""}, {"python", ""}, {"f", ""}, {"write", kWriteSchema}};
   return options;
 }

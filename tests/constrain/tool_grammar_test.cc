@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "constrain/answer_grammar.h"
 #include "constrain/output_format.h"
 #include "constrain/output_parser.h"
 
@@ -87,15 +88,14 @@ TEST(ToolGrammar, OtherNotationsAreReadBackAsCalls) {
   const auto least =
       nlohmann::json::parse(R"({"path": "", "edits": [{"at": 1.5, "text": "a"}, {"text": "b"}]})");
   for (const Texts& c : cases()) {
-    const Result<Grammar> grammar = make_tool_grammar(c.format, tools());
-    ASSERT_TRUE(grammar.ok()) << grammar.status().message();
     const bool is_gemma = c.format == ToolFormat::kGemma4;
+    const OutputFormat format{c.format, true, is_gemma ? ReasoningFormat::kChannel : ReasoningFormat::kThink};
+    const Result<Grammar> grammar = make_tool_grammar(format, tools());
+    ASSERT_TRUE(grammar.ok()) << grammar.status().message();
     for (const auto& [text, wanted] : {std::pair(c.whole, full), std::pair(c.shortest, least)}) {
       EXPECT_TRUE(grammar->matches(text)) << text;
       EXPECT_FALSE(grammar->matches(text + text)) << text;
-      const ParsedOutput parsed = parse_output(
-          text,
-          {{c.format, true, is_gemma ? ReasoningFormat::kChannel : ReasoningFormat::kThink}, false, tools()});
+      const ParsedOutput parsed = parse_output(text, {format, false, tools()});
       ASSERT_EQ(parsed.calls.size(), 1u) << text;
       EXPECT_EQ(nlohmann::json::parse(parsed.calls[0].arguments, nullptr, false), wanted)
           << parsed.calls[0].arguments;
@@ -103,7 +103,7 @@ TEST(ToolGrammar, OtherNotationsAreReadBackAsCalls) {
       EXPECT_EQ(parsed.content, "");
     }
     for (const std::string& text : c.beyond) EXPECT_FALSE(grammar->matches(text)) << text;
-    const Result<Grammar> thinking = make_tool_grammar(c.format, tools(), {2, true});
+    const Result<Grammar> thinking = make_tool_grammar(format, tools(), {2, ReasoningStart::kOpen});
     ASSERT_TRUE(thinking.ok());
     const std::string end = is_gemma ? "<chan\n<channel|>" : "</think </think>\n\n";
     EXPECT_TRUE(thinking->matches("so " + end + c.whole)) << tool_format_name(c.format);
@@ -114,13 +114,31 @@ TEST(ToolGrammar, OtherNotationsAreReadBackAsCalls) {
 TEST(ToolGrammar, SaysWhatItCannotForce) {
   for (ToolFormat format : {ToolFormat::kQwenXml, ToolFormat::kDeepSeekV32, ToolFormat::kGemma4}) {
     const Result<Grammar> combined =
-        make_tool_grammar(format, {{"g", R"({"anyOf": [{"type": "object"}, {"type": "object"}]})"}});
+        make_tool_grammar({format}, {{"g", R"({"anyOf": [{"type": "object"}, {"type": "object"}]})"}});
     ASSERT_FALSE(combined.ok());
     EXPECT_NE(combined.status().message().find("'g'"), std::string::npos) << combined.status().message();
-    EXPECT_FALSE(make_tool_grammar(format, {{"g", R"({"type":"object","not":{}})"}}).ok());
+    EXPECT_FALSE(make_tool_grammar({format}, {{"g", R"({"type":"object","oddly":1})"}}).ok());
+    for (const char* keyword : {R"("not": {"required": ["a"]})", R"("patternProperties": {"^x": {}})",
+                                R"("maxProperties": 1)", R"("dependentRequired": {"a": ["b"]})",
+                                R"("if": {"required": ["a"]}, "then": {"required": ["b"]})"}) {
+      const std::string schema =
+          R"({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, )" +
+          std::string(keyword) + "}";
+      EXPECT_FALSE(make_tool_grammar({format}, {{"g", schema}}).ok()) << schema;
+    }
   }
+  for (const char* items : {R"("uniqueItems": true)", R"("prefixItems": [{"type": "integer"}])"}) {
+    const std::string schema =
+        R"({"type": "object", "properties": {"a": {"type": "array", "items": {"enum": [1, 2]}, )" +
+        std::string(items) + "}}}";
+    EXPECT_FALSE(make_tool_grammar({ToolFormat::kGemma4}, {{"g", schema}}).ok()) << schema;
+  }
+  const char* lists = R"({"type":"object","properties":{"a":{"enum":[[1],[2]]}}})";
+  EXPECT_FALSE(make_tool_grammar({ToolFormat::kGemma4}, {{"g", lists}}).ok());
+  const char* others = R"({"type":"object","additionalProperties":{"type":"integer"}})";
+  EXPECT_FALSE(make_tool_grammar({ToolFormat::kQwenXml}, {{"g", others}}).ok());
   const char* endless = R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":[]})";
-  EXPECT_FALSE(make_tool_grammar(ToolFormat::kGemma4, {{"g", endless}}).ok());
+  EXPECT_FALSE(make_tool_grammar({ToolFormat::kGemma4}, {{"g", endless}}).ok());
 }
 
 }  // namespace
