@@ -10,7 +10,7 @@
  *
  * One step of a serving loop with the handle:
  *
- *   dspark_sched_draft_length(s, n_decoding, block, &length, &err);    // 0: a plain step
+ *   dspark_sched_draft_length_for(s, &load, &length, &err);            // 0: a plain step
  *   ... draft `length` tokens for every decoding sequence ...
  *   dspark_sched_plan(s, &step, lengths, &err);                        // lengths[i]: drafts of sequence i
  *   ... one pass over anchors and lengths[i] drafts each, accept ...
@@ -25,7 +25,8 @@
  *
  * Every function returns a status and never throws. `error` may be NULL. Handles may be used by one thread at
  * a time; different handles are independent; pure functions are re-entrant. Structs with a `struct_size` grow
- * at their end only: set it to sizeof(the struct) that you compiled with and zero the rest. */
+ * at their end only: set it to sizeof(the struct) that you compiled with and zero the rest. Fields that came
+ * later mean with 0 what was meant before there were any. */
 #ifndef DSPARK_SCHEDULER_H_
 #define DSPARK_SCHEDULER_H_
 
@@ -169,6 +170,10 @@ typedef struct dspark_sched_step {
   int32_t draft_length;               /* drafts asked for per sequence; 0: this step did not draft */
   int32_t prompt_rows;                /* rows of prompts in the pass */
   int64_t context;                    /* sum over the sequences of their cached positions */
+  /* Added later; 0: not told. */
+  int64_t prompt_context;     /* sum over the prompts that are read of their cached positions; no part of
+                                 context: drafts do not look at them */
+  int64_t prompt_row_context; /* sum over these prompts of rows in the pass * cached positions */
 } dspark_sched_step;
 
 /* What became of it. Sequences are those of the plan, in its order. */
@@ -179,7 +184,22 @@ typedef struct dspark_sched_outcome {
   const int32_t* n_accepted; /* (n_sequences) */
   double verify_seconds;     /* of the target pass; 0: not measured */
   double draft_seconds;      /* of the drafter pass; 0: not measured */
+  /* Added later. */
+  double commit_seconds; /* of what the drafter did beside its pass because tokens were committed; nobody
+                            needs it where nothing is drafted, so it counts as a cost of drafting */
 } dspark_sched_outcome;
+
+/* What a step has in hand when it is decided whether to draft. */
+typedef struct dspark_sched_load {
+  uint32_t struct_size;
+  int32_t n_sequences; /* sequences that decode and may draft, 0 .. 65536 */
+  /* Of these, sequences that the drafter lacks something of, features of their prompts say, so that it drafts
+   * badly or not at all for them. With more than half of them nothing is drafted: what a few win says little
+   * of what all would. */
+  int32_t n_unready;
+  int32_t max_block;   /* most drafts of one sequence, 0 .. 64 */
+  int32_t prompt_rows; /* rows of prompts that will be in the pass */
+} dspark_sched_load;
 
 typedef struct dspark_sched_drift {
   int64_t count;    /* verifications in the window */
@@ -210,8 +230,17 @@ DSPARK_SCHED_API dspark_sched_status dspark_sched_create(const dspark_sched_conf
 /* NULL is ignored. */
 DSPARK_SCHED_API void dspark_sched_destroy(dspark_sched* scheduler);
 
-/* Drafts worth asking for per sequence in this step, 0 .. max_block; 0: do not draft. Call it once per step.
- */
+/* Drafts worth asking for per sequence in this step, 0 .. max_block; 0: do not draft. Call it (or
+ * dspark_sched_draft_length) once in every step, before dspark_sched_plan, in steps without sequences too.
+ * Whether drafting pays is judged by such steps only: what a step won that was planned without asking for a
+ * length corrects costs and calibration, but is no verdict on drafting. Beside prompts rows of drafts may be
+ * too dear; then such a step gets 0. */
+DSPARK_SCHED_API dspark_sched_status dspark_sched_draft_length_for(dspark_sched* scheduler,
+                                                                   const dspark_sched_load* load,
+                                                                   int32_t* length,
+                                                                   dspark_sched_error* error);
+
+/* dspark_sched_draft_length_for a step without prompts whose sequences are all ready. */
 DSPARK_SCHED_API dspark_sched_status dspark_sched_draft_length(dspark_sched* scheduler, int32_t n_sequences,
                                                                int32_t max_block, int32_t* length,
                                                                dspark_sched_error* error);

@@ -58,7 +58,7 @@ class BlockDrafter final : public Drafter {
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override;
-  size_t memory_bytes() const override { return weights_.packed_bytes + cache_.data.size(); }
+  size_t weight_bytes() const override { return weights_.packed_bytes; }
 
   const DraftConfig& config() const { return draft_.config; }
   const BlockWeights& weights() const { return weights_; }

@@ -188,8 +188,8 @@ class Drafter {
   /// From now on rounds are recorded in `trace` (draft/draft_trace.h), which must stay alive; nullptr: no
   /// more. returns: false when this drafter records nothing.
   virtual bool set_trace(DraftTrace* /*trace*/) { return false; }
-  /// Bytes of weights and cache the drafter holds itself (not what it borrows from the target).
-  virtual size_t memory_bytes() const { return 0; }
+  /// Bytes of weights that the drafter holds itself (not what it borrows from the target, and no cache).
+  virtual size_t weight_bytes() const { return 0; }
 };
 
 }  // namespace dspark

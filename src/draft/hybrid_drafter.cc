@@ -232,6 +232,7 @@ void HybridDrafter::commit(std::span<const CommitEvent> events) {
     slot.is_pending = false;
     slot.index.append(event.tokens);
   }
+  for (ProposalOdds& odds : odds_) odds.end_step();
   model_->commit(events);
 }
 

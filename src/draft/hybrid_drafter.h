@@ -52,7 +52,7 @@ class HybridDrafter final : public Drafter {
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
   bool set_trace(DraftTrace* trace) override { return model_->set_trace(trace); }
-  size_t memory_bytes() const override { return model_->memory_bytes(); }
+  size_t weight_bytes() const override { return model_->weight_bytes(); }
 
   const Drafter& model() const { return *model_; }
 

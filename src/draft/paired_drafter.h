@@ -75,7 +75,7 @@ class PairedDrafter final : public Drafter {
   int32_t n_rows_in_pages(int32_t slot) const override { return context_rows(slot); }
   void attach(const AttachEvent& event) override;
   bool set_trace(DraftTrace* trace) override;
-  size_t memory_bytes() const override { return weights_.packed_bytes + cache_.data.size(); }
+  size_t weight_bytes() const override { return weights_.packed_bytes; }
 
   const DraftConfig& config() const { return draft_.config; }
   /// The cache and the pages that hold a sequence's rows; for tests.

@@ -53,6 +53,8 @@ class ProposalOdds {
   void observe_model(DraftEvidence kind, int32_t draft_idx, float evidence, bool hit) {
     model_.observe(kind, draft_idx, evidence, hit);
   }
+  /// What observe_model() saw in a step counts from here on. Once per step.
+  void end_step() { model_.end_step(); }
   void observe_agreement(double confidence, int32_t match_length, bool hit);
   void observe_contest(double confidence, int32_t match_length, bool model_hit, bool lookup_hit);
   /// Confidences of a whole block.

@@ -79,7 +79,7 @@ class V4Drafter final : public Drafter {
   int32_t n_rows_in_pages(int32_t slot) const override { return slots_[static_cast<size_t>(slot)].n_rows; }
   void attach(const AttachEvent& event) override;
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases = {}) override;
-  size_t memory_bytes() const override { return weights_.packed_bytes + cache_.data.size(); }
+  size_t weight_bytes() const override { return weights_.packed_bytes; }
 
   const DraftConfig& config() const { return draft_; }
 

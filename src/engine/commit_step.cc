@@ -174,6 +174,7 @@ void Engine::deliver(Sequence& sequence) {
   update.top_logprobs = sequence.top_logprobs;
   update.text = sequence.text.take();
   update.finish_reason = sequence.finish_reason;
+  update.stop_string = sequence.text.hit();
   update.stats = &stats;
   const RoundView round = round_of(sequence);
   if (sequence.step.has_round) update.round = &round;

@@ -142,7 +142,7 @@ CostKey cost_key(const LoadedModel& loaded, const Drafter* drafter, std::string_
   key.drafter = drafter == nullptr
                     ? "none"
                     : fmt::format("{}, {}, {} bytes, block {}", file_name(drafter_spec), drafter->name(),
-                                  drafter->memory_bytes(), drafter->max_block());
+                                  drafter->weight_bytes(), drafter->max_block());
   key.max_sequences = options.max_sequences;
   return key;
 }

@@ -79,6 +79,11 @@ struct StepStats {
   double predicted_s = 0;      // by the cost model, before it saw this step; 0 without one
   int32_t rounds = 0;          // verifications, one per decoding sequence
   int32_t round_tokens = 0;    // tokens they committed
+  // Of these rounds, what a planner is judged by: those of sequences it decides about, and beside them the
+  // others.
+  int32_t planned_rounds = 0;
+  int32_t planned_tokens = 0;
+  PlanNeighbours neighbours;
 };
 
 /// Prompt rows per step for a model: as few as keep its passes bound by arithmetic, so that whoever decodes
@@ -191,10 +196,15 @@ class Engine {
   AcceptanceEstimator& estimator(const Sequence& sequence);
   void estimate_confidences();
   void learn_acceptance(const Sequence& sequence);
+  void learn_round(const Sequence& sequence);
+
+  // Sequences with an adaptive policy (plan_step.cc)
   StepShape shape_without_drafts() const;
+  int32_t draft_limit(const Sequence& sequence, int32_t most) const;
   int32_t adaptive_draft_length();
   void begin_draft_rows();
   void plan_adaptive();
+  int32_t n_asked(const Sequence& sequence) const;
 
   // admit() (admission.cc, preemption.cc)
   Clock::time_point now() const { return options_.clock ? options_.clock() : Clock::now(); }
@@ -269,7 +279,7 @@ class Engine {
   std::vector<DraftRequest> draft_requests_;
   DraftBlock draft_block_;
   std::vector<int32_t> verify_lengths_;
-  std::vector<PlanSequence> plan_sequences_;  // plan(): those with an adaptive policy
+  std::vector<PlanSequence> plan_sequences_;  // plan(): those that are planned together
   std::vector<int32_t> plan_lengths_;
   std::vector<Sequence*> prefills_;  // batch(): sequences in prefill
   /// accept(): tokens of the round in hand, accepted drafts first; -1: the constraint allows none.

@@ -26,6 +26,22 @@ void Engine::estimate_confidences() {
   }
 }
 
+/// What a round says about adaptive policies: those of sequences that the planner decides about judge it,
+/// those of others are what its sequences run beside. A text that is computed again after a preemption ends
+/// with a round too, but that is one of a prompt.
+void Engine::learn_round(const Sequence& sequence) {
+  if (planner_ == nullptr || sequence.prefilling()) return;
+  const RoundRecord& round = sequence.step.round;
+  if (!sequence.is_planned()) {
+    step_stats_.neighbours.add(sequence.step.n_rows - 1, n_asked(sequence), sequence.n_cached,
+                               round.acceptance_length);
+    return;
+  }
+  planner_->observe_round(round.proposal_length, round.accepted);
+  ++step_stats_.planned_rounds;
+  step_stats_.planned_tokens += round.acceptance_length;
+}
+
 /// A round is over: its confidences are judged, whoever made them, and estimates learn. Drafts behind the
 /// first that was rejected were not judged.
 void Engine::learn_acceptance(const Sequence& sequence) {
@@ -34,7 +50,7 @@ void Engine::learn_acceptance(const Sequence& sequence) {
   if (n_judged > 0) {
     drift_.add(confidences(sequence).first(static_cast<size_t>(n_judged)), n_accepted);
   }
-  if (planner_ != nullptr) planner_->observe_round(n_judged, n_accepted);
+  learn_round(sequence);
   if (draft_block_.has_confidence) return;
   for (int32_t k = 0; k < std::min(n_judged, n_accepted + 1); ++k) {
     const size_t at = draft_block_.at(static_cast<size_t>(step.draft_idx), k);

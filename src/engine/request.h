@@ -144,8 +144,9 @@ struct StreamUpdate {
   /// comes with a later update, at the latest with the last one. Empty without a token-bytes function.
   std::string_view text;
   FinishReason finish_reason = FinishReason::kNone;  // != kNone: the last update of this request
-  const GenerateStats* stats = nullptr;              // never null
-  const RoundView* round = nullptr;                  // null: no round took place (prompt, cancelled)
+  std::string_view stop_string;  // kStop: the stop string that ended the text; empty: something else did
+  const GenerateStats* stats = nullptr;  // never null
+  const RoundView* round = nullptr;      // null: no round took place (prompt, cancelled)
 };
 
 /// How hidden states of a prompt become one vector.

@@ -88,6 +88,8 @@ struct Sequence {
 
   bool prefilling() const { return n_cached < n_prefill; }
   bool finished() const { return finish_reason != FinishReason::kNone; }
+  /// A planner decides about its drafts; other sequences are neighbours of those it decides about.
+  bool is_planned() const { return drafts && policy.needs_costs(); }
   int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }
 };
 

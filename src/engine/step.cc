@@ -1,5 +1,6 @@
 // The step loop: admit, draft, plan, batch, forward, accept, commit, emit, catch up, learn. Here are the
-// middle and the end; admit is in admission.cc, accept in accept_step.cc, commit and emit in commit_step.cc.
+// middle and the end; admit is in admission.cc, accept in accept_step.cc, commit and emit in commit_step.cc,
+// and what adaptive policies add to draft, plan and learn in plan_step.cc.
 
 #include <algorithm>
 #include <utility>
@@ -39,8 +40,16 @@ bool Engine::decodes(const Sequence& sequence) const {
   return !sequence.finished() && !sequence.prefilling();
 }
 
-/// One drafter pass over all decoding sequences that want drafts. Drafts never reach beyond the end of the
-/// text: the last token is always the target's own.
+/// Drafts to ask for of a sequence whose policy wants `most`. They never reach beyond the end of the text:
+/// the last token is always the target's own.
+int32_t Engine::draft_limit(const Sequence& sequence, int32_t most) const {
+  const int32_t limit =
+      std::min({most, drafter_->max_block(), sequence.request.max_drafts.value_or(kMaxDraftTokens),
+                sequence.token_limit - sequence.n_tokens() - 1});
+  return std::max(limit, 0);
+}
+
+/// One drafter pass over all decoding sequences that want drafts.
 void Engine::draft() {
   draft_requests_.clear();
   int32_t longest = 0;
@@ -49,14 +58,13 @@ void Engine::draft() {
   for (auto& sequence : running_) {
     if (!decodes(*sequence) || !sequence->drafts) continue;
     const int32_t most = sequence->policy.needs_costs() ? adaptive_length : sequence->policy.draft_tokens();
-    const int32_t limit =
-        std::min({most, drafter_->max_block(), sequence->request.max_drafts.value_or(kMaxDraftTokens),
-                  sequence->token_limit - sequence->n_tokens() - 1});
+    const int32_t limit = draft_limit(*sequence, most);
     if (limit <= 0) continue;
     sequence->step.draft_idx = static_cast<int32_t>(draft_requests_.size());
     draft_requests_.push_back({sequence->slot, sequence->tokens.back(), sequence->n_cached, limit,
                                &sequence->request.sampling, sequence->rule, sequence->pages,
-                               sequence->stop_ids, sequence->request.draft_probabilities});
+                               sequence->stop_ids, sequence->request.draft_probabilities,
+                               sequence->constraint.get()});
     longest = std::max(longest, limit);
   }
   if (draft_requests_.empty()) return;
@@ -85,91 +93,6 @@ void Engine::draft() {
     step_stats_.drafted_tokens += sequence->step.n_drafted;
   }
   if (drafted) estimate_confidences();
-}
-
-/// Sequences that started without rows for the drafter give them from the step on where drafting pays.
-void Engine::begin_draft_rows() {
-  int32_t n = 0, n_without = 0;
-  for (const auto& sequence : running_) {
-    if (sequence->finished() || !sequence->drafts || !sequence->policy.needs_costs()) continue;
-    ++n;
-    n_without += sequence->gives_rows ? 0 : 1;
-  }
-  if (n_without == 0 || !planner_->drafting_pays(n)) return;
-  for (auto& sequence : running_) sequence->gives_rows = true;
-}
-
-/// What the step costs at least: anchors, and the prompt rows that batch() will add.
-StepShape Engine::shape_without_drafts() const {
-  StepShape shape;
-  int32_t prompt_rows = 0;
-  for (const auto& sequence : running_) {
-    if (sequence->finished()) continue;
-    shape.context += sequence->n_cached;
-    if (sequence->prefilling()) {
-      prompt_rows += sequence->n_prefill - sequence->n_cached;
-      shape.prompt_context += sequence->n_cached;
-    } else {
-      ++shape.rows;
-      shape.row_context += sequence->n_cached;
-    }
-  }
-  shape.prompt_rows = std::min(prompt_rows, options_.prefill_rows);
-  shape.rows += shape.prompt_rows;
-  return shape;
-}
-
-/// Drafts to ask for per sequence with an adaptive policy; 0 when there is none or drafting does not pay.
-int32_t Engine::adaptive_draft_length() {
-  if (planner_ == nullptr) return 0;
-  int32_t n = 0, n_ready = 0, prompt_rows = 0;
-  for (const auto& sequence : running_) {
-    if (!sequence->finished() && sequence->prefilling()) {
-      prompt_rows += sequence->n_prefill - sequence->n_cached;
-    }
-    if (!decodes(*sequence) || !sequence->drafts || !sequence->policy.needs_costs()) continue;
-    ++n;
-    const bool is_ready = !drafter_->works_without_rows() ||
-                          (sequence->gives_rows && drafter_->first_row(sequence->slot) < sequence->n_cached);
-    n_ready += is_ready ? 1 : 0;
-  }
-  return planner_->draft_length({n, n_ready}, drafter_->max_block(),
-                                std::min(prompt_rows, options_.prefill_rows));
-}
-
-/// Verify lengths of the sequences with an adaptive policy, planned together; those of others stay.
-void Engine::plan_adaptive() {
-  if (planner_ == nullptr) return;
-  plan_sequences_.clear();
-  StepShape shape = shape_without_drafts();
-  shape.draft_sequences = draft_requests_.empty() ? 0 : draft_block_.model_sequences;
-  VerifyPolicy::Kind kind = VerifyPolicy::Kind::kCausal;
-  size_t next = 0;
-  for (auto& sequence : running_) {
-    if (!decodes(*sequence)) continue;
-    const int32_t length = verify_lengths_[next++];
-    if (!sequence->drafts || !sequence->policy.needs_costs()) {
-      shape.rows += length;
-      continue;
-    }
-    if (sequence->policy.kind == VerifyPolicy::Kind::kAdaptive) kind = VerifyPolicy::Kind::kAdaptive;
-    const int32_t idx = sequence->step.draft_idx;
-    const int32_t n_asked = idx < 0 ? 0 : draft_requests_[static_cast<size_t>(idx)].max_tokens;
-    plan_sequences_.push_back({sequence->step.n_drafted, n_asked, confidences(*sequence),
-                               sequence->rule == AcceptRule::kCoupled, &sequence->survivals});
-  }
-  if (plan_sequences_.empty()) return;
-  plan_lengths_.resize(plan_sequences_.size());
-  planner_->verify_lengths(kind, shape, plan_sequences_, plan_lengths_);
-  next = 0;
-  size_t next_planned = 0;
-  for (auto& sequence : running_) {
-    if (!decodes(*sequence)) continue;
-    if (sequence->drafts && sequence->policy.needs_costs()) {
-      verify_lengths_[next] = plan_lengths_[next_planned++];
-    }
-    ++next;
-  }
 }
 
 /// What the drafter said of the usable drafts of a sequence, or what is estimated; empty without drafts.
@@ -320,32 +243,6 @@ void Engine::learn() {
   stats_.commit_s += step_stats_.commit_s;
   stats_.step_s += step_stats_.step_s;
   learn_costs();
-}
-
-/// The step's shape and times into the cost model, its gain into the account of drafting.
-void Engine::learn_costs() {
-  StepShape& shape = step_stats_.shape;
-  shape.rows = static_cast<int32_t>(batch_.n_rows());
-  shape.prompt_rows = step_stats_.prefill_rows;
-  shape.draft_sequences = draft_requests_.empty() ? 0 : draft_block_.model_sequences;
-  for (const DraftRequest& request : draft_requests_) {
-    shape.draft_length = std::max(shape.draft_length, request.max_tokens);
-  }
-  for (const KvRun& run : batch_.runs) {
-    shape.context += run.pos_begin;
-    shape.row_context += int64_t{run.n_rows} * run.pos_begin;
-  }
-  if (planner_ != nullptr) {
-    step_stats_.predicted_s = planner_->costs().step_seconds(shape);
-    planner_->observe_gain(shape, step_stats_.rounds, step_stats_.round_tokens);
-    planner_->observe_step(shape, step_stats_.forward_s, step_stats_.draft_s, step_stats_.commit_s);
-    stats_.scheduler = planner_->stats();
-  }
-  stats_.scheduler.n_positions = drift_.n_positions();
-  stats_.scheduler.bins = drift_.bins();
-  for (int32_t j = 0; j < drift_.n_positions(); ++j) {
-    stats_.scheduler.drift[static_cast<size_t>(j)] = drift_.at(j);
-  }
 }
 
 }  // namespace dspark

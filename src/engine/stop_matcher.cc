@@ -34,13 +34,14 @@ bool StopMatcher::feed(std::string_view bytes) {
   taken_ = 0;
   text_.append(bytes);
   size_t first_end = std::string::npos, begin = 0;
-  for (const std::string& stop : stops_) {
-    const size_t at = text_.find(stop, certain_);
+  for (size_t i = 0; i < stops_.size(); ++i) {
+    const size_t at = text_.find(stops_[i], certain_);
     if (at == std::string::npos) continue;
-    const size_t end = at + stop.size();
+    const size_t end = at + stops_[i].size();
     if (end < first_end || (end == first_end && at < begin)) {
       first_end = end;
       begin = at;
+      hit_ = i;
     }
   }
   if (first_end != std::string::npos) {

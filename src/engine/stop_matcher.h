@@ -22,14 +22,17 @@ class StopMatcher {
   std::string_view take();
   /// The end without a stop string: what is held back becomes certain, unfinished characters included.
   void finish();
+  /// The stop string that ended the text; empty as long as none did. Valid as long as this is.
+  std::string_view hit() const { return hit_ < stops_.size() ? stops_[hit_] : std::string_view(); }
 
  private:
   size_t held_back() const;
 
   std::vector<std::string> stops_;
-  std::string text_;    // taken | certain | held back
-  size_t taken_ = 0;    // bytes handed out, dropped at the next feed
-  size_t certain_ = 0;  // end of the certain part
+  size_t hit_ = std::string::npos;  // index in stops_
+  std::string text_;                // taken | certain | held back
+  size_t taken_ = 0;                // bytes handed out, dropped at the next feed
+  size_t certain_ = 0;              // end of the certain part
 };
 
 }  // namespace dspark

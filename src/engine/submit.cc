@@ -34,7 +34,9 @@ Status Engine::fill_sequence(Sequence& sequence, GenerateRequest request) {
   sequence.policy = request.speculation.value_or(options_.policy);
   if (drafter_ != nullptr && sequence.policy.needs_costs() && planner_ == nullptr) {
     return invalid_argument("speculation: " + sequence.policy.to_string() +
-                            " needs measured costs, which this engine was made without");
+                            " needs to know what steps cost, and this engine, whose own policy is " +
+                            options_.policy.to_string() +
+                            ", has no cost table; want off, fixed:K or threshold:T");
   }
   if (!request.sampling.greedy()) sequence.rule = request.accept_rule.value_or(options_.accept_rule);
   sequence.drafts =

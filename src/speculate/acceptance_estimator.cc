@@ -18,7 +18,8 @@ constexpr float kMostLogit = 12.0f;
 constexpr std::array<double, 3> kFirstWeights = {-0.3, 0.7, 0.0};
 constexpr std::array<double, 3> kRidge = {1.0, 4.0, 4.0};
 constexpr int kNewtonSteps = 3;
-constexpr double kMostStep = 4.0;  // of one weight in one Newton step
+constexpr double kMostStep = 4.0;    // of one weight in one Newton step
+constexpr double kSmallStep = 1e-3;  // of every weight: the fit is close enough
 
 float clean(float logit) {
   return std::isnan(logit) ? 0.0f : std::clamp(logit, -kMostLogit, kMostLogit);
@@ -55,16 +56,17 @@ void AcceptanceEstimator::Count::add(bool hit) {
   hits = hits * kForget + (hit ? 1.0 : 0.0);
 }
 
-AcceptanceEstimator::AcceptanceEstimator() : window_(static_cast<size_t>(kWindow)), weights_(kFirstWeights) {}
+AcceptanceEstimator::AcceptanceEstimator() : window_(static_cast<size_t>(kWindow)), weights_(kFirstWeights) {
+  rate_positions();
+}
 
 /// A position that was rarely seen is assumed to be like the one before it.
-double AcceptanceEstimator::position_rate(int32_t draft_idx) const {
+void AcceptanceEstimator::rate_positions() {
   double rate = kFirstRate;
-  for (int32_t j = 0; j <= std::min(draft_idx, kMaxDraftTokens - 1); ++j) {
-    const Count& seen = positions_[static_cast<size_t>(j)];
-    rate = (seen.hits + kPriorWeight * rate) / (seen.tries + kPriorWeight);
+  for (size_t j = 0; j < rates_.size(); ++j) {
+    rate = (positions_[j].hits + kPriorWeight * rate) / (positions_[j].tries + kPriorWeight);
+    rates_[j] = rate;
   }
-  return rate;
 }
 
 /// 1, 2, 3, 4, 5-6, 7-8, 9-12, 13-16, more.
@@ -85,7 +87,7 @@ double AcceptanceEstimator::confidence(DraftEvidence kind, int32_t draft_idx, fl
     const double p = sigmoid(dot(weights_, features(clean(evidence), draft_idx)));
     return std::clamp(p, 1e-4, 1.0 - 1e-4);
   }
-  const double by_position = position_rate(draft_idx);
+  const double by_position = rates_[static_cast<size_t>(std::clamp(draft_idx, 0, kMaxDraftTokens - 1))];
   if (kind == DraftEvidence::kNone) return by_position;
   const Count& seen = lengths_[length_class(evidence)][position_class(draft_idx)];
   return (seen.hits + kPriorWeight * by_position) / (seen.tries + kPriorWeight);
@@ -97,34 +99,58 @@ void AcceptanceEstimator::observe(DraftEvidence kind, int32_t draft_idx, float e
   if (kind == DraftEvidence::kMatchLength) {
     lengths_[length_class(evidence)][position_class(position)].add(accepted);
   }
+  has_new_ = true;
   if (kind != DraftEvidence::kPeakLogit) return;
   window_[n_seen_++ % kWindow] = {clean(evidence), static_cast<uint8_t>(position), accepted};
-  if (n_seen_ % kRefit == 0) refit();
 }
 
-/// Newton steps on the penalised likelihood from where the last fit ended.
+void AcceptanceEstimator::end_step() {
+  if (!has_new_) return;
+  has_new_ = false;
+  rate_positions();
+  if (n_seen_ - n_fitted_ >= kRefit) refit();
+}
+
+/// Newton steps from where the last fit ended.
 void AcceptanceEstimator::refit() {
-  const size_t n = std::min<size_t>(n_seen_, kWindow);
+  n_fitted_ = n_seen_;
+  ++n_fits_;
   for (int step = 0; step < kNewtonSteps; ++step) {
-    std::array<double, 3> gradient{};
-    std::array<std::array<double, 3>, 3> curvature{};
-    for (size_t i = 0; i < 3; ++i) {
-      gradient[i] = kRidge[i] * (kFirstWeights[i] - weights_[i]);
-      curvature[i][i] = kRidge[i];
-    }
-    double weight = 1.0;
-    for (size_t age = 0; age < n; ++age, weight *= kWindowForget) {
-      const Sample& sample = window_[(n_seen_ - 1 - age) % kWindow];
-      const std::array<double, 3> x = features(sample.logit, sample.draft_idx);
-      const double p = sigmoid(dot(weights_, x));
-      for (size_t i = 0; i < 3; ++i) {
-        gradient[i] += weight * ((sample.accepted ? 1.0 : 0.0) - p) * x[i];
-        for (size_t j = 0; j < 3; ++j) curvature[i][j] += weight * p * (1.0 - p) * x[i] * x[j];
-      }
-    }
-    const std::array<double, 3> change = solve(curvature, gradient);
-    for (size_t i = 0; i < 3; ++i) weights_[i] += std::clamp(change[i], -kMostStep, kMostStep);
+    if (newton_step() < kSmallStep) return;
   }
+}
+
+/// One step on the penalised likelihood of the window. returns: the largest change of a weight.
+double AcceptanceEstimator::newton_step() {
+  const size_t n = std::min<size_t>(n_seen_, kWindow);
+  std::array<double, 3> gradient{};
+  std::array<std::array<double, 3>, 3> curvature{};
+  for (size_t i = 0; i < 3; ++i) {
+    gradient[i] = kRidge[i] * (kFirstWeights[i] - weights_[i]);
+    curvature[i][i] = kRidge[i];
+  }
+  double weight = 1.0;
+  for (size_t age = 0; age < n; ++age, weight *= kWindowForget) {
+    const Sample& sample = window_[(n_seen_ - 1 - age) % kWindow];
+    const std::array<double, 3> x = features(sample.logit, sample.draft_idx);
+    const double p = sigmoid(dot(weights_, x));
+    const double surprise = weight * ((sample.accepted ? 1.0 : 0.0) - p), spread = weight * p * (1.0 - p);
+    for (size_t i = 0; i < 3; ++i) {
+      gradient[i] += surprise * x[i];
+      for (size_t j = 0; j <= i; ++j) curvature[i][j] += spread * x[i] * x[j];
+    }
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    for (size_t j = i + 1; j < 3; ++j) curvature[i][j] = curvature[j][i];
+  }
+  double largest = 0.0;
+  const std::array<double, 3> change = solve(curvature, gradient);
+  for (size_t i = 0; i < 3; ++i) {
+    const double step = std::clamp(change[i], -kMostStep, kMostStep);
+    weights_[i] += step;
+    largest = std::max(largest, std::abs(step));
+  }
+  return largest;
 }
 
 }  // namespace dspark

@@ -49,30 +49,39 @@ bool AdaptivePlanner::knows_acceptance() const {
   return acceptance_[0].tries >= kKnownTries;
 }
 
-/// A step of that many sequences without drafts and prompts.
+/// A step of that many sequences without drafts and prompts, beside the neighbours.
 StepShape AdaptivePlanner::plain_shape(int32_t n_sequences) const {
+  const auto own_context = static_cast<int64_t>(context_per_sequence_ * n_sequences);
   StepShape shape;
-  shape.rows = n_sequences;
-  shape.context = static_cast<int64_t>(context_per_sequence_ * n_sequences);
-  shape.row_context = shape.context;
+  shape.rows = n_sequences + neighbours_.rows;
+  shape.context = own_context + neighbours_.context;
+  shape.row_context = own_context + neighbours_.row_context;
+  shape.draft_sequences = neighbours_.draft_sequences;
+  shape.draft_length = neighbours_.draft_length;
   return shape;
+}
+
+/// Tokens of neighbours in a step, per sequence that is decided about.
+double AdaptivePlanner::tokens_beside(int32_t n_sequences) const {
+  return neighbours_.tokens / n_sequences;
 }
 
 AdaptivePlanner::Prospect AdaptivePlanner::prospect(int32_t n_sequences, int32_t max_block) const {
   StepShape shape = plain_shape(n_sequences);
-  const double plain_s = costs_.step_seconds(shape);
+  const double plain_s = costs_.step_seconds(shape), beside = tokens_beside(n_sequences);
+  const auto row_context = static_cast<int64_t>(context_per_sequence_ * n_sequences);
   Prospect best{0, -1.0};
   double conditional = kFirstAcceptance, product = 1.0, tokens = 1.0;
-  shape.draft_sequences = n_sequences;
+  shape.draft_sequences += n_sequences;
   for (int32_t length = 1; length <= std::min(max_block, kMaxDraftTokens); ++length) {
     const AcceptanceCount& seen = acceptance_[static_cast<size_t>(length) - 1];
     conditional = (seen.hits + kProspectWeight * conditional) / (seen.tries + kProspectWeight);
     product *= conditional;
     tokens += product;
-    shape.draft_length = length;
+    shape.draft_length = std::max(length, neighbours_.draft_length);
     shape.rows += n_sequences;
-    shape.row_context += shape.context;
-    const double gain = tokens * plain_s / costs_.step_seconds(shape) - 1.0;
+    shape.row_context += row_context;
+    const double gain = (tokens + beside) / (1.0 + beside) * plain_s / costs_.step_seconds(shape) - 1.0;
     if (gain > best.gain) best = {length, gain};
   }
   return best;
@@ -99,7 +108,10 @@ double AdaptivePlanner::row_seconds(int32_t n_sequences, int32_t prompt_rows) co
 int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block, int32_t prompt_rows) const {
   const Reach& reach = reach_[static_cast<size_t>(load_)];
   const int32_t longest = std::min(max_block, kMaxDraftTokens);
-  const double plain_s = costs_.step_seconds(plain_shape(n_sequences));
+  const StepShape plain = plain_shape(n_sequences);
+  // What a token each is worth: the time that plain steps take for so many.
+  const double plain_s = costs_.step_seconds(plain) / (1.0 + tokens_beside(n_sequences));
+  const double neighbours_draft_s = costs_.draft_seconds(plain.draft_sequences, plain.draft_length);
   const double rows_s = n_sequences * row_seconds(n_sequences, prompt_rows);
   double conditional = kFirstAcceptance, product = 1.0, value_s = 0.0, best_s = 0.0;
   int32_t best = 0;
@@ -111,7 +123,9 @@ int32_t AdaptivePlanner::wanted_length(int32_t n_sequences, int32_t max_block, i
     const double weight = seen.asked + kProspectWeight;
     value_s += (seen.accepted + kProspectWeight * product) / weight * plain_s -
                (seen.verified + kProspectWeight) / weight * rows_s;
-    const double net_s = value_s - costs_.draft_seconds(n_sequences, length);
+    const double draft_s =
+        costs_.draft_seconds(plain.draft_sequences + n_sequences, std::max(length, plain.draft_length));
+    const double net_s = value_s - (draft_s - neighbours_draft_s);
     if (best == 0 || net_s > best_s) {
       best = length;
       best_s = net_s;
@@ -128,8 +142,8 @@ double AdaptivePlanner::drafting_risk(int32_t n_sequences, int32_t length) const
   const double plain_s = costs_.step_seconds(shape);
   const double verified = std::min(reach_[static_cast<size_t>(load_)].mean_verified, double(length));
   const auto more_rows = static_cast<int32_t>(verified * n_sequences + 0.5);
-  shape.draft_sequences = n_sequences;
-  shape.draft_length = length;
+  shape.draft_sequences += n_sequences;
+  shape.draft_length = std::max(length, shape.draft_length);
   shape.rows += more_rows;
   shape.row_context += static_cast<int64_t>(context_per_sequence_ * more_rows);
   return costs_.step_seconds(shape) / plain_s - 1.0;
@@ -139,9 +153,12 @@ int32_t AdaptivePlanner::draft_length(PlanLoad load, int32_t max_block, int32_t 
   const int32_t n_sequences = load.n_sequences;
   stats_.last_draft_length = 0;
   stats_.last_budget = 0;
+  n_planned_ = n_sequences;
+  neighbours_ = load.neighbours;
+  neighbours_.tokens = tokens_per_neighbour_ * neighbours_.n_sequences;
   plans_ = n_sequences > 0 && max_block > 0;
   if (!plans_) return 0;
-  load_ = DraftGate::load_of(n_sequences);
+  load_ = DraftGate::load_of(n_sequences + neighbours_.n_sequences);
   if (gate_.is_new(load_)) {
     double credit = DraftGate::kStartCredit;
     if (knows_acceptance()) {
@@ -166,7 +183,7 @@ int32_t AdaptivePlanner::draft_length(PlanLoad load, int32_t max_block, int32_t 
 }
 
 bool AdaptivePlanner::drafting_pays(int32_t n_sequences) const {
-  const int32_t load = DraftGate::load_of(n_sequences);
+  const int32_t load = DraftGate::load_of(n_sequences + neighbours_.n_sequences);
   return gate_.is_new(load) || open_share_[static_cast<size_t>(load)] >= 0.5;
 }
 
@@ -186,58 +203,79 @@ bool AdaptivePlanner::plain_step_is_due() {
 
 /// What the drafts of a step cost. Beside prompts rows of drafts are dear where few rows are nearly free, but
 /// never cheaper than without: they have logits, most prompt rows do not.
-double AdaptivePlanner::drafts_seconds(const StepShape& shape, int32_t n_sequences) const {
-  const int32_t n_drafts = shape.rows - shape.prompt_rows - n_sequences;
-  const int64_t decode_context = shape.context - shape.prompt_context;
-  const int64_t drafts_context = n_drafts * (decode_context / n_sequences);
+double AdaptivePlanner::drafts_seconds(const StepShape& shape, int32_t n_sequences,
+                                       const PlanNeighbours& neighbours) const {
+  const int32_t n_drafts = shape.rows - shape.prompt_rows - n_sequences - neighbours.rows;
+  const int64_t own_context = shape.context - shape.prompt_context - neighbours.context;
+  const int64_t drafts_context = n_drafts * (own_context / n_sequences);
   StepShape without = shape;
   without.rows -= n_drafts;
   without.row_context = std::max<int64_t>(0, shape.row_context - drafts_context);
-  without.draft_sequences = 0;
+  without.draft_sequences = neighbours.draft_sequences;
+  without.draft_length = neighbours.draft_length;
   const double seconds = costs_.step_seconds(shape) - costs_.step_seconds(without);
   if (shape.prompt_rows == 0) return seconds;
   StepShape alone = shape;
   alone.rows -= shape.prompt_rows;
   alone.prompt_rows = 0;
-  alone.context = decode_context;
+  alone.context = own_context + neighbours.context;
   alone.prompt_context = 0;
-  alone.row_context = decode_context + drafts_context;
-  return std::max(seconds, drafts_seconds(alone, n_sequences));
+  alone.row_context = own_context + neighbours.row_context + drafts_context;
+  return std::max(seconds, drafts_seconds(alone, n_sequences, neighbours));
 }
 
-void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens) {
+void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, int32_t n_tokens,
+                                   const PlanNeighbours& neighbours) {
   if (!plans_ || n_sequences <= 0) return;
-  context_per_sequence_ = static_cast<double>(shape.context - shape.prompt_context) / n_sequences;
+  if (neighbours.n_sequences > 0) {
+    tokens_per_neighbour_ +=
+        kPriorStep * (neighbours.tokens / neighbours.n_sequences - tokens_per_neighbour_);
+  }
+  const int64_t own_context = shape.context - shape.prompt_context - neighbours.context;
+  context_per_sequence_ = static_cast<double>(own_context) / n_sequences;
   // Drafts may come without a pass of a drafter's model. Then a step that verified none of them is a plain
   // one.
-  if (shape.draft_sequences == 0 && shape.rows <= n_sequences + shape.prompt_rows) return;
+  const int32_t plain_rows = n_sequences + neighbours.rows;
+  if (shape.draft_sequences <= neighbours.draft_sequences && shape.rows <= plain_rows + shape.prompt_rows) {
+    return;
+  }
   StepShape plain = shape;
-  plain.draft_sequences = plain.prompt_rows = 0;
-  plain.context = plain.row_context = shape.context - shape.prompt_context;
+  plain.draft_sequences = neighbours.draft_sequences;
+  plain.draft_length = neighbours.draft_length;
+  plain.prompt_rows = 0;
+  plain.context = own_context + neighbours.context;
+  plain.row_context = own_context + neighbours.row_context;
   plain.prompt_context = 0;
-  plain.rows = n_sequences;
+  plain.rows = plain_rows;
   // Steps with drafts and those without may come out differently than predicted: medians and corrections that
   // few steps of a size stand behind leave something over, and gains are small.
   const double predicted_s = costs_.step_seconds(plain);
   const double plain_s = predicted_s * bias_[static_cast<size_t>(load_)].plain_over_drafting();
   // Without prompts both kinds of steps were compared; beside prompts they are predicted alike.
   const double bias_s = shape.prompt_rows > 0 ? 0.0 : plain_s - predicted_s;
-  const double saved_s = plain_s * (n_tokens - n_sequences) / static_cast<double>(n_sequences) + bias_s;
-  const double gain = (saved_s - drafts_seconds(shape, n_sequences) - commit_s_) / plain_s;
+  // A plain step brings the neighbours' tokens too.
+  const double saved_s = plain_s * (n_tokens - n_sequences) / (n_sequences + neighbours.tokens) + bias_s;
+  const double gain = (saved_s - drafts_seconds(shape, n_sequences, neighbours) - commit_s_) / plain_s;
   gate_.settle(load_, gain);
   double& mean_gain = plain_[static_cast<size_t>(load_)].mean_gain;
   mean_gain += kGainStep * (gain - mean_gain);
 }
 
 void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, double draft_s, double commit_s) {
-  if (shape.prompt_rows == 0) commit_s_ += kCommitStep * (commit_s - commit_s_);
+  if (plans_ && shape.prompt_rows == 0) {
+    // Of what the drafter did for all who draft, the part that was for those who are decided about.
+    const double share = n_planned_ / static_cast<double>(n_planned_ + neighbours_.draft_sequences);
+    commit_s_ += kCommitStep * (share * commit_s - commit_s_);
+  }
   const double overhead_s = costs_.table().overhead_s;
   stats_.last_predicted_s = costs_.step_seconds(shape) - overhead_s;
   stats_.last_measured_s = verify_s + (shape.draft_sequences > 0 ? draft_s : 0.0);
   stats_.predicted_s += stats_.last_predicted_s;
   stats_.measured_s += stats_.last_measured_s;
   StepBias& bias = bias_[static_cast<size_t>(load_)];
-  if (plans_ && shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
+  // Beside neighbours that draft there are no plain steps to compare with.
+  const bool compares = plans_ && neighbours_.draft_sequences == 0;
+  if (compares && shape.prompt_rows == 0 && stats_.last_predicted_s > 0.0) {
     const double at_constant_speed_s = stats_.last_predicted_s / costs_.correction();
     const bool drafts = shape.draft_sequences > 0 || (shape.draft_length > 0 && stats_.last_budget > 0);
     bias.add(drafts, stats_.last_measured_s / at_constant_speed_s);
@@ -247,6 +285,7 @@ void AdaptivePlanner::observe_step(const StepShape& shape, double verify_s, doub
   costs_.observe(shape, verify_s, draft_s);
   stats_.verify_correction = costs_.correction();
   stats_.draft_correction = costs_.draft_correction();
+  plans_ = false;  // the step is over
 }
 
 void AdaptivePlanner::fill_prior(std::span<double> out) const {
@@ -281,73 +320,131 @@ void AdaptivePlanner::fill_recorded(const SurvivalRecord& record, std::span<doub
   }
 }
 
-/// Sizes of the plan; returns the drafts asked for in all, 0 when no sequence has any.
-int32_t AdaptivePlanner::measure(std::span<const PlanSequence> sequences) {
-  int32_t stride = 1, n_more = 0, n_asked_total = 0;
-  n_drafts_.clear();
-  n_asked_.clear();
+/// Sizes of the plan; false when no sequence has a draft.
+bool AdaptivePlanner::measure(std::span<const PlanSequence> sequences) {
+  int32_t stride = 1;
+  bool has_drafts = false;
   for (const PlanSequence& sequence : sequences) {
     stride = std::max({stride, sequence.n_drafts, sequence.n_asked});
-    n_asked_.push_back(std::max(sequence.n_asked, sequence.n_drafts));
-    n_asked_total += n_asked_.back();
-    n_more += sequence.n_drafts;
-    n_drafts_.push_back(sequence.n_drafts);
+    has_drafts = has_drafts || sequence.n_drafts > 0;
   }
   const auto width = static_cast<size_t>(stride);
   live_.resize(sequences.size() * width);
   recorded_.resize(sequences.size() * width);
   prior_row_.resize(width);
+  n_drafts_.resize(sequences.size());
+  n_asked_.resize(sequences.size());
+  kind_lengths_.resize(sequences.size());
+  return has_drafts;
+}
+
+/// Lets the drafts of the sequences of one kind take part; the others are there with their anchors. returns:
+/// drafts asked for in all, 0 when no sequence of the kind has any.
+int32_t AdaptivePlanner::take(bool causal, std::span<const PlanSequence> sequences) {
+  int32_t n_asked_total = 0, n_more = 0;
+  any_schedule_ = true;
+  for (size_t r = 0; r < sequences.size(); ++r) {
+    const PlanSequence& sequence = sequences[r];
+    const bool takes_part = (kinds_[r] == VerifyPolicy::Kind::kCausal) == causal;
+    n_drafts_[r] = takes_part ? sequence.n_drafts : 0;
+    n_asked_[r] = takes_part ? std::max(sequence.n_asked, sequence.n_drafts) : 0;
+    any_schedule_ = any_schedule_ && (!takes_part || sequence.any_schedule);
+    n_asked_total += n_asked_[r];
+    n_more += n_drafts_[r];
+  }
   return n_more == 0 ? 0 : n_asked_total;
 }
 
 /// Makes step_seconds_ that of a step without prompts in which rows of drafts cost as much as beside them,
 /// and at least what they cost alone (see drafts_seconds).
-void AdaptivePlanner::leave_out_prompts(const StepShape& shape, int32_t n_more) {
+void AdaptivePlanner::leave_out_prompts(const StepShape& shape, int32_t n_more, double context) {
   StepShape alone = shape;
   alone.rows -= shape.prompt_rows;
   alone.prompt_rows = 0;
   alone.context = shape.context - shape.prompt_context;
   alone.prompt_context = 0;
-  const double row_context = static_cast<double>(alone.context) / std::max(1, alone.rows);
-  costs_.step_costs(alone, n_more, row_context, alone_seconds_);
+  costs_.step_costs(alone, n_more, context, alone_seconds_);
   const double more_s = alone_seconds_.front() - step_seconds_.front();
   for (size_t b = 0; b < step_seconds_.size(); ++b) {
     step_seconds_[b] = std::max(step_seconds_[b] + more_s, alone_seconds_[b]);
   }
 }
 
+/// Seconds of the step by anchors and drafts of its sequences. context: positions that a draft looks at.
+void AdaptivePlanner::fill_step_seconds(const StepShape& shape, int32_t n_more, double context,
+                                        size_t n_sequences) {
+  costs_.step_costs(shape, n_more, context, step_seconds_);
+  if (shape.prompt_rows > 0) leave_out_prompts(shape, n_more, context);
+  step_seconds_.insert(step_seconds_.begin(), n_sequences, step_seconds_.front());
+}
+
+/// The budget of the adaptive sequences and who gets it, into kind_lengths_.
+void AdaptivePlanner::allot(std::span<const PlanSequence> sequences, double given_tokens) {
+  const size_t width = prior_row_.size();
+  const auto stride = static_cast<int32_t>(width);
+  const SurvivalRows live{live_, n_drafts_, stride};
+  SurvivalRows basis = live;
+  if (!any_schedule_) {
+    // A budget from live confidences anticipates; where that matters, the records decide about it.
+    for (size_t r = 0; r < sequences.size(); ++r) {
+      if (n_asked_[r] == 0) continue;
+      fill_recorded(*sequences[r].record, std::span(recorded_).subspan(r * width, width));
+    }
+    basis = {recorded_, n_asked_, stride};
+  }
+  const int32_t budget = history_budget(basis, {step_seconds_, 0, given_tokens}, scratch_);
+  allot_budget(live, budget, scratch_, kind_lengths_);
+  // Drafts that are never verified never show that they became better.
+  if (budget == 0 && ++steps_unverified_ % kSampleSteps == 0) {
+    for (size_t r = 0; r < sequences.size(); ++r) kind_lengths_[r] = std::min(1, n_drafts_[r]);
+  }
+}
+
 void AdaptivePlanner::verify_lengths(VerifyPolicy::Kind kind, const StepShape& shape,
                                      std::span<const PlanSequence> sequences, std::span<int32_t> lengths) {
-  const int32_t n_asked = measure(sequences);
-  if (n_asked == 0) {
-    std::ranges::fill(lengths, 0);
-    return;
-  }
+  kinds_.assign(sequences.size(), kind);
+  plan(shape, sequences, lengths, {});
+}
+
+void AdaptivePlanner::verify_lengths(const StepShape& shape, std::span<const PlanSequence> sequences,
+                                     std::span<int32_t> lengths, const PlanNeighbours& neighbours) {
+  kinds_.clear();
+  for (const PlanSequence& sequence : sequences) kinds_.push_back(sequence.kind);
+  plan(shape, sequences, lengths, neighbours);
+}
+
+/// One kind after the other; what was given to the causal ones is there when the adaptive ones are planned.
+/// A sequence's drafts take part in one of the two plans only, so both of them anticipate as little as alone.
+void AdaptivePlanner::plan(const StepShape& shape, std::span<const PlanSequence> sequences,
+                           std::span<int32_t> lengths, const PlanNeighbours& neighbours) {
+  std::ranges::fill(lengths, 0);
+  if (!measure(sequences)) return;
   const size_t width = prior_row_.size();
-  const bool any_schedule =
-      std::ranges::all_of(sequences, [](const PlanSequence& sequence) { return sequence.any_schedule; });
   fill_prior(prior_row_);
   for (size_t r = 0; r < sequences.size(); ++r) {
     fill_live(sequences[r], std::span(live_).subspan(r * width, width));
-    if (!any_schedule) fill_recorded(*sequences[r].record, std::span(recorded_).subspan(r * width, width));
   }
   const auto n = static_cast<double>(sequences.size());
-  const auto decode_context = static_cast<double>(shape.context - shape.prompt_context);
-  costs_.step_costs(shape, n_asked, decode_context / n, step_seconds_);
-  if (shape.prompt_rows > 0) leave_out_prompts(shape, n_asked);
-  step_seconds_.insert(step_seconds_.begin(), sequences.size(), step_seconds_.front());
-  const auto stride = static_cast<int32_t>(width);
-  const SurvivalRows live{live_, n_drafts_, stride};
-  if (kind == VerifyPolicy::Kind::kCausal) {
-    schedule_causal(live, {step_seconds_, 0}, scratch_, lengths);
-  } else {
-    // A budget from live confidences anticipates; where that matters, the records decide about it.
-    const SurvivalRows basis = any_schedule ? live : SurvivalRows{recorded_, n_asked_, stride};
-    const int32_t budget = history_budget(basis, {step_seconds_, 0}, scratch_);
-    allot_budget(live, budget, scratch_, lengths);
-    // Drafts that are never verified never show that they became better.
-    if (budget == 0 && ++steps_unverified_ % kSampleSteps == 0) {
-      for (size_t r = 0; r < sequences.size(); ++r) lengths[r] = std::min(1, n_drafts_[r]);
+  const double context = static_cast<double>(shape.context - shape.prompt_context - neighbours.context) / n;
+  StepShape step = shape;
+  double given_tokens = neighbours.tokens;
+  for (const bool causal : {true, false}) {
+    const int32_t n_asked = take(causal, sequences);
+    if (n_asked == 0) continue;
+    fill_step_seconds(step, n_asked, context, sequences.size());
+    if (!causal) {
+      allot(sequences, given_tokens);
+    } else {
+      const SurvivalRows live{live_, n_drafts_, static_cast<int32_t>(width)};
+      schedule_causal(live, {step_seconds_, 0, given_tokens}, scratch_, kind_lengths_);
+    }
+    for (size_t r = 0; r < sequences.size(); ++r) {
+      if (kind_lengths_[r] == 0) continue;
+      lengths[r] = kind_lengths_[r];
+      if (!causal) continue;
+      step.rows += lengths[r];
+      step.row_context += static_cast<int64_t>(context * lengths[r]);
+      for (size_t j = 0; j < static_cast<size_t>(lengths[r]); ++j) given_tokens += live_[r * width + j];
     }
   }
   remember(sequences);

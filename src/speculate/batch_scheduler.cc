@@ -70,7 +70,7 @@ class Throughput {
  public:
   Throughput(const SurvivalRows& rows, const PassCosts& costs)
       : costs_(costs),
-        tokens_(static_cast<double>(rows.n_drafts.size())),
+        tokens_(static_cast<double>(rows.n_drafts.size()) + costs.given_tokens),
         rows_(rows.n_drafts.size() + static_cast<size_t>(std::max(costs.extra_rows, 0))) {}
   /// False when the costs do not tell what one more row takes.
   bool can_grow() const { return rows_ + 1 < costs_.seconds.size(); }

@@ -28,6 +28,8 @@ struct PassCosts {
   /// behind the end are never chosen.
   std::span<const double> seconds;
   int32_t extra_rows = 0;  // rows of the step beside anchors and drafts (pieces of prompts)
+  /// Tokens that the step brings beside those of its sequences: of others whose rows are in `seconds`.
+  double given_tokens = 0.0;
 };
 
 /// Buffers reused from step to step.

@@ -7,6 +7,7 @@
 
 #include "speculate/row_mass.h"
 #include "speculate/row_max.h"
+#include "speculate/row_scan.h"
 
 namespace dspark {
 namespace {
@@ -25,24 +26,28 @@ float kth_largest(std::span<const float> logits, size_t k, std::vector<float>& h
   };
   heads.clear();
   heads.reserve(std::min(room, logits.size()));
+  const CountFn count = count_reaching_fn();
   float threshold = kLowest;
-  for (float logit : logits) {
-    if (!(logit >= threshold)) continue;
-    heads.push_back(logit);
-    if (heads.size() == room) threshold = keep_k();
+  for (size_t begin = 0; begin < logits.size(); begin += kScanBlock) {
+    const std::span<const float> block = logits.subspan(begin, std::min(kScanBlock, logits.size() - begin));
+    // The threshold only rises, so a block without such a value has nothing to say.
+    if (block.size() == kScanBlock && count(block.data(), threshold) == 0) continue;
+    for (float logit : block) {
+      if (!(logit >= threshold)) continue;
+      heads.push_back(logit);
+      if (heads.size() == room) threshold = keep_k();
+    }
   }
   return heads.size() < k ? kLowest : keep_k();
 }
 
-/// Gathers tokens with logit >= lowest, ids ascending, weights still unset.
+/// Gathers tokens with logit >= lowest and above -infinity, ids ascending, weights still unset.
 void gather(std::span<const float> logits, double lowest, std::vector<Candidate>& out) {
   out.clear();
   out.reserve(logits.size());  // once for all rows to come; what is not used stays untouched memory
-  for (size_t v = 0; v < logits.size(); ++v) {
-    if (logits[v] >= lowest && logits[v] > kLowest) {
-      out.push_back({static_cast<int32_t>(v), logits[v], 0.0});
-    }
-  }
+  for_each_reaching(logits, scan_threshold(lowest), [&out](size_t v, float logit) {
+    out.push_back({static_cast<int32_t>(v), logit, 0.0});
+  });
 }
 
 void set_weights(std::vector<Candidate>& candidates, float max_logit, float temperature) {
@@ -156,9 +161,8 @@ void filter_candidates(std::span<const float> logits, const SamplingParams& para
 }
 
 int32_t argmax(std::span<const float> logits) {
-  const float largest = row_max(logits);
-  const auto at = std::find(logits.begin(), logits.end(), largest);
-  return at == logits.end() ? 0 : static_cast<int32_t>(at - logits.begin());
+  const size_t at = first_reaching(logits, row_max(logits));
+  return at == logits.size() ? 0 : static_cast<int32_t>(at);
 }
 
 int32_t choose_token(std::span<const float> logits, const SamplingParams& params, const TokenCounts* counts,

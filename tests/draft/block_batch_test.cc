@@ -279,5 +279,19 @@ TEST(BlockPages, ALongPromptComesInChunks) {
   }
 }
 
+// Cost tables are kept under it: what a pass costs is not a matter of how long the cache is.
+TEST(BlockDrafterSize, WeightsAreCountedWithoutTheCache) {
+  RandomDraft random(test::small_draft_config(), DType::kQ8_0, 3);
+  ThreadPool pool(1);
+  const auto bytes_with = [&](int32_t context_length) {
+    BlockDrafterOptions options = test::exact_options();
+    options.context_length = context_length;
+    return (*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options))
+        ->weight_bytes();
+  };
+  EXPECT_GT(bytes_with(100), 0u);
+  EXPECT_EQ(bytes_with(100), bytes_with(1000));
+}
+
 }  // namespace
 }  // namespace dspark

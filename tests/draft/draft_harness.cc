@@ -32,6 +32,7 @@ void add_drafts(const fs::path& root, const std::string& prefix, std::vector<Gol
   for (const fs::directory_entry& entry : fs::directory_iterator(root / "drafts")) {
     const std::string name = entry.path().filename().string();
     if (name.find("eagle3") != std::string::npos) continue;
+    if (!fs::exists(entry.path() / "expected.safetensors")) continue;  // whole generations only
     out.push_back({prefix + name, entry.path(), root / "targets" / name.substr(0, name.find('_'))});
   }
 }
@@ -41,6 +42,7 @@ void add_drafts(const fs::path& root, const std::string& prefix, std::vector<Gol
 std::vector<GoldenDraft> golden_block_drafts() {
   std::vector<GoldenDraft> drafts;
   add_drafts(data_dir() / "drafters", "fixture_", drafts);
+  add_drafts(data_dir() / "draft", "fixture_", drafts);
   if (!golden_dir().empty()) add_drafts(golden_dir() / "draft", "", drafts);
   std::sort(drafts.begin(), drafts.end(),
             [](const GoldenDraft& a, const GoldenDraft& b) { return a.name < b.name; });

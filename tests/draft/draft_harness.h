@@ -26,7 +26,7 @@ struct GoldenDraft {
 inline void PrintTo(const GoldenDraft& golden, std::ostream* out) {
   *out << golden.name;
 }
-/// Block drafters of tests/data/drafters and, where present, of the full set.
+/// Block drafters of tests/data/drafters and tests/data/draft, and, where present, of the full set.
 std::vector<GoldenDraft> golden_block_drafts();
 
 /// Embedding and head out of a target's folder, whatever its architecture.

@@ -13,6 +13,7 @@
 #include "draft/draft_to_gguf.h"
 #include "draft_fixture.h"
 #include "formats/temp_folder.h"
+#include "support/case_count.h"
 #include "support/test_paths.h"
 
 namespace dspark {
@@ -223,79 +224,115 @@ TEST(DraftToGguf, ReferenceDraftersKeepTheirNumbers) {
   }
 }
 
-TEST(DraftToGguf, TheTargetDecidesWhatIsLeftOut) {
-  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
-  const fs::path golden = test::golden_dir() / "draft";
+/// Drafters beside their targets: the fixtures, and the full set where it is found.
+struct DraftSet {
+  std::string name;
+  fs::path with_copies;  // brings the target's embedding and head
+  fs::path trap;         // a file with an embedding and no head
+  fs::path tied;         // for `tied_target`, which has one matrix for both
+  fs::path reduced;      // speculators, 160 of 320 ids
+  fs::path target;
+  fs::path tied_target;
+  bool has_tokenizer = false;  // the targets' files
+};
+
+std::vector<DraftSet> draft_sets() {
+  const fs::path data = test::data_dir();
+  std::vector<DraftSet> sets = {{"fixtures", data / "draft" / "drafts" / "qwen3_dspark_noconf",
+                                 data / "draft_formats" / "dflash_embd_without_output.gguf",
+                                 data / "draft" / "drafts" / "llama_dspark_vanilla",
+                                 data / "draft_formats" / "speculators_v160",
+                                 data / "draft" / "targets" / "qwen3", data / "draft" / "targets" / "llama"}};
+  if (!test::golden_dir().empty()) {
+    const fs::path golden = test::golden_dir() / "draft", gguf = golden / "gguf";
+    sets.push_back({"reference set", golden / "drafts" / "qwen3_dspark_vanilla",
+                    gguf / "qwen3_dspark_vanilla_embd_without_output.bf16.gguf",
+                    golden / "drafts" / "llama_dspark_vanilla",
+                    golden / "speculators" / "qwen3_dspark_vanilla_v160", gguf / "target_qwen3.bf16.gguf",
+                    gguf / "target_llama.bf16.gguf", true});
+  }
+  test::report_cases("drafters_and_targets", sets.size());
+  return sets;
+}
+
+Checkpoint open_target(const fs::path& path) {
+  auto opened = Checkpoint::open(path.string());
+  EXPECT_TRUE(opened.ok()) << opened.status().message();
+  return opened.ok() ? *std::move(opened) : Checkpoint{};
+}
+
+/// The drafter written beside its target and opened again.
+DraftCheckpoint convert(const fs::path& drafter, const fs::path& target, DType type) {
   test::TempFolder temp;
   ThreadPool pool(2);
-  const auto convert = [&](const fs::path& drafter, const char* target, bool standalone, DType type) {
-    const DraftCheckpoint draft = open_or_fail(drafter.string());
-    const auto opened = Checkpoint::open((golden / "gguf" / target).string());
-    EXPECT_TRUE(opened.ok());
-    DraftGgufOptions options;
-    options.types.type = type;
-    options.target = &*opened;
-    options.standalone = standalone;
-    const auto report = draft_to_gguf(draft, temp.file("out.gguf"), options, pool, {});
-    EXPECT_TRUE(report.ok()) << report.status().message();
-    return open_or_fail(temp.file("out.gguf"));
-  };
-  // Copies of the target's matrices go; the tokenizer comes.
-  const DraftCheckpoint shared =
-      convert(golden / "drafts" / "qwen3_dspark_vanilla", "target_qwen3.bf16.gguf", false, DType::kBF16);
-  EXPECT_EQ(shared.find("embed_tokens.weight"), nullptr);
-  EXPECT_EQ(shared.find("lm_head.weight"), nullptr);
-  EXPECT_NE(shared.file->meta("tokenizer.ggml.tokens"), nullptr);
-  // The file with the trap: an embedding and no head becomes neither.
-  const DraftCheckpoint trap = convert(golden / "gguf" / "qwen3_dspark_vanilla_embd_without_output.bf16.gguf",
-                                       "target_qwen3.bf16.gguf", false, DType::kBF16);
-  EXPECT_EQ(trap.find("embed_tokens.weight"), nullptr);
-  // A quantised drafter: whole blocks where they fit, the rest as it was.
-  const DraftCheckpoint small =
-      convert(golden / "drafts" / "llama_dspark_vanilla", "target_llama.bf16.gguf", false, DType::kQ8_0);
-  EXPECT_EQ(small.find("fc.weight")->dtype, DType::kQ8_0);
-  EXPECT_EQ(small.find("markov_head.markov_w1.weight")->dtype, DType::kBF16);  // rank 16 is half a block
-  EXPECT_EQ(small.find("confidence_head.proj.weight")->dtype, DType::kF32);
-  EXPECT_EQ(small.find("norm.weight")->dtype, DType::kF32);
+  const DraftCheckpoint draft = open_or_fail(drafter.string());
+  const Checkpoint opened = open_target(target);
+  DraftGgufOptions options;
+  options.types.type = type;
+  options.target = &opened;
+  const auto report = draft_to_gguf(draft, temp.file("out.gguf"), options, pool, {});
+  EXPECT_TRUE(report.ok()) << report.status().message();
+  return open_or_fail(temp.file("out.gguf"));  // stays open when the folder goes
+}
+
+TEST(DraftToGguf, TheTargetDecidesWhatIsLeftOut) {
+  for (const DraftSet& set : draft_sets()) {
+    SCOPED_TRACE(set.name);
+    // Copies of the target's matrices go; the tokenizer comes.
+    const DraftCheckpoint shared = convert(set.with_copies, set.target, DType::kBF16);
+    EXPECT_EQ(shared.find("embed_tokens.weight"), nullptr);
+    EXPECT_EQ(shared.find("lm_head.weight"), nullptr);
+    EXPECT_EQ(shared.file->meta("tokenizer.ggml.tokens") != nullptr, set.has_tokenizer);
+    // The file with the trap: an embedding and no head becomes neither.
+    const DraftCheckpoint trap = convert(set.trap, set.target, DType::kBF16);
+    EXPECT_EQ(trap.find("embed_tokens.weight"), nullptr);
+    // A quantised drafter: whole blocks where they fit, the rest as it was.
+    const DraftCheckpoint small = convert(set.tied, set.tied_target, DType::kQ8_0);
+    EXPECT_EQ(small.find("fc.weight")->dtype, DType::kQ8_0);
+    EXPECT_EQ(small.find("markov_head.markov_w1.weight")->dtype, DType::kBF16);  // rank 16 is half a block
+    EXPECT_EQ(small.find("confidence_head.proj.weight")->dtype, DType::kF32);
+    EXPECT_EQ(small.find("norm.weight")->dtype, DType::kF32);
+  }
 }
 
 TEST(DraftToGguf, StandaloneTakesRowsOfTheTargetsHead) {
-  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
-  const fs::path golden = test::golden_dir() / "draft";
-  test::TempFolder temp;
-  ThreadPool pool(2);
-  DraftCheckpoint draft = open_or_fail((golden / "speculators" / "qwen3_dspark_vanilla_v160").string());
-  const std::vector<float> own_head = test::floats(draft, "lm_head.weight");
-  draft.tensors.erase("lm_head.weight");
-  const auto target = Checkpoint::open((golden / "gguf" / "target_qwen3.bf16.gguf").string());
-  ASSERT_TRUE(target.ok());
-  DraftGgufOptions options;
-  options.types.type = DType::kBF16;
-  options.target = &*target;
-  options.standalone = true;
-  ASSERT_TRUE(draft_to_gguf(draft, temp.file("out.gguf"), options, pool, {}).ok());
-  EXPECT_EQ(test::floats(open_or_fail(temp.file("out.gguf")), "lm_head.weight"), own_head);
-  options.target = nullptr;
-  EXPECT_FALSE(draft_to_gguf(draft, temp.file("out.gguf"), options, pool, {}).ok());
+  for (const DraftSet& set : draft_sets()) {
+    SCOPED_TRACE(set.name);
+    test::TempFolder temp;
+    ThreadPool pool(2);
+    DraftCheckpoint draft = open_or_fail(set.reduced.string());
+    const std::vector<float> own_head = test::floats(draft, "lm_head.weight");
+    ASSERT_FALSE(own_head.empty());
+    draft.tensors.erase("lm_head.weight");
+    const Checkpoint target = open_target(set.target);
+    DraftGgufOptions options;
+    options.types.type = DType::kBF16;
+    options.target = &target;
+    options.standalone = true;
+    ASSERT_TRUE(draft_to_gguf(draft, temp.file("out.gguf"), options, pool, {}).ok());
+    EXPECT_EQ(test::floats(open_or_fail(temp.file("out.gguf")), "lm_head.weight"), own_head);
+    options.target = nullptr;
+    EXPECT_FALSE(draft_to_gguf(draft, temp.file("out.gguf"), options, pool, {}).ok());
+  }
 }
 
 TEST(DraftToGguf, RefusesAForeignTarget) {
-  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set";
-  const fs::path golden = test::golden_dir() / "draft";
-  DraftCheckpoint draft = open_or_fail((golden / "drafts" / "qwen3_dspark_vanilla").string());
-  draft.config.vocab_size = 321;
-  draft.config.dim = 63;
-  draft.config.target_layers = 6;
-  const auto target = Checkpoint::open((golden / "gguf" / "target_qwen3.bf16.gguf").string());
-  ASSERT_TRUE(target.ok());
-  DraftGgufOptions options;
-  options.target = &*target;
-  ThreadPool pool(1);
-  test::TempFolder temp;
-  const std::string error = draft_to_gguf(draft, temp.file("x.gguf"), options, pool, {}).status().message();
-  EXPECT_NE(error.find("wants 63 columns (width), the target has 64"), std::string::npos) << error;
-  EXPECT_NE(error.find("wants 321 tokens (vocabulary), the target has 320"), std::string::npos) << error;
-  EXPECT_NE(error.find("wants 6 layers, the target has 7"), std::string::npos) << error;
+  for (const DraftSet& set : draft_sets()) {
+    SCOPED_TRACE(set.name);
+    DraftCheckpoint draft = open_or_fail(set.with_copies.string());
+    draft.config.vocab_size = 321;
+    draft.config.dim = 63;
+    draft.config.target_layers = 6;
+    const Checkpoint target = open_target(set.target);
+    DraftGgufOptions options;
+    options.target = &target;
+    ThreadPool pool(1);
+    test::TempFolder temp;
+    const std::string error = draft_to_gguf(draft, temp.file("x.gguf"), options, pool, {}).status().message();
+    EXPECT_NE(error.find("wants 63 columns (width), the target has 64"), std::string::npos) << error;
+    EXPECT_NE(error.find("wants 321 tokens (vocabulary), the target has 320"), std::string::npos) << error;
+    EXPECT_NE(error.find("wants 6 layers, the target has 7"), std::string::npos) << error;
+  }
 }
 
 }  // namespace

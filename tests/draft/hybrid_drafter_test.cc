@@ -246,6 +246,22 @@ TEST(HybridDrafter, LearnsWhomToBelieve) {
   EXPECT_EQ(first.substr(50), "mmmmmmmmmm");
 }
 
+// A model without a confidence head that is right all the time; nothing can be looked up.
+TEST(HybridDrafter, LearnsWhatAModelWithoutConfidencesIsWorth) {
+  Hybrid hybrid;
+  hybrid.commit({1});
+  std::vector<float> first;
+  for (int32_t fresh = 100; fresh < 100 + 40 * 7; fresh += 7) {
+    hybrid.script = {counting(fresh, 7), {}};
+    hybrid.propose();
+    first.push_back(hybrid.block.confidence[0]);
+    hybrid.commit(counting(fresh, 7));
+  }
+  EXPECT_FLOAT_EQ(first.front(), 0.5f);
+  EXPECT_GT(first[1], 0.55f);
+  EXPECT_GT(first.back(), 0.9f);
+}
+
 // A loop: after some steps the model is asked every now and then only, and what it costs is told.
 TEST(HybridDrafter, DoesWithoutTheModelWhereItAddsNothing) {
   Hybrid hybrid;

@@ -68,7 +68,7 @@ TEST(PairedLoading, Eagle3ByPath) {
   EXPECT_EQ((*drafter)->max_block(), 5);
   const std::span<const int32_t> taps = (*drafter)->tap_layers();
   EXPECT_EQ(std::vector(taps.begin(), taps.end()), (std::vector<int32_t>{1, 2, 3, 5, 6}));
-  EXPECT_GT((*drafter)->memory_bytes(), 0u);
+  EXPECT_GT((*drafter)->weight_bytes(), 0u);
   const double temperatures[] = {1.5};  // without a confidence head there is nothing to calibrate
   EXPECT_EQ((*drafter)->set_calibration(temperatures).code(), StatusCode::kUnsupported);
 }

@@ -38,16 +38,20 @@ inline void PrintTo(const DraftGolden& golden, std::ostream* out) {
 inline std::vector<DraftGolden> draft_goldens() {
   namespace fs = std::filesystem;
   std::vector<DraftGolden> found;
-  const auto add_all = [&found](const fs::path& root, const std::string& prefix) {
-    for (const fs::directory_entry& entry : fs::directory_iterator(root / "drafts")) {
+  const auto add_all = [&found](const fs::path& drafts, const fs::path& targets, const std::string& prefix) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(drafts)) {
       DraftGolden golden{prefix + entry.path().filename().string(), entry.path(), {}};
       if (!fs::exists(golden.draft / "expected.json")) continue;
-      golden.target = root / "targets" / golden.expected().at("target").get<std::string>();
+      golden.target = targets / golden.expected().at("target").get<std::string>();
       if (fs::exists(golden.target)) found.push_back(golden);
     }
   };
-  add_all(data_dir() / "draft", "fixture_");
-  if (!golden_dir().empty()) add_all(golden_dir() / "draft", "");
+  const fs::path targets = data_dir() / "draft" / "targets";
+  add_all(data_dir() / "draft" / "drafts", targets, "fixture_");
+  add_all(data_dir() / "drafters" / "drafts", targets, "fixture_");
+  if (!golden_dir().empty()) {
+    add_all(golden_dir() / "draft" / "drafts", golden_dir() / "draft" / "targets", "");
+  }
   std::sort(found.begin(), found.end(),
             [](const DraftGolden& a, const DraftGolden& b) { return a.name < b.name; });
   return found;

@@ -40,10 +40,12 @@ class CountingDrafter final : public Drafter {
   void release(int32_t) override {}
 };
 
-/// Four requests of different sampling, one rule after the other.
-void submit_four(Engine& engine, int64_t& n_tokens) {
+/// Four requests of different sampling, one rule after the other; is_mixed: each with a policy of its own.
+void submit_four(Engine& engine, int64_t& n_tokens, bool is_mixed = false) {
   constexpr AcceptRule kRules[] = {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock,
                                    AcceptRule::kCoupled};
+  const VerifyPolicy policies[] = {VerifyPolicy::adaptive(), VerifyPolicy::causal(), VerifyPolicy::fixed(3),
+                                   VerifyPolicy::adaptive()};
   for (int i = 0; i < 4; ++i) {
     GenerateRequest request;
     request.prompt.assign(static_cast<size_t>(10 + i), i);
@@ -51,6 +53,7 @@ void submit_four(Engine& engine, int64_t& n_tokens) {
     if (i == 2) request.sampling.top_p = 0.8f;
     if (i == 3) request.sampling.top_k = 10;
     request.accept_rule = kRules[i];
+    if (is_mixed) request.speculation = policies[i];
     request.ignore_eos = true;
     if (engine.options().token_bytes) request.stop_strings = {"no such text"};
     const auto count = [&n_tokens](const StreamUpdate& update) {
@@ -62,9 +65,9 @@ void submit_four(Engine& engine, int64_t& n_tokens) {
 
 /// Allocations of `n_steps` steps behind `n_warm` others, in which every buffer reaches its size. returns:
 /// tokens of the steps.
-int64_t expect_no_allocations(Engine& engine, int n_warm, int n_steps) {
+int64_t expect_no_allocations(Engine& engine, int n_warm, int n_steps, bool is_mixed = false) {
   int64_t n_tokens = 0;
-  submit_four(engine, n_tokens);
+  submit_four(engine, n_tokens, is_mixed);
   for (int step = 0; step < n_warm; ++step) engine.step();
   const int64_t before = test::n_allocations(), tokens_before = n_tokens;
   for (int step = 0; step < n_steps; ++step) engine.step();
@@ -98,6 +101,15 @@ TEST(EngineAllocations, SteadyStateStepsAllocateNothing) {
     ASSERT_TRUE(engine.ok());
     expect_no_allocations(**engine, 200, 200);
   }
+}
+
+TEST(EngineAllocations, NorDoTheyWithPoliciesOfDifferentKinds) {
+  test::FakeModel model;
+  auto engine = fake_engine(model, VerifyPolicy::adaptive(), std::make_unique<CountingDrafter>());
+  ASSERT_TRUE(engine.ok());
+  expect_no_allocations(**engine, 200, 200, true);
+  EXPECT_EQ((*engine)->last_step().planned_rounds, 3);
+  EXPECT_EQ((*engine)->last_step().neighbours.n_sequences, 1);
 }
 
 /// The window begins where an index that was not reserved would have grown, and reaches beyond the next time.

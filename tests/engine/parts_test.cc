@@ -80,8 +80,10 @@ TEST(StopMatcher, HoldsBackOnlyWhatMayStillMatch) {
   EXPECT_EQ(matcher.take(), "</x ");
   EXPECT_FALSE(matcher.feed("O"));
   EXPECT_EQ(matcher.take(), "");
+  EXPECT_EQ(matcher.hit(), "");
   EXPECT_TRUE(matcher.feed("P and more"));
   EXPECT_EQ(matcher.take(), "");
+  EXPECT_EQ(matcher.hit(), "STOP");
 
   StopMatcher unfinished({"STOP"});
   EXPECT_FALSE(unfinished.feed("a STO"));
@@ -131,6 +133,7 @@ TEST(StopMatcher, RandomBytesAgainstSearchInTheWholeText) {
         }
       }
       ASSERT_EQ(stopped, begin != std::string::npos);
+      ASSERT_EQ(matcher.hit(), stopped ? fed.substr(begin) : "");
       ASSERT_EQ(released, stopped ? fed.substr(0, begin) : fed.substr(0, fed.size() - longest_partial));
     }
     if (!stopped) {

@@ -82,9 +82,9 @@ inline double soak_pass_seconds(int64_t n_rows) {
   return 1e-3 * (1.0 + 0.125 * static_cast<double>(std::max<int64_t>(0, n_rows - 8)));
 }
 
-/// Eight rows cost as one, every row beyond as much as half of them.
+/// Four rows cost as one, every row beyond as much as half of them.
 inline double crowded_pass_seconds(int64_t n_rows) {
-  return 1e-3 * (1.0 + 0.5 * static_cast<double>(std::max<int64_t>(0, n_rows - 8)));
+  return 1e-3 * (1.0 + 0.5 * static_cast<double>(std::max<int64_t>(0, n_rows - 4)));
 }
 
 /// Time as the model has it, and a table that says so: nothing that is decided depends on this machine.
@@ -92,7 +92,7 @@ inline void use_fake_time(FakeModel& model, EngineOptions& options, double (*pas
   model.pass_seconds = pass_seconds;
   options.clock = model.time.clock();
   options.costs.emplace();
-  for (const int32_t n : {1, 8, 256}) options.costs->verify.push_back({n, pass_seconds(n)});
+  for (const int32_t n : {1, 4, 8, 256}) options.costs->verify.push_back({n, pass_seconds(n)});
   options.costs->draft = {{1, 1e-4}, {16, 4e-4}};
 }
 

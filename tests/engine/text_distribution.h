@@ -132,13 +132,11 @@ inline void add_texts(const Text& tokens, double probability, std::map<Text, dou
   }
 }
 
-/// Chi-square as a standard normal number (Wilson and Hilferty); texts expected less than 8 times share one
-/// cell.
-inline double deviation(const std::map<Text, int64_t>& counts) {
+/// Chi-square of counted texts as a standard normal number (Wilson and Hilferty); texts expected less than 8
+/// times share one cell. expected: the probability of every text.
+inline double deviation(const std::map<Text, int64_t>& counts, const std::map<Text, double>& expected) {
   int64_t n_texts = 0;
   for (const auto& [text, count] : counts) n_texts += count;
-  std::map<Text, double> expected;
-  add_texts(kPrompt, 1.0, expected);
   double chi2 = 0.0, rest_expected = 0.0, rest_counted = 0.0;
   int n_cells = 0;
   for (const auto& [text, probability] : expected) {
@@ -160,6 +158,13 @@ inline double deviation(const std::map<Text, int64_t>& counts) {
   const double dof = n_cells - 1;
   EXPECT_GT(dof, 100.0);
   return (std::cbrt(chi2 / dof) - (1.0 - 2.0 / (9.0 * dof))) / std::sqrt(2.0 / (9.0 * dof));
+}
+
+/// The same against what FakeModel's plain decoding gives.
+inline double deviation(const std::map<Text, int64_t>& counts) {
+  std::map<Text, double> expected;
+  add_texts(kPrompt, 1.0, expected);
+  return deviation(counts, expected);
 }
 
 }  // namespace dspark::test

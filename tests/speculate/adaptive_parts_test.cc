@@ -81,6 +81,7 @@ TEST(AcceptanceEstimator, LearnsWhatALogitIsWorth) {
     const auto k = static_cast<int32_t>(rng() % 5);
     const bool accepted = uniform(rng) < sigmoid(0.5 * logit - 1.0 - 0.2 * k);
     estimator.observe(DraftEvidence::kPeakLogit, k, logit, accepted);
+    if (i % 10 == 9) estimator.end_step();
   }
   for (const float logit : {-3.0f, 0.0f, 3.0f}) {
     for (const int32_t k : {0, 4}) {
@@ -95,10 +96,12 @@ TEST(AcceptanceEstimator, ForgetsAndCountsMatchesByLength) {
   for (int i = 0; i < 400; ++i) {
     estimator.observe(DraftEvidence::kMatchLength, 0, 1.0f, i % 10 == 0);
     estimator.observe(DraftEvidence::kMatchLength, 0, 20.0f, i % 10 != 0);
+    estimator.end_step();
   }
   EXPECT_NEAR(estimator.confidence(DraftEvidence::kMatchLength, 0, 1.0f), 0.1, 0.05);
   EXPECT_NEAR(estimator.confidence(DraftEvidence::kMatchLength, 0, 20.0f), 0.9, 0.05);
   for (int i = 0; i < 400; ++i) estimator.observe(DraftEvidence::kMatchLength, 0, 1.0f, true);
+  estimator.end_step();
   EXPECT_GT(estimator.confidence(DraftEvidence::kMatchLength, 0, 1.0f), 0.9);
   EXPECT_GT(estimator.confidence(DraftEvidence::kNone, 0, 0.0f), 0.5);
 }
@@ -107,8 +110,10 @@ TEST(AcceptanceEstimator, SameObservationsSameBitsAndNoOddInputHarms) {
   AcceptanceEstimator a, b;
   const float odd[] = {NAN, INFINITY, -INFINITY, 1e30f, 0.0f};
   for (int i = 0; i < 1000; ++i) {
-    for (AcceptanceEstimator* e : {&a, &b})
+    for (AcceptanceEstimator* e : {&a, &b}) {
       e->observe(DraftEvidence::kPeakLogit, i % 70, odd[i % 5], i % 3 == 0);
+      if (i % 7 == 0) e->end_step();
+    }
   }
   for (const float x : odd) {
     const double p = a.confidence(DraftEvidence::kPeakLogit, 1000, x);
@@ -116,6 +121,33 @@ TEST(AcceptanceEstimator, SameObservationsSameBitsAndNoOddInputHarms) {
     EXPECT_TRUE(p > 0.0 && p < 1.0);
     EXPECT_TRUE(a.confidence(DraftEvidence::kMatchLength, -1, x) > 0.0);
   }
+}
+
+// A step of 256 sequences judges thousands of drafts; what is computed from them is computed once.
+TEST(AcceptanceEstimator, FitsOnceAStepAtMost) {
+  AcceptanceEstimator estimator;
+  const auto observe = [&estimator](int n) {
+    for (int i = 0; i < n; ++i) {
+      const float logit = i % 2 == 0 ? 3.0f : -3.0f;
+      estimator.observe(DraftEvidence::kPeakLogit, i % 16, logit, i % 2 == 0);
+    }
+  };
+  const double before = estimator.confidence(DraftEvidence::kPeakLogit, 0, 3.0f);
+  observe(4096);
+  EXPECT_EQ(estimator.n_fits(), 0);
+  EXPECT_EQ(estimator.confidence(DraftEvidence::kPeakLogit, 0, 3.0f), before);
+  estimator.end_step();
+  EXPECT_EQ(estimator.n_fits(), 1);
+  EXPECT_GT(estimator.confidence(DraftEvidence::kPeakLogit, 0, 3.0f), 0.95);
+  EXPECT_LT(estimator.confidence(DraftEvidence::kPeakLogit, 0, -3.0f), 0.05);
+  estimator.end_step();
+  EXPECT_EQ(estimator.n_fits(), 1) << "nothing is new";
+  observe(AcceptanceEstimator::kRefit - 1);
+  estimator.end_step();
+  EXPECT_EQ(estimator.n_fits(), 1) << "too little is new";
+  observe(1);
+  estimator.end_step();
+  EXPECT_EQ(estimator.n_fits(), 2);
 }
 
 // ---- CalibrationDrift

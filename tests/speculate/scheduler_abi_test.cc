@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -104,11 +105,18 @@ struct Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
+  // Drafts worth asking for.
+  int32_t draft_length(int32_t n_sequences, int32_t n_unready, int32_t max_block, int32_t prompt_rows) {
+    const dspark_sched_load load{sizeof(load), n_sequences, n_unready, max_block, prompt_rows};
+    int32_t length = -1;
+    EXPECT_EQ(dspark_sched_draft_length_for(handle, &load, &length, &error), DSPARK_SCHED_OK)
+        << error.message;
+    return length;
+  }
   dspark_sched_status plan(const std::vector<uint64_t>& ids, const float* confidence) {
-    n_drafts.assign(ids.size(), 4);
+    n_drafts.assign(ids.size(), n_drafted);
     lengths.assign(ids.size(), -1);
-    dspark_sched_step step{};
-    step.struct_size = sizeof(step);
+    step.struct_size = step_size;
     step.n_sequences = static_cast<int32_t>(ids.size());
     step.stride = 4;
     step.sequence_ids = ids.data();
@@ -117,12 +125,11 @@ struct Loop {
     step.evidence = evidence;
     step.evidence_kind = evidence == nullptr ? 0 : DSPARK_SCHED_EVIDENCE_PEAK_LOGIT;
     step.must_not_anticipate = careful.empty() ? nullptr : careful.data();
-    step.draft_length = 4;
+    step.draft_length = n_drafted;
     return dspark_sched_plan(handle, &step, lengths.data(), &error);
   }
   dspark_sched_status observe(const Lengths& accepted, double verify_s) {
-    dspark_sched_outcome outcome{};
-    outcome.struct_size = sizeof(outcome);
+    outcome.struct_size = outcome_size;
     outcome.n_sequences = static_cast<int32_t>(accepted.size());
     outcome.n_verified = lengths.data();
     outcome.n_accepted = accepted.data();
@@ -134,8 +141,13 @@ struct Loop {
   dspark_sched* handle = nullptr;
   dspark_sched_error error{};
   Lengths n_drafts, lengths;
+  int32_t n_drafted = 4;
   const float* evidence = nullptr;
   std::vector<uint8_t> careful;
+  // Filled by the calls, but for what is not told with every step.
+  dspark_sched_step step{};
+  dspark_sched_outcome outcome{};
+  uint32_t step_size = sizeof(dspark_sched_step), outcome_size = sizeof(dspark_sched_outcome);
 };
 
 const std::vector<dspark_sched_point> kVerify = {{1, 0.010}, {4, 0.010}, {5, 0.050}, {64, 1.0}};
@@ -191,6 +203,140 @@ TEST(SchedulerAbi, EstimatesWhereThereIsNoConfidence) {
   loop.evidence = bad;
   ASSERT_EQ(loop.plan({1}, nullptr), DSPARK_SCHED_OK);
   EXPECT_LE(loop.lengths[0], 1);
+}
+
+// A caller that was compiled before fields were added brings structs without them; what lies behind is not
+// looked at.
+TEST(SchedulerAbi, TakesStructsFromBeforeTheyGrew) {
+  static_assert(offsetof(dspark_sched_step, prompt_context) == 88);
+  static_assert(offsetof(dspark_sched_outcome, commit_seconds) == 40);
+  const float sure[] = {0.9f, 0.9f, 0.9f, 0.9f};
+  Loop loop(config_of("adaptive", kVerify, kDraft));
+  loop.step.prompt_context = loop.step.prompt_row_context = -1;
+  loop.outcome.commit_seconds = std::nan("");
+  loop.step_size = 88;
+  loop.outcome_size = 40;
+  ASSERT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK) << loop.error.message;
+  EXPECT_EQ(loop.observe({1}, 0.010), DSPARK_SCHED_OK) << loop.error.message;
+  const auto refused = [&loop](dspark_sched_status status, const char* field) {
+    EXPECT_EQ(status, DSPARK_SCHED_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(loop.error.message).find(field), std::string::npos) << loop.error.message;
+  };
+  loop.step_size = 87;
+  refused(loop.plan({1}, sure), "step.struct_size");
+  loop.step_size = sizeof(dspark_sched_step);
+  refused(loop.plan({1}, sure), "prompt_context");
+  loop.step.prompt_context = 0;
+  refused(loop.plan({1}, sure), "prompt_row_context");
+  loop.step.prompt_row_context = 0;
+  ASSERT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK) << loop.error.message;
+  loop.outcome_size = 39;
+  refused(loop.observe({1}, 0.010), "outcome.struct_size");
+  loop.outcome_size = sizeof(dspark_sched_outcome);
+  refused(loop.observe({1}, 0.010), "commit_seconds");
+  loop.outcome.commit_seconds = 0.001;
+  EXPECT_EQ(loop.observe({1}, 0.010), DSPARK_SCHED_OK) << loop.error.message;
+}
+
+TEST(SchedulerAbi, PromptsAreNoneOfTheDrafts) {
+  const std::vector<dspark_sched_point> flat = {{1, 0.010}, {16, 0.010}, {64, 0.058}};
+  dspark_sched_config config = config_of("adaptive", flat, kDraft);
+  config.row_context_s = 1e-6;
+  const float sure[] = {0.8f, 0.8f, 0.8f, 0.8f};
+  const auto length_of = [&](int64_t context, int64_t prompt_context) {
+    Loop loop(config);
+    loop.step.prompt_rows = 8;
+    loop.step.context = context;
+    loop.step.prompt_context = prompt_context;
+    EXPECT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK) << loop.error.message;
+    return loop.lengths[0];
+  };
+  EXPECT_EQ(length_of(100, 300000), 4);
+  EXPECT_EQ(length_of(300100, 0), 0);  // 0.3 s a draft, were they its own
+
+  // What scoring a prompt takes is told apart from what rows take: nothing is left for corrections.
+  Loop loop(config);
+  loop.step.prompt_rows = 8;
+  loop.step.prompt_context = 1000;
+  loop.step.prompt_row_context = 8000;
+  ASSERT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK);
+  ASSERT_EQ(loop.observe({0}, 0.010 + 8000e-6), DSPARK_SCHED_OK);
+  dspark_sched_stats stats{};
+  stats.struct_size = sizeof(stats);
+  ASSERT_EQ(dspark_sched_get_stats(loop.handle, &stats, nullptr), DSPARK_SCHED_OK);
+  EXPECT_NEAR(stats.last_predicted_s, 0.010 + 8000e-6 + 0.001, 1e-9);
+  EXPECT_NEAR(stats.last_measured_s, stats.last_predicted_s, 1e-9);
+}
+
+TEST(SchedulerAbi, DraftLengthLooksAtPromptsAndAtWhoIsReady) {
+  const std::vector<dspark_sched_point> verify = {
+      {1, 0.010}, {8, 0.011}, {16, 0.013}, {128, 0.130}, {256, 0.260}};
+  const std::vector<dspark_sched_point> draft = {{1, 0.0005}, {8, 0.001}};
+  const dspark_sched_config config = config_of("adaptive", verify, draft);
+  const auto length_of = [&](int32_t n_unready, int32_t prompt_rows) {
+    return Loop(config).draft_length(8, n_unready, 4, prompt_rows);
+  };
+  int32_t plain = -1;
+  Loop loop(config);
+  ASSERT_EQ(dspark_sched_draft_length(loop.handle, 8, 4, &plain, nullptr), DSPARK_SCHED_OK);
+  EXPECT_GT(plain, 0);
+  EXPECT_EQ(length_of(0, 0), plain);
+  EXPECT_EQ(length_of(4, 0), plain);
+  EXPECT_EQ(length_of(5, 0), 0) << "what three win says little";
+  EXPECT_EQ(length_of(0, 128), 0) << "a row takes 1 ms there";
+  EXPECT_EQ(Loop(config_of("fixed:3", {}, {})).draft_length(8, 8, 4, 128), 3) << "no planner";
+  for (const auto& [load, field] : std::vector<std::pair<dspark_sched_load, std::string>>{
+           {{sizeof(dspark_sched_load), -1, 0, 4, 0}, "n_sequences"},
+           {{sizeof(dspark_sched_load), 8, 9, 4, 0}, "n_unready"},
+           {{sizeof(dspark_sched_load), 8, -1, 4, 0}, "n_unready"},
+           {{sizeof(dspark_sched_load), 8, 0, 65, 0}, "max_block"},
+           {{sizeof(dspark_sched_load), 8, 0, 4, -1}, "prompt_rows"},
+           {{4, 8, 0, 4, 0}, "load.struct_size"}}) {
+    int32_t length = -1;
+    EXPECT_EQ(dspark_sched_draft_length_for(loop.handle, &load, &length, &loop.error),
+              DSPARK_SCHED_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(loop.error.message).find(field), std::string::npos) << loop.error.message;
+    EXPECT_EQ(length, -1);
+  }
+}
+
+// Drafting steps of 400: every step in which something is drafted wins a token.
+int64_t drafting_steps(double commit_s) {
+  const std::vector<dspark_sched_point> flat = {{1, 0.010}, {64, 0.0101}};
+  Loop loop(config_of("adaptive", flat, kDraft));
+  const float sure[] = {0.9f, 0.9f, 0.9f, 0.9f};
+  loop.outcome.commit_seconds = commit_s;
+  for (int i = 0; i < 400; ++i) {
+    loop.n_drafted = loop.draft_length(1, 0, 4, 0);
+    EXPECT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK) << loop.error.message;
+    EXPECT_EQ(loop.observe({std::min(1, loop.lengths[0])}, 0.010), DSPARK_SCHED_OK) << loop.error.message;
+  }
+  dspark_sched_stats stats{};
+  stats.struct_size = sizeof(stats);
+  EXPECT_EQ(dspark_sched_get_stats(loop.handle, &stats, nullptr), DSPARK_SCHED_OK);
+  return stats.drafting_steps;
+}
+
+TEST(SchedulerAbi, WhatTheDrafterDoesForCommitsCounts) {
+  EXPECT_GT(drafting_steps(0.0), 300);
+  EXPECT_LT(drafting_steps(0.020), 200);
+}
+
+// Whether drafting pays is judged by steps that a length was asked for.
+TEST(SchedulerAbi, StepsWithoutALengthAreNoVerdict) {
+  const std::vector<dspark_sched_point> ramp = {{1, 0.010}, {64, 0.262}};
+  Loop loop(config_of("adaptive", ramp, kDraft));
+  const float sure[] = {0.95f, 0.95f, 0.95f, 0.95f};
+  loop.n_drafted = loop.draft_length(1, 0, 4, 0);
+  ASSERT_GT(loop.n_drafted, 0);
+  ASSERT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK);
+  ASSERT_GT(loop.lengths[0], 0);
+  ASSERT_EQ(loop.observe({loop.lengths[0]}, 0.010 + 0.004 * loop.lengths[0]), DSPARK_SCHED_OK);
+  for (int i = 0; i < 100; ++i) {  // every one of them is a loss
+    ASSERT_EQ(loop.plan({1}, sure), DSPARK_SCHED_OK);
+    ASSERT_EQ(loop.observe({0}, 0.010 + 0.004 * loop.lengths[0]), DSPARK_SCHED_OK);
+  }
+  EXPECT_GT(loop.draft_length(1, 0, 4, 0), 0);
 }
 
 TEST(SchedulerAbi, RefusesWithTheFieldsName) {

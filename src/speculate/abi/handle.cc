@@ -1,10 +1,13 @@
 // The part of include/dspark/scheduler.h that keeps history.
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "speculate/abi/abi_error.h"
@@ -39,10 +42,18 @@ struct dspark_sched {
   bool has_confidence = false;
   uint64_t n_plans = 0;
   StepShape shape;  // with draft rows added by the outcome
+  int64_t context = 0, prompt_row_context = 0;
 };
 
 namespace dspark::abi {
 namespace {
+
+constexpr int64_t kMostContext = int64_t{1} << 48;
+constexpr int32_t kMostPromptRows = 1 << 20;
+
+// What the structs had before anything was added to them.
+constexpr size_t kFirstStep = offsetof(dspark_sched_step, prompt_context);
+constexpr size_t kFirstOutcome = offsetof(dspark_sched_outcome, commit_seconds);
 
 /// Reads a struct of the caller's size; what it does not have stays as the default says.
 template <typename Struct>
@@ -88,8 +99,10 @@ Status check_step(const dspark_sched_step& step, const int32_t* lengths) {
   DSPARK_RETURN_IF_ERROR(check_pointer("lengths", lengths, any));
   DSPARK_RETURN_IF_ERROR(check_range("evidence_kind", step.evidence_kind, 0, 2));
   DSPARK_RETURN_IF_ERROR(check_range("draft_length", step.draft_length, 0, DSPARK_SCHED_MAX_DRAFTS));
-  DSPARK_RETURN_IF_ERROR(check_range("prompt_rows", step.prompt_rows, 0, 1 << 20));
-  DSPARK_RETURN_IF_ERROR(check_range("context", step.context, 0, int64_t{1} << 48));
+  DSPARK_RETURN_IF_ERROR(check_range("prompt_rows", step.prompt_rows, 0, kMostPromptRows));
+  DSPARK_RETURN_IF_ERROR(check_range("context", step.context, 0, kMostContext));
+  DSPARK_RETURN_IF_ERROR(check_range("prompt_context", step.prompt_context, 0, kMostContext));
+  DSPARK_RETURN_IF_ERROR(check_range("prompt_row_context", step.prompt_row_context, 0, kMostContext));
   const bool needs_evidence = step.confidence == nullptr && step.evidence_kind != DSPARK_SCHED_EVIDENCE_NONE;
   DSPARK_RETURN_IF_ERROR(check_pointer("evidence", step.evidence, needs_evidence && any && step.stride > 0));
   for (int32_t i = 0; i < step.n_sequences; ++i) {
@@ -154,7 +167,11 @@ Status plan_step(dspark_sched& s, const dspark_sched_step& step, int32_t* length
   s.shape = {};
   s.shape.rows = step.n_sequences + step.prompt_rows;
   s.shape.prompt_rows = step.prompt_rows;
-  s.shape.context = s.shape.row_context = step.context;
+  s.shape.context = step.context + step.prompt_context;
+  s.shape.row_context = step.context;
+  s.shape.prompt_context = step.prompt_context;
+  s.context = step.context;
+  s.prompt_row_context = step.prompt_row_context;
   s.shape.draft_length = step.draft_length;
   s.shape.draft_sequences = step.draft_length > 0 ? step.n_sequences : 0;
   const std::span out(lengths, s.planned.size());
@@ -177,9 +194,11 @@ Status check_outcome(const dspark_sched_outcome& outcome, const dspark_sched& s)
     DSPARK_RETURN_IF_ERROR(check_range("n_verified", outcome.n_verified[i], 0, s.planned[i]->n_drafts));
     DSPARK_RETURN_IF_ERROR(check_range("n_accepted", outcome.n_accepted[i], 0, outcome.n_verified[i]));
   }
-  for (const double seconds : {outcome.verify_seconds, outcome.draft_seconds}) {
+  for (const auto& [field, seconds] : {std::pair{"verify_seconds", outcome.verify_seconds},
+                                       {"draft_seconds", outcome.draft_seconds},
+                                       {"commit_seconds", outcome.commit_seconds}}) {
     if (!(seconds >= 0.0) || !std::isfinite(seconds)) {
-      return want("verify_seconds, draft_seconds", "seconds >= 0", std::to_string(seconds));
+      return want(field, "seconds >= 0", std::to_string(seconds));
     }
   }
   return ok_status();
@@ -207,11 +226,25 @@ Status observe_outcome(dspark_sched& s, const dspark_sched_outcome& outcome) {
     n_tokens += outcome.n_accepted[i];
   }
   s.planned.clear();  // an outcome is told once
+  for (AcceptanceEstimator& learned : s.estimators) learned.end_step();
   if (!s.planner || n == 0) return ok_status();
   s.shape.rows += n_verified;
-  s.shape.row_context += s.shape.context / n * n_verified;
+  s.shape.row_context += s.context / n * n_verified + s.prompt_row_context;
   s.planner->observe_gain(s.shape, n, n_tokens);
-  s.planner->observe_step(s.shape, outcome.verify_seconds, outcome.draft_seconds);
+  s.planner->observe_step(s.shape, outcome.verify_seconds, outcome.draft_seconds, outcome.commit_seconds);
+  return ok_status();
+}
+
+Status choose_length(dspark_sched& s, const dspark_sched_load& load, int32_t* length) {
+  DSPARK_RETURN_IF_ERROR(check_pointer("length", length));
+  DSPARK_RETURN_IF_ERROR(check_range("n_sequences", load.n_sequences, 0, 65536));
+  DSPARK_RETURN_IF_ERROR(check_range("n_unready", load.n_unready, 0, load.n_sequences));
+  DSPARK_RETURN_IF_ERROR(check_range("max_block", load.max_block, 0, DSPARK_SCHED_MAX_DRAFTS));
+  DSPARK_RETURN_IF_ERROR(check_range("prompt_rows", load.prompt_rows, 0, kMostPromptRows));
+  const PlanLoad planned{load.n_sequences, load.n_sequences - load.n_unready};
+  const bool plans = s.planner && s.policy.needs_costs();
+  *length = plans ? s.planner->draft_length(planned, load.max_block, load.prompt_rows)
+                  : std::min(s.policy.draft_tokens(), load.max_block);
   return ok_status();
 }
 
@@ -244,17 +277,21 @@ void dspark_sched_destroy(dspark_sched* scheduler) {
   delete scheduler;
 }
 
+dspark_sched_status dspark_sched_draft_length_for(dspark_sched* scheduler, const dspark_sched_load* load,
+                                                  int32_t* length, dspark_sched_error* error) {
+  return guarded(error, [&]() -> Status {
+    DSPARK_RETURN_IF_ERROR(check_pointer("scheduler", scheduler));
+    DSPARK_ASSIGN_OR_RETURN(const dspark_sched_load l, read_struct("load", load, sizeof(*load)));
+    return choose_length(*scheduler, l, length);
+  });
+}
+
 dspark_sched_status dspark_sched_draft_length(dspark_sched* scheduler, int32_t n_sequences, int32_t max_block,
                                               int32_t* length, dspark_sched_error* error) {
   return guarded(error, [&]() -> Status {
     DSPARK_RETURN_IF_ERROR(check_pointer("scheduler", scheduler));
-    DSPARK_RETURN_IF_ERROR(check_pointer("length", length));
-    DSPARK_RETURN_IF_ERROR(check_range("n_sequences", n_sequences, 0, 65536));
-    DSPARK_RETURN_IF_ERROR(check_range("max_block", max_block, 0, DSPARK_SCHED_MAX_DRAFTS));
-    const bool plans = scheduler->planner && scheduler->policy.needs_costs();
-    *length = plans ? scheduler->planner->draft_length(n_sequences, max_block)
-                    : std::min(scheduler->policy.draft_tokens(), max_block);
-    return ok_status();
+    const dspark_sched_load load{sizeof(load), n_sequences, 0, max_block, 0};
+    return choose_length(*scheduler, load, length);
   });
 }
 
@@ -262,7 +299,7 @@ dspark_sched_status dspark_sched_plan(dspark_sched* scheduler, const dspark_sche
                                       int32_t* lengths, dspark_sched_error* error) {
   return guarded(error, [&]() -> Status {
     DSPARK_RETURN_IF_ERROR(check_pointer("scheduler", scheduler));
-    DSPARK_ASSIGN_OR_RETURN(const dspark_sched_step s, read_struct("step", step, sizeof(*step)));
+    DSPARK_ASSIGN_OR_RETURN(const dspark_sched_step s, read_struct("step", step, kFirstStep));
     return plan_step(*scheduler, s, lengths);
   });
 }
@@ -271,7 +308,7 @@ dspark_sched_status dspark_sched_observe(dspark_sched* scheduler, const dspark_s
                                          dspark_sched_error* error) {
   return guarded(error, [&]() -> Status {
     DSPARK_RETURN_IF_ERROR(check_pointer("scheduler", scheduler));
-    DSPARK_ASSIGN_OR_RETURN(const dspark_sched_outcome o, read_struct("outcome", outcome, sizeof(*outcome)));
+    DSPARK_ASSIGN_OR_RETURN(const dspark_sched_outcome o, read_struct("outcome", outcome, kFirstOutcome));
     return observe_outcome(*scheduler, o);
   });
 }
