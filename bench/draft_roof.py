@@ -3,10 +3,13 @@
 
 usage: bench/draft_roof.py MODEL... [--threads N] [--rounds N] [--binary FILE]
 
-Runs bench/roofs.cc and draft_share in turn (roofs, drafts, roofs, drafts, ...). The roof of a round of drafts is the
-longer of two times: its weights and cached rows at the speed at which a buffer of that size is read again and again (the
-drafter's weights stay in the last-level cache, if it is large enough), and its products at the int8 peak. Prints the
-medians over the rounds, with the smallest and largest quotient.
+Runs bench/roofs.cc and draft_share in turn (roofs, drafts, roofs, drafts, ...). A round of drafts cannot be faster than
+the longer of two times: reading its weights and cached rows, and its products at the int8 peak. Where the weights are
+read from decides about the first, so there are two roofs. "Cache": the drafter's weights stay in the last-level cache, and
+a buffer of that size is read again and again. "Memory": the target's pass before has driven them out, and they stream
+from memory. Drafts are timed both ways too: behind a pass of the target, as a server runs them, and alone, one round
+behind the other, where they find their weights as they left them. Prints the medians over the rounds, with the smallest
+and largest quotient: drafts behind a pass over either roof, drafts alone over the roof of the cache.
 """
 import argparse
 import json
@@ -34,15 +37,15 @@ def run_lines(command):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def roof_ms(row, roofs):
-    """(milliseconds, what binds)"""
-    read = row["bytes"] / (roofs["cached_read_gb_per_s"] * 1e9) * 1e3
-    multiply = row["ops"] / (roofs["int8_gop_per_s"] * 1e9) * 1e3
-    return (read, "cache") if read > multiply else (multiply, "int8")
+def roof_ms(row, read_gb_per_s, int8_gop_per_s, source):
+    """(milliseconds, what binds): reading from `source` or multiplying."""
+    read = row["bytes"] / (read_gb_per_s * 1e9) * 1e3
+    multiply = row["ops"] / (int8_gop_per_s * 1e9) * 1e3
+    return (read, source) if read > multiply else (multiply, "int8")
 
 
 def measure(binary, roofs_binary, model, options):
-    """{sequences: [(draft ms, roof ms, what binds, pass ms)]}, one entry per round."""
+    """{sequences: [one dict per round]}: draft_ms, warm_draft_ms, pass_ms, and the roofs "cache" and "memory"."""
     found = {}
     megabytes = 10
     for _ in range(options.rounds):
@@ -50,9 +53,31 @@ def measure(binary, roofs_binary, model, options):
         rows = run_lines([binary, model, options.threads, 1, 8192, 64, 41])
         megabytes = rows[0]["bytes"] * 1e-6
         for row in rows:
-            limit, binds = roof_ms(row, roofs)
-            found.setdefault(row["sequences"], []).append((row["draft_ms"], limit, binds, row["pass_ms"]))
+            row["cache"] = roof_ms(row, roofs["cached_read_gb_per_s"], roofs["int8_gop_per_s"], "cache")
+            row["memory"] = roof_ms(row, roofs["read_gb_per_s"], roofs["int8_gop_per_s"], "memory")
+            found.setdefault(row["sequences"], []).append(row)
     return found
+
+
+def times_text(rounds, time, roof):
+    times = [row[time] / row[roof][0] for row in rounds]
+    return f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
+
+
+def roof_text(rounds, roof):
+    binds = statistics.mode(row[roof][1] for row in rounds)
+    return f"{statistics.median(row[roof][0] for row in rounds):.3f} ({binds})"
+
+
+def table_line(model, sequences, rounds):
+    def median(key):
+        return statistics.median(row[key] for row in rounds)
+
+    share = statistics.median(row["draft_ms"] / row["pass_ms"] for row in rounds)
+    return (f"| {Path(model).name} | {sequences} | {median('draft_ms'):.3f} | {median('warm_draft_ms'):.3f} "
+            f"| {roof_text(rounds, 'cache')} | {times_text(rounds, 'draft_ms', 'cache')} "
+            f"| {times_text(rounds, 'warm_draft_ms', 'cache')} "
+            f"| {roof_text(rounds, 'memory')} | {times_text(rounds, 'draft_ms', 'memory')} | {100 * share:.1f} % |")
 
 
 def main():
@@ -65,17 +90,12 @@ def main():
     if not Path(options.binary).exists():
         sys.exit(f"draft_roof: error: {options.binary} does not exist; build the target draft_share")
     roofs_binary = build_roofs()
-    print("| model | sequences | drafts, ms | roof, ms (bound by) | times the roof | share of the target's pass |")
-    print("|---|---|---|---|---|---|")
+    print("| model | sequences | drafts behind a pass, ms | drafts alone, ms | roof of the cache, ms (bound by) | times it, behind a pass "
+          "| times it, alone | roof of memory, ms (bound by) | times it, behind a pass | share of the target's pass |")
+    print("|---" * 10 + "|")
     for model in options.models:
         for sequences, rounds in measure(options.binary, roofs_binary, model, options).items():
-            times = [draft / limit for draft, limit, _, _ in rounds]
-            shares = [draft / whole for draft, _, _, whole in rounds]
-            binds = statistics.mode(binds for _, _, binds, _ in rounds)
-            print(f"| {Path(model).name} | {sequences} | {statistics.median(r[0] for r in rounds):.3f} "
-                  f"| {statistics.median(r[1] for r in rounds):.3f} ({binds}) "
-                  f"| {statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f}) "
-                  f"| {100 * statistics.median(shares):.1f} % |", flush=True)
+            print(table_line(model, sequences, rounds), flush=True)
 
 
 if __name__ == "__main__":

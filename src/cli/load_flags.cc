@@ -71,8 +71,8 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
   command
       .add_option(
           "--turn-seconds", flags.slice_s,
-          "closed loops: all policies of a load run together, so many seconds each in turn; 0: one after "
-          "the other")
+          "all policies of a load or a burst run together, so many seconds each in turn; 0: one after the "
+          "other")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
@@ -104,6 +104,8 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
       ->capture_default_str();
   command.add_flag("--random-drafter", flags.random_drafter,
                    "noise instead of the drafter's weights: what a bad drafter costs");
+  command.add_flag("--reference", flags.reference,
+                   "compare texts with runs of every request alone, which come first and are not timed");
 }
 
 Status parse_answer_tokens(const std::string& text, LoadChoice& choice) {
@@ -208,6 +210,10 @@ Result<LoadChoice> check_load_flags(const LoadFlags& flags) {
   }
   if (flags.random_drafter && flags.spec.drafter.starts_with("ngram")) {
     return invalid_argument("--random-drafter: prompt lookup has no weights; add -d PATH");
+  }
+  if (flags.reference && choice.rule != AcceptRule::kCoupled && flags.temperature > 0.0f) {
+    return invalid_argument(fmt::format("--reference: with --temp {:g} and --accept {} texts differ anyway",
+                                        flags.temperature, accept_rule_name(choice.rule)));
   }
   if (!choice.has_drafter && !flags.record.empty())
     return invalid_argument("--record needs a drafter: add -d PATH");

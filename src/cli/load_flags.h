@@ -35,7 +35,7 @@ struct LoadFlags {
   int32_t requests = 0;  // measured per run; 0: three times the clients, at least 12
   int32_t warmup = 32;   // tokens
   double seconds = 60;   // most of one run
-  double slice_s = 0.4;  // closed loops: turns of policies that run together; 0: one after the other
+  double slice_s = 0.4;  // turns of policies that run together; 0: one after the other
   std::string arrivals = "closed";
   std::vector<double> rates = {1, 2, 4};
   int32_t max_sequences = 0;  // 0: the largest concurrency; 32 for open arrivals
@@ -43,6 +43,7 @@ struct LoadFlags {
   std::vector<int32_t> burst;
   double phase_seconds = 3;
   bool random_drafter = false;
+  bool reference = false;
 
   std::string json;
   std::string plot;

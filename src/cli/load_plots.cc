@@ -73,36 +73,29 @@ Chart latency_chart(const LoadReport& report) {
   return chart;
 }
 
-/// Clients and verified drafts per sequence over time, both as a share of their highest value, which the
-/// names tell: the two have nothing in common but the time.
+/// Clients and the budget, the drafts that a step verifies for all of them together, over time: both are
+/// numbers per step, so one axis serves both.
 Chart burst_chart(const BurstCell& cell) {
   Chart chart;
   chart.title = "Load and verified drafts, " + cell.policy;
   chart.x_label = "seconds";
-  chart.y_label = "share of the highest value";
-  ChartLine clients, verified;
-  double most_clients = 1.0, most_verified = 0.0;
+  chart.y_label = "clients; drafts per step";
+  ChartLine clients, budget;
   for (const LoadStep& step : cell.steps) {
+    clients.points.emplace_back(step.end_s, step.clients);
     if (step.decode_sequences == 0) continue;
-    clients.points.emplace_back(step.end_s, step.decode_sequences);
-    // A running mean over some steps: single steps jump between whole numbers.
-    const double now = static_cast<double>(step.verified) / step.decode_sequences;
-    const double last = verified.points.empty() ? now : verified.points.back().second;
-    verified.points.emplace_back(step.end_s, last + 0.3 * (now - last));
-    most_clients = std::max(most_clients, clients.points.back().second);
-    most_verified = std::max(most_verified, verified.points.back().second);
+    // A running mean over some steps: single steps jump.
+    const double now = step.verified;
+    const double last = budget.points.empty() ? now : budget.points.back().second;
+    budget.points.emplace_back(step.end_s, last + 0.3 * (now - last));
   }
-  for (auto& point : clients.points) point.second /= most_clients;
-  for (auto& point : verified.points) point.second /= std::max(most_verified, 1e-9);
-  clients.name = fmt::format("sequences ({:g})", most_clients);
-  clients.markers = verified.markers = false;
+  clients.name = "clients";
+  clients.markers = budget.markers = false;
   clients.dashed = true;
-  verified.name = fmt::format("drafts/seq ({:.1f})", most_verified);
-  verified.emphasised = true;
-  chart.lines = {std::move(clients), std::move(verified)};
+  budget.name = "drafts per step";
+  budget.emphasised = true;
+  chart.lines = {std::move(clients), std::move(budget)};
   fit_axes(chart, true);
-  chart.y_max = 1.0;
-  chart.y_step = 0.2;
   return chart;
 }
 

@@ -17,9 +17,9 @@ nlohmann::ordered_json load_report_json(const LoadReport& report);
 nlohmann::ordered_json cost_table_json(const CostTable& table);
 
 /// Writes pareto.svg (total tokens/s against tokens/s of one user, one line per policy), latency.svg (share
-/// of tokens within a time, at the highest load) and, for bursts, one burst-POLICY.svg each (clients and
-/// verified drafts per sequence over time) into `folder`, which is made when it does not exist. errors: those
-/// of writing.
+/// of tokens within a time, at the highest load) and, for bursts, one burst-POLICY.svg each (clients and the
+/// budget in drafts per step over time) into `folder`, which is made when it does not exist. errors: those of
+/// writing.
 Status write_load_plots(const std::string& folder, const LoadReport& report);
 
 }  // namespace dspark::cli

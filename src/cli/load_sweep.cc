@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "cli/eval_setup.h"
@@ -43,64 +44,7 @@ std::vector<double> thin_out(std::vector<double> values) {
   return points;
 }
 
-std::vector<double> column(const LoadCell& cell, double LoadSummary::*value) {
-  std::vector<double> values;
-  for (const LoadSummary& round : cell.rounds) values.push_back(round.*value);
-  return values;
-}
-
-/// The median over rounds of a's value / b's in the same round.
-double paired_ratio(const LoadCell& a, const LoadCell& b, double LoadSummary::*value) {
-  std::vector<double> ratios;
-  for (size_t r = 0; r < std::min(a.rounds.size(), b.rounds.size()); ++r) {
-    if (b.rounds[r].*value > 0.0) ratios.push_back(a.rounds[r].*value / b.rounds[r].*value);
-  }
-  return median_of(std::move(ratios));
-}
-
 }  // namespace
-
-double LoadCell::median(double LoadSummary::*value) const {
-  return median_of(column(*this, value));
-}
-
-double LoadCell::least(double LoadSummary::*value) const {
-  return rounds.empty() ? 0.0 : std::ranges::min(column(*this, value));
-}
-
-double LoadCell::most(double LoadSummary::*value) const {
-  return rounds.empty() ? 0.0 : std::ranges::max(column(*this, value));
-}
-
-std::vector<LoadVerdict> judge_cells(const std::vector<LoadCell>& cells, bool closed, double margin) {
-  double LoadSummary::*const value = closed ? &LoadSummary::tokens_per_s : &LoadSummary::user_tokens_per_s;
-  std::vector<LoadVerdict> verdicts;
-  for (const LoadCell& adaptive : cells) {
-    if (adaptive.policy != "adaptive" || adaptive.rounds.empty()) continue;
-    const LoadCell* off = nullptr;
-    const LoadCell* best = nullptr;
-    LoadVerdict verdict;
-    verdict.load = adaptive.load;
-    for (const LoadCell& cell : cells) {
-      const bool fixed = cell.policy.starts_with("fixed:");
-      if (cell.load != adaptive.load || cell.rounds.empty() || (!fixed && cell.policy != "off")) continue;
-      if (!fixed) off = &cell;
-      if (best == nullptr || cell.median(value) > best->median(value)) best = &cell;
-    }
-    if (off == nullptr) continue;
-    for (const LoadCell& cell : cells) {
-      verdict.some_fixed_wins |= cell.load == adaptive.load && cell.policy.starts_with("fixed:") &&
-                                 cell.policy != "fixed:0" && paired_ratio(cell, *off, value) > 1.0;
-    }
-    verdict.best_fixed = best->policy;
-    verdict.vs_best_fixed = paired_ratio(adaptive, *best, value);
-    verdict.vs_off = paired_ratio(adaptive, *off, value);
-    verdict.pass = verdict.vs_best_fixed >= margin && verdict.vs_off >= margin &&
-                   (!verdict.some_fixed_wins || margin < 0.98 || verdict.vs_off > 1.0);
-    verdicts.push_back(verdict);
-  }
-  return verdicts;
-}
 
 Result<LoadSweep> LoadSweep::open(const LoadFlags& flags) {
   LoadSweep sweep;
@@ -185,7 +129,7 @@ LoadPlan LoadSweep::plan_of(double load) const {
   return plan;
 }
 
-Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy, bool* recorded_confidence) {
+Result<EngineOptions> LoadSweep::engine_options(const std::string& policy) const {
   EngineOptions options;
   options.max_sequences = choice_.max_sequences;
   options.context_length = context_length_;
@@ -196,6 +140,11 @@ Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy
   options.accept_rule = choice_.rule;
   options.costs = costs_;
   DSPARK_ASSIGN_OR_RETURN(options.policy, VerifyPolicy::parse(policy));
+  return options;
+}
+
+Result<std::unique_ptr<Engine>> LoadSweep::make_engine(const std::string& policy, bool* recorded_confidence) {
+  DSPARK_ASSIGN_OR_RETURN(const EngineOptions options, engine_options(policy));
   std::unique_ptr<Drafter> drafter;
   if (policy != "off") {  // plain decoding does without one
     DrafterOptions wanted;
@@ -250,24 +199,64 @@ LoadReport LoadSweep::head() const {
   return report;
 }
 
-/// The cells, which have the same load, in one interleaved run.
-Status LoadSweep::run_cells(LoadReport& report, std::span<LoadCell* const> cells) {
-  std::vector<std::unique_ptr<Engine>> engines(cells.size());
-  std::vector<std::unique_ptr<CostModel>> predictors(cells.size());
-  std::vector<LoadTurn> turns(cells.size());
+/// Texts of every request alone, before anything is measured and on an engine that then goes: one place, no
+/// drafter, nothing shared.
+Status LoadSweep::run_single(LoadReport& report) {
+  DSPARK_ASSIGN_OR_RETURN(EngineOptions options, engine_options("off"));
+  options.max_sequences = 1;
+  options.kv_tokens = 0;
+  options.prefix_cache = false;
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                          dspark::make_engine(*loaded_, options, nullptr));
+  const auto show = [&](int64_t n) {
+    progress_->show(fmt::format("single runs: {} of {}", n, workload_.size()));
+  };
+  const double any_load = choice_.loads.front();
+  DSPARK_ASSIGN_OR_RETURN(const LoadResult texts,
+                          run_alone(*engine, workload_, plan_of(any_load), show, &interrupt_->flag()));
+  report.texts.add(texts, "its single run");
+  report.single_runs = true;
+  return ok_status();
+}
+
+/// Policies that take turns in one run.
+size_t LoadSweep::n_together() const {
+  return flags_.slice_s > 0.0 ? choice_.policies.size() : 1;
+}
+
+/// Every other round runs backwards, so that a machine that slows down or speeds up favours nobody.
+std::vector<size_t> LoadSweep::order_of(int32_t round) const {
+  std::vector<size_t> order(choice_.policies.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  if (round % 2 != 0) std::ranges::reverse(order);
+  return order;
+}
+
+/// One plan under some policies, in one interleaved run.
+Result<std::vector<LoadResult>> LoadSweep::run_together(std::span<const std::string> policies,
+                                                        const LoadPlan& plan) {
+  std::vector<std::unique_ptr<Engine>> engines(policies.size());
+  std::vector<std::unique_ptr<CostModel>> predictors(policies.size());
+  std::vector<LoadTurn> turns(policies.size());
   // Engines tell their model what it has to capture: those that need it come last.
   for (const bool drafts : {false, true}) {
-    for (size_t i = 0; i < cells.size(); ++i) {
-      if (drafts != (cells[i]->policy != "off")) continue;
-      DSPARK_ASSIGN_OR_RETURN(engines[i], make_engine(cells[i]->policy));
+    for (size_t i = 0; i < policies.size(); ++i) {
+      if (drafts != (policies[i] != "off")) continue;
+      DSPARK_ASSIGN_OR_RETURN(engines[i], make_engine(policies[i]));
       if (costs_) predictors[i] = std::make_unique<CostModel>(*costs_);
       turns[i] = {engines[i].get(), predictors[i].get()};
     }
   }
+  const double slice_s = policies.size() > 1 ? flags_.slice_s : std::numeric_limits<double>::infinity();
+  return run_loads_in_turn(turns, workload_, plan, slice_s, &interrupt_->flag());
+}
+
+/// The cells, which have the same load, in one interleaved run.
+Status LoadSweep::run_cells(LoadReport& report, std::span<LoadCell* const> cells) {
+  std::vector<std::string> policies;
+  for (const LoadCell* cell : cells) policies.push_back(cell->policy);
   const LoadPlan plan = plan_of(cells.front()->load);
-  const double slice_s = cells.size() > 1 ? flags_.slice_s : std::numeric_limits<double>::infinity();
-  DSPARK_ASSIGN_OR_RETURN(const std::vector<LoadResult> results,
-                          run_loads_in_turn(turns, workload_, plan, slice_s, &interrupt_->flag()));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<LoadResult> results, run_together(policies, plan));
   for (size_t i = 0; i < cells.size(); ++i) {
     LoadCell& cell = *cells[i];
     cell.n_requests = plan.n_measured;
@@ -280,39 +269,26 @@ Status LoadSweep::run_cells(LoadReport& report, std::span<LoadCell* const> cells
   return ok_status();
 }
 
-Status LoadSweep::run_burst(LoadReport& report, BurstCell& cell) {
-  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, make_engine(cell.policy));
-  std::unique_ptr<CostModel> predictor;
-  if (costs_) predictor = std::make_unique<CostModel>(*costs_);
+/// One round of the burst, interleaved likewise: all policies are in the same phase at any moment.
+Status LoadSweep::run_burst(LoadReport& report, std::span<BurstCell* const> cells) {
+  std::vector<std::string> policies;
+  for (const BurstCell* cell : cells) policies.push_back(cell->policy);
   const LoadPlan plan = plan_of(0);
-  DSPARK_ASSIGN_OR_RETURN(LoadResult result,
-                          run_load(*engine, workload_, plan, predictor.get(), &interrupt_->flag()));
-  cell.rounds.push_back(summarize_phases(result, plan.phases, plan.phase_s));
-  report.texts.add(result, cell.policy);
-  cell.steps = result.steps;
-  cell.add_waits(result);
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<LoadResult> results, run_together(policies, plan));
+  for (size_t i = 0; i < cells.size(); ++i) {
+    cells[i]->add(results[i], plan.phases, plan.phase_s);
+    report.texts.add(results[i], cells[i]->policy);
+  }
   return ok_status();
 }
 
-void BurstCell::add_waits(const LoadResult& result) {
-  for (const RequestRecord& request : result.requests) {
-    if (request.first_token_s >= 0.0) {
-      const double wait_s = request.first_token_s - request.submitted_s;
-      first_waits_s.push_back(wait_s);
-      longest_wait_s = std::max({longest_wait_s, wait_s, request.longest_gap_s});
-      continue;
-    }
-    unanswered += std::ranges::count_if(result.requests, [&](const RequestRecord& other) {
-                    return other.whole && other.submitted_s > request.submitted_s;
-                  }) > 0;
-  }
-}
-
-void LoadSweep::show_run(const std::string& what) {
+void LoadSweep::show_run(int32_t round, const std::string& what, std::span<const size_t> policies) {
+  const std::string who = policies.size() > 1 ? "all policies in turn" : choice_.policies[policies.front()];
   const double elapsed_s = seconds_since(start_);
   const double left_s = done_cost_ > 0.0 ? elapsed_s / done_cost_ * (total_cost_ - done_cost_) : 0.0;
   const std::string text =
-      fmt::format("{}{}", what, left_s > 0.0 ? ", about " + format_seconds(left_s) + " left" : std::string());
+      fmt::format("round {} of {}, {}, {}{}", round + 1, flags_.rounds, what, who,
+                  left_s > 0.0 ? ", about " + format_seconds(left_s) + " left" : std::string());
   if (flags_.verbose) {
     std::fprintf(stderr, "%s\n", text.c_str());
   } else {
@@ -335,24 +311,20 @@ Status LoadSweep::run_sweep(LoadReport& report) {
     total_cost_ += run_cost(load) * static_cast<double>(choice_.policies.size()) * flags_.rounds;
   }
   const size_t n_policies = choice_.policies.size();
-  const bool closed = choice_.arrivals.kind == ArrivalProcess::Kind::kClosed;
-  const size_t n_together = closed && flags_.slice_s > 0.0 ? n_policies : 1;
   for (int32_t round = 0; round < flags_.rounds; ++round) {
+    const std::vector<size_t> order = order_of(round);
     for (size_t l = 0; l < choice_.loads.size(); ++l) {
-      // Every other round runs backwards, so that a machine that slows down or speeds up favours nobody.
-      std::vector<LoadCell*> cells;
-      for (size_t p = 0; p < n_policies; ++p) {
-        cells.push_back(&report.cells[l * n_policies + (round % 2 == 0 ? p : n_policies - 1 - p)]);
-      }
-      for (size_t first = 0; first < n_policies; first += n_together) {
-        const double load = cells[first]->load;
-        show_run(fmt::format("round {} of {}, load {:g}, {}", round + 1, flags_.rounds, load,
-                             n_together > 1 ? "all policies in turn" : cells[first]->policy));
-        DSPARK_RETURN_IF_ERROR(run_cells(report, std::span(cells).subspan(first, n_together)));
-        done_cost_ += run_cost(load) * static_cast<double>(n_together);
+      for (size_t first = 0; first < n_policies; first += n_together()) {
+        const std::span<const size_t> together = std::span(order).subspan(first, n_together());
+        show_run(round, fmt::format("load {:g}", choice_.loads[l]), together);
+        std::vector<LoadCell*> cells;
+        for (const size_t p : together) cells.push_back(&report.cells[l * n_policies + p]);
+        DSPARK_RETURN_IF_ERROR(run_cells(report, cells));
+        done_cost_ += run_cost(choice_.loads[l]) * static_cast<double>(together.size());
       }
     }
   }
+  const bool closed = choice_.arrivals.kind == ArrivalProcess::Kind::kClosed;
   report.verdicts = judge_cells(report.cells, closed, report.margin);
   return ok_status();
 }
@@ -361,12 +333,17 @@ Status LoadSweep::run_bursts(LoadReport& report) {
   for (const std::string& policy : choice_.policies) report.bursts.emplace_back().policy = policy;
   total_cost_ = static_cast<double>(choice_.policies.size()) * flags_.rounds;
   for (int32_t round = 0; round < flags_.rounds; ++round) {
-    for (BurstCell& cell : report.bursts) {
-      show_run(fmt::format("round {} of {}, burst, {}", round + 1, flags_.rounds, cell.policy));
-      DSPARK_RETURN_IF_ERROR(run_burst(report, cell));
-      done_cost_ += 1.0;
+    const std::vector<size_t> order = order_of(round);
+    for (size_t first = 0; first < order.size(); first += n_together()) {
+      const std::span<const size_t> together = std::span(order).subspan(first, n_together());
+      show_run(round, "burst", together);
+      std::vector<BurstCell*> cells;
+      for (const size_t p : together) cells.push_back(&report.bursts[p]);
+      DSPARK_RETURN_IF_ERROR(run_burst(report, cells));
+      done_cost_ += static_cast<double>(together.size());
     }
   }
+  report.phase_verdicts = judge_phases(report.bursts);
   return ok_status();
 }
 
@@ -374,7 +351,7 @@ Result<LoadReport> LoadSweep::run() {
   LoadReport report = head();
   interrupt_ = std::make_unique<InterruptGuard>();
   progress_ = std::make_unique<ProgressLine>();
-  start_ = std::chrono::steady_clock::now();
+  if (flags_.reference) DSPARK_RETURN_IF_ERROR(run_single(report));
   progress_->show("measuring costs");
   DSPARK_RETURN_IF_ERROR(measure_costs_once(report));
   start_ = std::chrono::steady_clock::now();

@@ -15,46 +15,12 @@
 #include "engine/loader.h"
 #include "load/load_run.h"
 #include "load/load_summary.h"
+#include "load/load_verdict.h"
 #include "load/round_trace.h"
 
 namespace dspark::cli {
 
-/// One policy at one load.
-struct LoadCell {
-  double load = 0.0;  // clients, or requests per second
-  std::string policy;
-  int64_t n_requests = 0;
-  std::vector<LoadSummary> rounds;
-  std::vector<double> inter_token_s;  // of all rounds, ascending, thinned to kCurvePoints
-
-  static constexpr size_t kCurvePoints = 101;
-  double median(double LoadSummary::*value) const;
-  double least(double LoadSummary::*value) const;
-  double most(double LoadSummary::*value) const;
-};
-
-/// One policy through all phases of a burst.
-struct BurstCell {
-  std::string policy;
-  std::vector<std::vector<PhaseSummary>> rounds;
-  std::vector<LoadStep> steps;        // of the last round
-  std::vector<double> first_waits_s;  // submission to first token, of all rounds
-  double longest_wait_s = 0.0;        // for any token
-  int64_t unanswered = 0;             // requests without a token although a later one was answered in full
-
-  /// Adds the waits of one round.
-  void add_waits(const LoadResult& result);
-};
-
-/// How the adaptive policy compares at one load: medians over rounds of ratios within a round.
-struct LoadVerdict {
-  double load = 0.0;
-  std::string best_fixed;  // the fixed length, or off, with the highest median
-  double vs_best_fixed = 0.0, vs_off = 0.0;
-  bool some_fixed_wins = false;  // a fixed length above 0 beats off
-  bool pass = false;
-};
-
+/// Everything that was measured.
 struct LoadReport {
   std::string model, drafter, kind, isa, arrivals, accept_rule;
   bool random_drafter = false;
@@ -69,15 +35,13 @@ struct LoadReport {
   std::vector<LoadCell> cells;
   std::vector<BurstCell> bursts;
   std::vector<LoadVerdict> verdicts;  // empty unless off and adaptive were run
-  double margin = 0.98;               // what verdicts ask for
+  std::vector<PhaseVerdict> phase_verdicts;
+  double margin = 0.98;  // what verdicts ask for
   bool texts_comparable = true;
+  bool single_runs = false;  // texts are compared with runs of one request alone
   TextCheck texts;
   double seconds = 0.0;
 };
-
-/// "adaptive" against "off" and the fixed lengths at every load: total tokens/s for closed loops, tokens/s of
-/// one user for open ones. `margin`: least ratio that passes.
-std::vector<LoadVerdict> judge_cells(const std::vector<LoadCell>& cells, bool closed, double margin);
 
 /// A loaded model with its requests.
 class LoadSweep {
@@ -91,17 +55,22 @@ class LoadSweep {
   Result<RoundTrace> record();
 
  private:
+  Result<EngineOptions> engine_options(const std::string& policy) const;
   Result<std::unique_ptr<Engine>> make_engine(const std::string& policy, bool* recorded_confidence = nullptr);
   Status measure_costs_once(LoadReport& report);
   Status read_sources();
   LoadPlan plan_of(double load) const;
   int64_t n_requests(double load) const;
+  Status run_single(LoadReport& report);
+  size_t n_together() const;
+  std::vector<size_t> order_of(int32_t round) const;
+  Result<std::vector<LoadResult>> run_together(std::span<const std::string> policies, const LoadPlan& plan);
   Status run_cells(LoadReport& report, std::span<LoadCell* const> cells);
-  Status run_burst(LoadReport& report, BurstCell& cell);
+  Status run_burst(LoadReport& report, std::span<BurstCell* const> cells);
   Status run_sweep(LoadReport& report);
   Status run_bursts(LoadReport& report);
   double run_cost(double load) const;
-  void show_run(const std::string& what);
+  void show_run(int32_t round, const std::string& what, std::span<const size_t> policies);
   LoadReport head() const;
 
   LoadFlags flags_;

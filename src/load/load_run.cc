@@ -12,6 +12,24 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+GenerateRequest request_of(const LoadRequest& wanted, const LoadPlan& plan) {
+  GenerateRequest request;
+  request.prompt = wanted.prompt;
+  request.max_tokens = wanted.max_tokens;
+  request.sampling = plan.sampling;
+  request.sampling.seed = wanted.seed;
+  request.ignore_eos = plan.ignore_eos;
+  return request;
+}
+
+Status refused(int64_t index, const Status& why) {
+  return Status(why.code(), "request " + std::to_string(index + 1) + ": " + why.message());
+}
+
+Status no_memory() {
+  return out_of_memory("forward pass: no memory for its buffers");
+}
+
 /// The state of one run. Callbacks write to it from inside Engine::step().
 class LoadRun {
  public:
@@ -48,11 +66,16 @@ class LoadRun {
       if (now() >= until_s) break;
     }
     pause();
+    result_.turn_end_s.push_back(own_s_);
     return status;
   }
 
   bool over() const { return result_.cut || done(); }
-  int64_t n_tokens() const { return n_tokens_; }
+  /// How far the run is, in what runs in turn keep alike: tokens where the work is given, own time where
+  /// arrivals or phases follow the clock.
+  double progress() const {
+    return plan_.kind == LoadPlan::Kind::kClosed ? static_cast<double>(n_tokens_) : now();
+  }
 
   LoadResult finish() {
     end();
@@ -141,7 +164,10 @@ class LoadRun {
   /// Clients that belong to the present phase join; leaving happens when an answer ends.
   Status enter_phases() {
     const auto phase = std::min(static_cast<size_t>(now() / plan_.phase_s), plan_.phases.size() - 1);
-    while (result_.phase_begin_s.size() <= phase) result_.phase_begin_s.push_back(now());
+    while (result_.phase_begin_s.size() <= phase) {
+      result_.phase_begin_s.push_back(now());
+      result_.phase_longest_wait_s.push_back(0.0);
+    }
     wanted_clients_ = plan_.phases[phase];
     while (in_flight_ < wanted_clients_) {
       n_answered_ = std::max(0, n_answered_ - 1);
@@ -159,13 +185,9 @@ class LoadRun {
   /// `tokens` > 0: instead of the workload's length.
   Status submit(int64_t index, bool measured, int32_t tokens) {
     const LoadRequest& wanted = workload_[static_cast<size_t>(index)];
-    GenerateRequest request;
-    request.prompt = wanted.prompt;
-    request.max_tokens = tokens > 0 ? std::min(tokens, wanted.max_tokens) : wanted.max_tokens;
+    GenerateRequest request = request_of(wanted, plan_);
+    if (tokens > 0) request.max_tokens = std::min(tokens, wanted.max_tokens);
     const bool shortened = request.max_tokens != wanted.max_tokens;
-    request.sampling = plan_.sampling;
-    request.sampling.seed = wanted.seed;
-    request.ignore_eos = plan_.ignore_eos;
     const size_t at = result_.requests.size();
     RequestRecord record;
     record.index = index;
@@ -177,10 +199,7 @@ class LoadRun {
     const auto id = engine_.submit(std::move(request), [this, at, shortened](const StreamUpdate& update) {
       take(at, shortened, update);
     });
-    if (!id.ok()) {
-      return Status(id.status().code(),
-                    "request " + std::to_string(index + 1) + ": " + id.status().message());
-    }
+    if (!id.ok()) return refused(index, id.status());
     ids_.push_back(*id);
     ++in_flight_;
     return ok_status();
@@ -211,17 +230,25 @@ class LoadRun {
   }
 
   void take_gap(RequestRecord& record, double time_s, size_t n_tokens) {
+    note_wait(record, time_s);
     if (record.first_token_s < 0.0) {
       record.first_token_s = time_s;
       if (!record.measured && n_waiting_for_first_ > 0) --n_waiting_for_first_;
       return;
     }
     const double gap_s = time_s - record.last_token_s;
-    record.longest_gap_s = std::max(record.longest_gap_s, gap_s);
     if (!in_window_) return;
     result_.gap_s.push_back(gap_s);
     result_.inter_token_s.insert(result_.inter_token_s.end(), n_tokens,
                                  gap_s / static_cast<double>(n_tokens));
+  }
+
+  /// A request that waited for a token until now.
+  void note_wait(const RequestRecord& record, double time_s) {
+    if (result_.phase_longest_wait_s.empty()) return;
+    const double since_s = record.first_token_s < 0.0 ? record.submitted_s : record.last_token_s;
+    double& longest_s = result_.phase_longest_wait_s.back();
+    longest_s = std::max(longest_s, time_s - since_s);
   }
 
   Status step() {
@@ -237,7 +264,7 @@ class LoadRun {
         result_.begin_s = now();
       }
     }
-    return failed_ ? out_of_memory("forward pass: no memory for its buffers") : ok_status();
+    return failed_ ? no_memory() : ok_status();
   }
 
   void record_step(const StepStats& stats) {
@@ -269,6 +296,10 @@ class LoadRun {
 
   void end() {
     result_.end_s = now();
+    // Who waits still has waited as well.
+    for (const RequestRecord& record : result_.requests) {
+      if (!record.whole) note_wait(record, result_.end_s);
+    }
     ending_ = true;
     for (const RequestId id : ids_) engine_.cancel(id);
     while (engine_.has_work()) engine_.step();
@@ -318,7 +349,7 @@ Result<std::vector<LoadResult>> run_loads_in_turn(std::span<const LoadTurn> turn
   for (;;) {
     LoadRun* next = nullptr;
     for (const auto& run : runs) {
-      if (!run->over() && (next == nullptr || run->n_tokens() < next->n_tokens())) next = run.get();
+      if (!run->over() && (next == nullptr || run->progress() < next->progress())) next = run.get();
     }
     if (next == nullptr) break;
     DSPARK_RETURN_IF_ERROR(next->run_for(slice_s, cancel));
@@ -326,6 +357,36 @@ Result<std::vector<LoadResult>> run_loads_in_turn(std::span<const LoadTurn> turn
   std::vector<LoadResult> results;
   for (const auto& run : runs) results.push_back(run->finish());
   return results;
+}
+
+Result<LoadResult> run_alone(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan,
+                             const std::function<void(int64_t)>& show, const std::atomic<bool>* cancel) {
+  LoadResult result;
+  for (const LoadRequest& wanted : workload) {
+    const auto index = std::ssize(result.requests);
+    RequestRecord record;
+    record.index = index;
+    bool failed = false;
+    const auto id = engine.submit(request_of(wanted, plan), [&](const StreamUpdate& update) {
+      for (const TokenEvent& event : update.tokens) record.tokens.push_back(event.token);
+      failed |= update.finish_reason == FinishReason::kError;
+    });
+    if (!id.ok()) return refused(index, id.status());
+    bool stopped = false;
+    while (engine.has_work()) {
+      if (!stopped && cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+        stopped = true;
+        engine.cancel(*id);
+      }
+      engine.step();
+    }
+    if (stopped) return cancelled("stopped");
+    if (failed) return no_memory();
+    record.whole = true;
+    result.requests.push_back(std::move(record));
+    if (show) show(index + 1);
+  }
+  return result;
 }
 
 }  // namespace dspark

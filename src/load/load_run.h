@@ -42,7 +42,6 @@ struct RequestRecord {
   double submitted_s = 0.0;
   double first_token_s = -1.0;  // negative: none came
   double last_token_s = 0.0;
-  double longest_gap_s = 0.0;  // between updates with tokens, the wait for the first one aside
   std::vector<int32_t> tokens;
 };
 
@@ -56,7 +55,7 @@ struct LoadStep {
   int32_t drafted = 0, verified = 0, accepted = 0, committed = 0;
 };
 
-/// One token's share of the time between two updates, in the measured window.
+/// What happened in one run.
 struct LoadResult {
   std::vector<RequestRecord> requests;  // in the order of submission
   std::vector<LoadStep> steps;
@@ -64,8 +63,12 @@ struct LoadResult {
   std::vector<double> gap_s;          // between updates of one request
   double begin_s = 0.0, end_s = 0.0;  // the measured window
   std::vector<double> phase_begin_s;  // kPhases
-  SpeculationStats speculation;       // of rounds in the window
-  bool cut = false;                   // by max_s
+  /// kPhases: the longest wait of any request for a token, its first one or another, in the phase where it
+  /// ended; waits that the end of the run cut short included.
+  std::vector<double> phase_longest_wait_s;
+  std::vector<double> turn_end_s;  // see run_loads_in_turn; else the end
+  SpeculationStats speculation;    // of rounds in the window
+  bool cut = false;                // by max_s
   // Engine counters over the whole run.
   EngineStats engine;
 };
@@ -84,11 +87,20 @@ struct LoadTurn {
 };
 
 /// The same plan on several engines, which may share one model, in one interleaved run: slices of about
-/// `slice_s` seconds go to the engine that has the fewest tokens so far. So all are as far at any moment, and
-/// what a machine does to one in a slow minute it does to all. Each run has a clock of its own that stands
-/// still while others have their turn. returns: one result per turn. errors: those of run_load.
+/// `slice_s` seconds go to the engine that is least far, by tokens in closed loops and by its own time with
+/// open arrivals and phases. So all are as far at any moment, and what a machine does to one in a slow minute
+/// it does to all. Each run has a clock of its own that stands still while others have their turn. returns:
+/// one result per turn. errors: those of run_load.
 Result<std::vector<LoadResult>> run_loads_in_turn(std::span<const LoadTurn> turns,
                                                   std::span<const LoadRequest> workload, const LoadPlan& plan,
                                                   double slice_s, const std::atomic<bool>* cancel = nullptr);
+
+/// Every request of the workload by itself on an idle engine, one after the other: the texts that all others
+/// are compared with. Only sampling and ignore_eos of `plan` count. `show`, when given, is told how many are
+/// done. returns: requests in the order of the workload with their tokens, all whole; no times. errors: those
+/// of run_load.
+Result<LoadResult> run_alone(Engine& engine, std::span<const LoadRequest> workload, const LoadPlan& plan,
+                             const std::function<void(int64_t)>& show = {},
+                             const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace dspark

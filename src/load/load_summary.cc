@@ -27,10 +27,17 @@ void add_requests(const LoadResult& result, LoadSummary& summary) {
   summary.user_tokens_per_s = median_of(std::move(speeds));
 }
 
+/// Measured over predicted times of some steps.
+PredictionSummary summarize_predictions(const std::vector<double>& ratios) {
+  std::vector<double> errors;
+  for (const double ratio : ratios) errors.push_back(std::abs(ratio - 1.0));
+  return {std::ssize(ratios), median_of(ratios), median_of(std::move(errors))};
+}
+
 void add_steps(const LoadResult& result, LoadSummary& summary) {
   int64_t decode_sequences = 0, verified = 0;
   double steps_s = 0.0;
-  std::vector<double> ratios, errors;
+  std::vector<double> decode_ratios, prompt_ratios;
   for (const LoadStep& step : result.steps) {
     if (!in_window(step, result)) continue;
     ++summary.steps;
@@ -42,10 +49,8 @@ void add_steps(const LoadResult& result, LoadSummary& summary) {
     summary.forward_s += step.forward_s;
     summary.commit_s += step.commit_s;
     steps_s += step.step_s;
-    if (step.predicted_s > 0.0 && step.prefill_rows == 0) {
-      ratios.push_back(step.step_s / step.predicted_s);
-      errors.push_back(std::abs(step.step_s / step.predicted_s - 1.0));
-    }
+    if (!(step.predicted_s > 0.0)) continue;
+    (step.prefill_rows > 0 ? prompt_ratios : decode_ratios).push_back(step.step_s / step.predicted_s);
   }
   summary.loop_s = steps_s - summary.draft_s - summary.forward_s - summary.commit_s;
   summary.outside_s = summary.seconds - steps_s;
@@ -56,8 +61,8 @@ void add_steps(const LoadResult& result, LoadSummary& summary) {
   if (decode_sequences > 0) {
     summary.verified_per_sequence = static_cast<double>(verified) / static_cast<double>(decode_sequences);
   }
-  summary.predicted_ratio = median_of(std::move(ratios));
-  summary.prediction_error = median_of(std::move(errors));
+  summary.decode_steps = summarize_predictions(decode_ratios);
+  summary.prompt_steps = summarize_predictions(prompt_ratios);
 }
 
 }  // namespace
@@ -73,6 +78,7 @@ LoadSummary summarize_load(const LoadResult& result) {
   summary.speculation = result.speculation;
   summary.prefix_tokens = result.engine.cached_tokens;
   summary.preemptions = result.engine.preemptions;
+  summary.turns = window_curve(result);
   if (summary.seconds > 0.0) {
     summary.tokens_per_s = static_cast<double>(summary.tokens) / summary.seconds;
     summary.answers_per_s = static_cast<double>(summary.answers) / summary.seconds;
@@ -90,6 +96,8 @@ std::vector<PhaseSummary> summarize_phases(const LoadResult& result, std::span<c
     const double begin_s = result.phase_begin_s[i];
     const double end_s = i + 1 < result.phase_begin_s.size() ? result.phase_begin_s[i + 1] : result.end_s;
     phase.seconds = end_s - begin_s;
+    phase.turns = phase_curve(result, begin_s, end_s);
+    if (i < result.phase_longest_wait_s.size()) phase.longest_wait_s = result.phase_longest_wait_s[i];
     int64_t tokens = 0;
     std::vector<double> with_all, second_half;  // verified per sequence
     for (const LoadStep& step : result.steps) {

@@ -6,10 +6,18 @@
 #include <string>
 #include <vector>
 
+#include "load/load_pairs.h"
 #include "load/load_run.h"
 #include "load/quantiles.h"
 
 namespace dspark {
+
+/// What the cost model said before steps of one kind against what they took.
+struct PredictionSummary {
+  int64_t steps = 0;   // with a prediction
+  double ratio = 0.0;  // median of measured / predicted
+  double error = 0.0;  // median of |measured / predicted - 1|
+};
 
 /// The measured window of one run.
 struct LoadSummary {
@@ -35,9 +43,9 @@ struct LoadSummary {
   // Sums over the steps of the window; loop_s: of the steps, beside drafts, pass and commit. outside_s:
   // between steps (callers, this program's own bookkeeping, waiting for arrivals).
   double draft_s = 0.0, forward_s = 0.0, commit_s = 0.0, loop_s = 0.0, outside_s = 0.0;
-  // Of steps with a prediction and without prompt rows.
-  double predicted_ratio = 0.0;   // median of measured / predicted
-  double prediction_error = 0.0;  // median of |measured / predicted - 1|
+  PredictionSummary decode_steps;  // without prompt rows
+  PredictionSummary prompt_steps;  // with some
+  TurnCurve turns;                 // seconds over tokens, see load/load_pairs.h
 };
 LoadSummary summarize_load(const LoadResult& result);
 
@@ -50,11 +58,15 @@ struct PhaseSummary {
   /// Steps with all of the phase's clients until the mean of verified drafts per sequence over five steps
   /// came within half a draft or a quarter of that value; negative: never.
   int32_t steps_to_follow = -1;
+  double longest_wait_s = 0.0;  // of any request for a token, see LoadResult::phase_longest_wait_s
+  TurnCurve turns;              // tokens over seconds, see load/load_pairs.h
 };
 std::vector<PhaseSummary> summarize_phases(const LoadResult& result, std::span<const int32_t> phases,
                                            double phase_s);
 
-/// Compares the texts of runs over one workload: the first text of a request is the reference of all others.
+/// Compares the texts of runs over one workload: the first text of a request is the reference of all others,
+/// or the longest so far while that one was not whole. With run_alone() added first, all are compared with
+/// what a request says by itself.
 class TextCheck {
  public:
   /// requires: texts of one workload. `label` names the run in the message about the first difference.

@@ -46,7 +46,7 @@ class RecordingDrafter final : public Drafter {
   Status set_calibration(std::span<const double> temperatures, std::span<const double> biases) override {
     return inner_->set_calibration(temperatures, biases);
   }
-  size_t memory_bytes() const override { return inner_->memory_bytes(); }
+  size_t weight_bytes() const override { return inner_->weight_bytes(); }
 
  private:
   std::unique_ptr<Drafter> inner_;

@@ -45,7 +45,8 @@ class Constrained(Tool):
         flags = ("run", "-m", self.chat_model, "-p", "x")
         self.assertIn("bad.gbnf:1:10: the literal is not closed", self.fail_with(1, *flags, "--grammar", "bad.gbnf"))
         self.assertIn("cannot be opened", self.fail_with(1, *flags, "--grammar", "none.gbnf"))
-        self.assertIn("keyword 'not'", self.fail_with(1, *flags, "--json-schema", '{"not": {}}'))
+        self.assertIn("keyword 'typ'", self.fail_with(1, *flags, "--json-schema", '{"typ": "string"}'))
+        self.assertIn("accepts no value", self.fail_with(1, *flags, "--json-schema", '{"not": {}}'))
         self.assertIn("exclude each other",
                       self.fail_with(1, *flags, "--json-object", "--json-schema", "{}"))
 

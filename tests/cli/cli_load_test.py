@@ -67,14 +67,25 @@ class Load(Tool):
             self.assertLessEqual(speed["median"], speed["max"])
             for run in cell["rounds"]:
                 self.check_round(run, cell["policy"])
-                self.assertGreater(run["measured_over_predicted"], 0)
+                decode, prompt = run["steps_without_prompts"], run["steps_with_prompts"]
+                self.assertEqual(run["measured_over_predicted"], decode["measured_over_predicted"])
+                self.assertEqual(decode["steps"] + prompt["steps"], run["steps"])
+                for kind in (decode, prompt):
+                    self.assertGreater(kind["steps"], 0)
+                    self.assertGreater(kind["measured_over_predicted"], 0)
         self.assertEqual(report["texts"]["different"], 0)
         # All runs but the first of a request are compared: 16 runs of 5 requests and their warm-up.
+        self.assertEqual(report["texts"]["reference"], "first runs")
         self.assertGreaterEqual(report["texts"]["compared"], 16 * 5 - 5)
         self.assertEqual([v["concurrency"] for v in report["verdicts"]], [1, 3])
         for verdict in report["verdicts"]:
             self.assertIn(verdict["best_fixed"], ("off", "fixed:2"))
             self.assertEqual(verdict["margin"], 0.98)
+            for name in ("adaptive_over_off", "adaptive_over_best_fixed"):
+                rounds = verdict[name + "_rounds"]
+                self.assertLessEqual(rounds["min"], rounds["median"])
+                self.assertLessEqual(rounds["median"], rounds["max"])
+                self.assertGreater(rounds["turns"], 0)
         for part in ("1 client(s), 5 requests", "3 client(s)", "all the same", "adaptive / off"):
             self.assertIn(part, text)
         for name in ("pareto", "latency"):
@@ -82,6 +93,33 @@ class Load(Tool):
             document = xml.dom.minidom.parseString(svg)
             self.assertEqual(len(document.getElementsByTagName("polyline")), 4)
             self.assertNotRegex(svg, "nan|inf|href")
+
+    def test_spread_of_ratios(self):
+        flags = ("-d", self.drafter, "--concurrency", "2", "-n", "40", "--requests", "8", "--ignore-eos", *self.files)
+        report, text = self.load(*flags, "--policies", "off,adaptive", "-r", "2", "--turn-seconds", "0.0001")
+        verdict = report["verdicts"][0]
+        self.assertGreaterEqual(verdict["adaptive_over_off_rounds"]["turns"], 8)
+        self.assertGreaterEqual(verdict["adaptive_over_off_error"], 0)
+        self.assertRegex(text, r"adaptive / off \d\.\d{3} \+- \d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)")
+        report, text = self.load(*flags, "--policies", "off,adaptive", "-r", "1", "--turn-seconds", "0")
+        self.assertIsNone(report["verdicts"][0]["adaptive_over_off_error"])
+        self.assertRegex(text, r"adaptive / off \d\.\d{3}:")
+
+    def test_single_runs_as_reference(self):
+        flags = ("-d", self.drafter, "--policies", "off,fixed:2,adaptive", "-r", "1", "--reference", *self.files)
+        for more in ((), ("--temp", "1"), ("--arrivals", "poisson", "--rates", "300")):
+            report, text = self.load(*flags, *more, "--concurrency", "3")
+            texts = report["texts"]
+            self.assertEqual((texts["reference"], texts["different"]), ("single runs", 0))
+            self.assertGreaterEqual(texts["compared"], 3 * 5)  # of the first runs too
+            self.assertIn("compared with single runs: all the same", text)
+        # What is measured stays the same.
+        counts = [self.load("-d", self.drafter, "--concurrency", "1", "--policies", "off,fixed:3", "-r", "1", *more, *self.files)[0]
+                  for more in ((), ("--reference",))]
+        for a, b in zip(counts[0]["cells"], counts[1]["cells"]):
+            for key in ("tokens", "steps", "speculation", "prompt_tokens", "prefix_tokens"):
+                self.assertEqual(a["rounds"][0][key], b["rounds"][0][key], key)
+        self.assertEqual(counts[1]["texts"]["compared"], counts[0]["texts"]["compared"] + 5)
 
     def test_counts_do_not_depend_on_time(self):
         flags = ("-d", self.drafter, "--concurrency", "1", "--policies", "off,fixed:3", "-r", "1", *self.files)
@@ -141,19 +179,44 @@ class Load(Tool):
             self.assertIn("200 requests/s", text)
 
     def test_burst(self):
-        report, text = self.load("-d", self.drafter, "--burst", "1,4,1", "--phase-seconds", "0.3", "-r", "1", "--policies",
-                                 "off,adaptive", "--plot", "burst", *self.files)
+        report, text = self.load("-d", self.drafter, "--burst", "1,4,1", "--phase-seconds", "0.3", "-r", "2", "--policies",
+                                 "off,fixed:2,adaptive", "--turn-seconds", "0.02", "--reference", "--plot", "burst", *self.files)
         self.assertEqual(report["burst"], [1, 4, 1])
-        self.assertEqual([b["policy"] for b in report["bursts"]], ["off", "adaptive"])
+        self.assertEqual([b["policy"] for b in report["bursts"]], ["off", "fixed:2", "adaptive"])
         for burst in report["bursts"]:
-            self.assertEqual([p["clients"] for p in burst["rounds"][0]], [1, 4, 1])
+            self.assertEqual([[p["clients"] for p in phases] for phases in burst["rounds"]], [[1, 4, 1]] * 2)
             self.assertEqual(burst["passed_over"], 0)
             self.assertEqual(max(step["clients"] for step in burst["steps"]), 4)
             self.assertEqual(burst["steps"][0]["clients"], 1)
+            waits = [phase["longest_wait_s"] for phases in burst["rounds"] for phase in phases]
+            self.assertGreater(min(waits), 0)
+            self.assertEqual(burst["longest_wait_s"], max(waits))
         self.assertEqual(report["texts"]["different"], 0)
         self.assertIn("clients over time: 1, 4, 1", text)
-        for name in ("off", "adaptive"):
-            xml.dom.minidom.parseString((self.path / "burst" / f"burst-{name}.svg").read_text())
+        self.assertIn("compared with single runs: all the same", text)
+        self.assertEqual([v["clients"] for v in report["phase_verdicts"]], [1, 4, 1])
+        for i, verdict in enumerate(report["phase_verdicts"]):
+            rates = {b["policy"]: [phases[i]["tokens_per_s"] for phases in b["rounds"]] for b in report["bursts"]}
+            self.assertIn(verdict["best_fixed"], ("off", "fixed:2"))
+            self.assertEqual(verdict["longest_wait_s"], max(phases[i]["longest_wait_s"] for phases in report["bursts"][2]["rounds"]))
+            ratios = [a / b for a, b in zip(rates["adaptive"], rates["off"])]
+            self.assertAlmostEqual(verdict["adaptive_over_off_rounds"]["min"], min(ratios))
+            self.assertAlmostEqual(verdict["adaptive_over_off_rounds"]["median"], sum(ratios) / 2)
+            self.assertRegex(text, fr"phase {i + 1}, {verdict['clients']} client\(s\): adaptive / \S+ \(best fixed\) \d")
+        for name in ("off", "fixed-2", "adaptive"):
+            self.check_burst_picture(self.path / "burst" / f"burst-{name}.svg", 4)
+
+    def check_burst_picture(self, path, most_clients):
+        """The vertical axis counts clients and drafts."""
+        document = xml.dom.minidom.parseString(path.read_text())
+        ticks = sorted((float(text.getAttribute("y")) - 4, float(text.firstChild.data))
+                       for text in document.getElementsByTagName("text") if text.getAttribute("text-anchor") == "end")
+        (high_y, high), (low_y, low) = ticks[0], ticks[-1]
+        self.assertEqual(low, 0)
+        self.assertGreaterEqual(high, most_clients)
+        clients = next(line for line in document.getElementsByTagName("polyline") if line.getAttribute("stroke-dasharray"))
+        top = min(float(point.split(",")[1]) for point in clients.getAttribute("points").split())
+        self.assertAlmostEqual((low_y - top) / (low_y - high_y) * high, most_clients, delta=0.05)
 
     def test_cache_too_small_for_all(self):
         report, _ = self.load("-d", "ngram", "--concurrency", "4", "-r", "1", "--policies", "off,fixed:2", "--kv-tokens", "130",
@@ -185,6 +248,7 @@ class Load(Tool):
                             (("--weights", "0"), "--weights"), (("--weights", "-1"), "--weights"),
                             (("--arrivals", "poisson", "--burst", "1,2"), "--burst"), (("--random-drafter",), "--random-drafter"),
                             (("-d", "ngram", "--random-drafter"), "--random-drafter"), (("--record", "x"), "--record"),
+                            (("-d", "ngram", "--reference", "--temp", "1", "--accept", "block"), "--reference"),
                             (("-d", "nobody"), "--drafter"), (("--accept", "luck"), "--accept"),
                             (("--kv-type", "f8"), "--kv-type")):
             self.assertIn(part, self.fail_with(1, *base, *prompts, *flags), flags)

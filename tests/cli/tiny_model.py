@@ -34,9 +34,9 @@ def text(value):
     return struct.pack("<Q", len(data)) + data
 
 
-def metadata(template):
-    tokens = [*byte_characters(), "he", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
-    types = [1] * 257 + [3] * 3
+def metadata(template, markers=()):
+    tokens = [*byte_characters(), "he", "<|im_start|>", "<|im_end|>", "<|endoftext|>", *markers]
+    types = [1] * 257 + [3] * (3 + len(markers))
     head_dim = DIM // HEADS
     numbers = {
         "llama.block_count": LAYERS, "llama.context_length": CONTEXT, "llama.embedding_length": DIM,
@@ -79,9 +79,10 @@ def shapes(vocab):
     yield "output_norm.weight", (DIM,)
 
 
-def write_tiny_model(path, chat=True, seed=7, template=CHAT_TEMPLATE):
+def write_tiny_model(path, chat=True, seed=7, template=CHAT_TEMPLATE, markers=()):
+    """markers: more control tokens, with the ids from 260."""
     noise = random.Random(seed)
-    entries, vocab = metadata(template if chat else None)
+    entries, vocab = metadata(template if chat else None, markers)
     infos, data = [], []
     offset = 0
     for name, shape in shapes(vocab):

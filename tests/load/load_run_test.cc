@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <string>
+#include <thread>
 
 #include "draft/ngram.h"
 #include "engine/fake_model.h"
@@ -152,6 +154,10 @@ TEST(LoadRun, InTurnAsOneAfterTheOther) {
         EXPECT_GE(step.end_s, last_s);
         last_s = step.end_s;
       }
+      EXPECT_TRUE(std::ranges::is_sorted(result.turn_end_s));
+      EXPECT_EQ(result.turn_end_s.back(), result.end_s);
+      EXPECT_GE(result.turn_end_s.size(), slice_s == 0.0 ? result.steps.size() : 1);  // one step per turn
+      EXPECT_FALSE(summarize_load(result).turns.along.empty());
     }
     EXPECT_EQ(texts.different(), 0) << texts.first_difference();
     EXPECT_LE(own_s, wall_s) << "a clock went on while another engine had its turn";
@@ -188,6 +194,57 @@ TEST(LoadRun, TextCheckFindsDifferences) {
   d.requests[0].tokens = {1, 2};
   texts.add(d, "fourth");  // whole, but shorter than the first
   EXPECT_EQ(texts.different(), 3);
+}
+
+/// Every request by itself is the reference, even where two other runs agree with each other.
+TEST(LoadRun, TextsOfSingleRuns) {
+  test::FakeModel model(kVocab);
+  const std::vector<LoadRequest> requests = workload(12);
+  LoadPlan plan = closed_plan(4, 12);
+  plan.sampling.temperature = 1.0f;  // the seed of a request decides
+  const auto single = engine_of(model, "off", 1, false);
+  std::vector<int64_t> shown;
+  const auto alone = run_alone(*single, requests, plan, [&](int64_t n) { shown.push_back(n); });
+  ASSERT_TRUE(alone.ok()) << alone.status().to_string();
+  ASSERT_EQ(alone->requests.size(), 12u);
+  EXPECT_EQ(shown.back(), 12);
+  EXPECT_EQ(model.most_logit_rows, 1) << "somebody was not alone";
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(alone->requests[i].index, static_cast<int64_t>(i));
+    EXPECT_TRUE(alone->requests[i].whole);
+    EXPECT_EQ(alone->requests[i].tokens.size(), static_cast<size_t>(requests[i].max_tokens));
+  }
+  TextCheck texts;
+  texts.add(*alone, "its single run");
+  const auto engine = engine_of(model, "adaptive");
+  const auto result = run_load(*engine, requests, plan);
+  ASSERT_TRUE(result.ok());
+  texts.add(*result, "adaptive");
+  EXPECT_EQ(texts.compared(), std::ssize(result->requests));
+  EXPECT_EQ(texts.different(), 0) << texts.first_difference();
+  LoadResult wrong = *alone;
+  wrong.requests.resize(1);
+  wrong.requests[0].tokens[2] += 1;
+  texts.add(wrong, "a batch");
+  texts.add(wrong, "another batch");
+  EXPECT_EQ(texts.different(), 2);
+  EXPECT_EQ(texts.first_difference(), "request 1: token 3 differs between its single run and a batch");
+}
+
+TEST(LoadRun, SingleRunsStopAndFail) {
+  test::FakeModel model(kVocab);
+  std::vector<LoadRequest> requests = workload(3);
+  const auto engine = engine_of(model, "off", 1, false);
+  std::atomic<bool> cancel = true;
+  EXPECT_EQ(run_alone(*engine, requests, closed_plan(1, 3), {}, &cancel).status().code(),
+            StatusCode::kCancelled);
+  EXPECT_FALSE(engine->has_work());
+  requests[1].prompt = {kVocab + 5};
+  const auto result = run_alone(*engine, requests, closed_plan(1, 3));
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.status().message().find("request 2"), std::string::npos) << result.status().message();
+  model.fail_from_forward = model.n_forwards + 2;
+  EXPECT_EQ(run_alone(*engine, workload(3), closed_plan(1, 3)).status().code(), StatusCode::kOutOfMemory);
 }
 
 TEST(LoadRun, OpenArrivals) {
@@ -231,6 +288,83 @@ TEST(LoadRun, PhasesChangeTheNumberOfClients) {
   ASSERT_EQ(phases.size(), 3u);
   EXPECT_EQ(phases[1].clients, 4);
   for (const PhaseSummary& phase : phases) EXPECT_GT(phase.tokens_per_s, 0.0);
+}
+
+/// A fast and a slow engine in turn are in the same phase, although one has far more tokens.
+TEST(LoadRun, PhasesInTurnKeepTheClocksTogether) {
+  test::FakeModel fast(kVocab), slow(kVocab);
+  std::string order;  // of passes
+  fast.pass_seconds = [&](int64_t) {
+    order += 'f';
+    return 0.0;
+  };
+  slow.pass_seconds = [&](int64_t) {
+    order += 's';
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    return 0.0;
+  };
+  const auto fast_engine = engine_of(fast, "off", 4, false);
+  const auto slow_engine = engine_of(slow, "off", 4, false);
+  const std::vector<LoadTurn> turns = {{fast_engine.get(), nullptr}, {slow_engine.get(), nullptr}};
+  const std::vector<LoadRequest> requests = workload(30, 40, 60);
+  LoadPlan plan;
+  plan.kind = LoadPlan::Kind::kPhases;
+  plan.phases = {1, 3};
+  plan.phase_s = 0.2;
+  const auto results = run_loads_in_turn(turns, requests, plan, 0.01);
+  ASSERT_TRUE(results.ok()) << results.status().to_string();
+  size_t n_changes = 0;
+  for (size_t i = 1; i < order.size(); ++i) n_changes += order[i] != order[i - 1] ? 1 : 0;
+  EXPECT_GE(n_changes, 8u) << "by tokens, the slow one would have come to its end in its first turn";
+  for (const LoadResult& result : *results) {
+    ASSERT_EQ(result.phase_begin_s.size(), 2u);
+    ASSERT_EQ(result.phase_longest_wait_s.size(), 2u);
+    EXPECT_GE(result.turn_end_s.size(), 4u);
+  }
+  EXPECT_GE((*results)[1].phase_longest_wait_s[0], 2e-3);
+}
+
+TEST(LoadRun, WhoWaitsAtTheEndHasWaited) {
+  test::FakeModel model(kVocab);
+  const std::vector<LoadRequest> requests = workload(4, 150, 180);
+  LoadPlan plan;
+  plan.kind = LoadPlan::Kind::kPhases;
+  plan.phases = {2};
+  plan.phase_s = 0.05;
+  const auto engine = engine_of(model, "off", 1, false);  // one place for two clients
+  model.pass_seconds = [](int64_t) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return 0.0;
+  };
+  const auto result = run_load(*engine, requests, plan);
+  ASSERT_TRUE(result.ok());
+  ASSERT_LT(result->requests[1].first_token_s, 0.0) << "the second client was not to get its turn";
+  EXPECT_DOUBLE_EQ(result->phase_longest_wait_s[0], result->end_s - result->requests[1].submitted_s);
+}
+
+TEST(LoadRun, PredictionsOfBothKindsOfSteps) {
+  LoadResult result;
+  result.end_s = 10.0;
+  const auto add = [&](double step_s, double predicted_s, int32_t prefill_rows) {
+    LoadStep step;
+    step.end_s = 1.0 + static_cast<double>(result.steps.size());
+    step.step_s = step_s;
+    step.predicted_s = predicted_s;
+    step.prefill_rows = prefill_rows;
+    result.steps.push_back(step);
+  };
+  add(0.11, 0.1, 0);
+  add(0.12, 0.1, 0);
+  add(0.10, 0.1, 0);
+  add(0.50, 0.0, 0);  // nobody predicted it
+  add(0.60, 0.2, 64);
+  const LoadSummary summary = summarize_load(result);
+  EXPECT_EQ(summary.decode_steps.steps, 3);
+  EXPECT_NEAR(summary.decode_steps.ratio, 1.1, 1e-9);
+  EXPECT_NEAR(summary.decode_steps.error, 0.1, 1e-9);
+  EXPECT_EQ(summary.prompt_steps.steps, 1);
+  EXPECT_NEAR(summary.prompt_steps.ratio, 3.0, 1e-9);
+  EXPECT_NEAR(summary.prompt_steps.error, 2.0, 1e-9);
 }
 
 TEST(LoadRun, PhaseFollowsTheLoad) {

@@ -130,9 +130,12 @@ TEST(ScheduleSim, EveryTokenIsCountedOnce) {
   }
 }
 
-/// What the issue asks of "adaptive", on curves of other machines: at least 0.98 of the best fixed length.
-void expect_never_slower(const RoundTrace& trace, const char* curve, int32_t clients, double margin) {
-  const int64_t n = std::max(48, 4 * clients);
+/// "adaptive" on curves of other machines: at least `share` of the best fixed length, "off" included. The
+/// simulation is exact and the same everywhere. What is lost are looks and the first plain steps at a load, a
+/// number of steps and no share of them, so runs must be long enough for the share that is asked for: two or
+/// three plain steps where a step with drafts brings three times as much are 2 % of 48 requests at 8 clients.
+void expect_never_slower(const RoundTrace& trace, const char* curve, int32_t clients, double share) {
+  const int64_t n = std::max(96, 4 * clients);
   double best = 0.0, off = 0.0;
   for (const char* policy : {"off", "fixed:1", "fixed:2", "fixed:3", "fixed:5", "fixed:7"}) {
     const double speed = simulate_schedule(trace, options_of(policy, curve, clients, n))->tokens_per_s;
@@ -140,16 +143,16 @@ void expect_never_slower(const RoundTrace& trace, const char* curve, int32_t cli
     if (off == 0.0) off = speed;
   }
   const double adaptive = simulate_schedule(trace, options_of("adaptive", curve, clients, n))->tokens_per_s;
-  EXPECT_GE(adaptive, margin * best) << curve << ", " << clients;
-  EXPECT_GE(adaptive, margin * off) << curve << ", " << clients;
+  EXPECT_GE(adaptive, share * best) << curve << ", " << clients;
+  EXPECT_GE(adaptive, share * off) << curve << ", " << clients;
 }
 
 TEST(ScheduleSim, AdaptiveIsNeverMuchSlower) {
   const RoundTrace good = toy_trace(12, 60, 80, 0.8), bad = toy_trace(12, 60, 80, 0.02);
   for (const char* curve : {"flat", "linear", "gpu"}) {
     for (int32_t clients : {1, 8, 64}) {
-      expect_never_slower(good, curve, clients, 0.97);
-      expect_never_slower(bad, curve, clients, 0.96);
+      expect_never_slower(good, curve, clients, 0.98);
+      expect_never_slower(bad, curve, clients, 0.99);
     }
   }
 }
@@ -160,7 +163,7 @@ TEST(ScheduleSim, RecordedRounds) {
   EXPECT_TRUE(trace->has_confidence);
   EXPECT_EQ(trace->max_block, 7);
   for (int32_t clients : {1, 32}) {
-    for (const char* curve : {"flat", "gpu"}) expect_never_slower(*trace, curve, clients, 0.95);
+    for (const char* curve : {"flat", "gpu"}) expect_never_slower(*trace, curve, clients, 0.98);
   }
   // Speculation pays for one client and hurts for many where rows are dear.
   const auto speed = [&](const char* policy, int32_t clients) {
