@@ -39,6 +39,7 @@ void join_pieces(AnswerPiece& sum, AnswerPiece more) {
   sum.text += more.text;
   sum.reasoning += more.reasoning;
   sum.finish_reason = std::move(more.finish_reason);
+  sum.stop_string = std::move(more.stop_string);
   for (TokenNote& note : more.tokens) sum.tokens.push_back(std::move(note));
   for (ToolCallPiece& call : more.tool_calls) {
     if (!sum.tool_calls.empty() && sum.tool_calls.back().index == call.index) {

@@ -157,8 +157,19 @@ ApiError read_response_format(const Json& object, ResponseFormat& format) {
   return {};
 }
 
+void read_grammar_scope(JsonFields& fields, ResponseFormat& format) {
+  const std::optional<std::string> scope = fields.string("grammar_scope");
+  if (!scope) return;
+  if (*scope != "content" && *scope != "text") {
+    return fields.fail("grammar_scope", "want content or text, found '" + scope->substr(0, 64) + "'");
+  }
+  if (format.kind != ResponseFormat::Kind::kGrammar) return fields.fail("grammar_scope", "needs grammar");
+  format.whole_text = *scope == "text";
+}
+
 ApiError read_tools(JsonFields& fields, const Json& body, CompletionRequest& out) {
   const Json* tools = fields.array("tools");
+  out.parallel_tool_calls = fields.boolean("parallel_tool_calls").value_or(true);
   if (!fields.ok()) return fields.error();
   if (tools != nullptr && !tools->empty()) {
     if (tools->size() > kMaxTools) return bad_field("tools", "want at most " + std::to_string(kMaxTools));
@@ -168,6 +179,11 @@ ApiError read_tools(JsonFields& fields, const Json& body, CompletionRequest& out
       if (!tool.is_object() || tool.value("type", Json()) != "function" || !tool.contains("function") ||
           !tool["function"].is_object() || !tool["function"].value("name", Json()).is_string()) {
         return bad_field(place, "want {\"type\": \"function\", \"function\": {\"name\": ..., ...}}");
+      }
+      const Json strict = tool["function"].value("strict", Json());
+      if (!strict.is_null() && !strict.is_boolean()) {
+        return bad_field(place + ".function.strict",
+                         std::string("want a boolean, found ") + json_kind(strict));
       }
     }
     out.tools = std::make_shared<const Json>(*tools);
@@ -339,6 +355,7 @@ ApiError read_completion(const Json& body, ApiKind kind, const SamplingDefaults&
     if (out.format.kind != ResponseFormat::Kind::kText) fields.fail("grammar", "excludes response_format");
     out.format = {ResponseFormat::Kind::kGrammar, *grammar};
   }
+  if (kind != ApiKind::kCompletion) read_grammar_scope(fields, out.format);
   if (const Json* speculation = fields.object("speculation"); speculation != nullptr && fields.ok()) {
     if (ApiError error = read_speculation(*speculation, out.generate); !error.ok()) return error;
   }

@@ -25,7 +25,8 @@ enum class ApiKind : uint8_t { kChat, kCompletion, kResponses, kMessages };
 struct ResponseFormat {
   enum class Kind : uint8_t { kText, kJsonObject, kJsonSchema, kGrammar };
   Kind kind = Kind::kText;
-  std::string source;  // kJsonSchema: the schema; kGrammar: GBNF
+  std::string source;       // kJsonSchema: the schema; kGrammar: GBNF
+  bool whole_text = false;  // kGrammar: reasoning is a part of what it holds
 };
 
 struct CompletionRequest {
@@ -36,6 +37,8 @@ struct CompletionRequest {
   std::shared_ptr<const nlohmann::ordered_json> template_fields;  // chat: chat_template_kwargs, or null
   /// "auto", "none", "required", or a function's name behind "=".
   std::string tool_choice = "auto";
+  bool parallel_tool_calls = true;        // chat: an answer may have several calls
+  std::vector<std::string> custom_tools;  // responses: names of the tools that take plain text
   std::vector<std::variant<std::string, std::vector<int32_t>>> prompts;  // completions: texts or ids
   GenerateRequest generate;                                              // everything but the prompt
   bool has_seed = false;
@@ -64,6 +67,9 @@ ApiError parse_completion(std::string_view body, ApiKind kind, const SamplingDef
 /// Reads a body of /v1/responses or /v1/messages: translated to the fields of a chat. errors: as above.
 ApiError parse_responses(std::string_view body, const SamplingDefaults& defaults, CompletionRequest& out);
 ApiError parse_messages(std::string_view body, const SamplingDefaults& defaults, CompletionRequest& out);
+/// Reads a body of /v1/messages/count_tokens: as one of /v1/messages, but for any conversation, while one to
+/// be answered ends with a user's turn.
+ApiError parse_token_count(std::string_view body, const SamplingDefaults& defaults, CompletionRequest& out);
 
 /// As parse_completion, from JSON that was read before. requires: an object.
 ApiError read_completion(const nlohmann::ordered_json& body, ApiKind kind, const SamplingDefaults& defaults,

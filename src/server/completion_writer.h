@@ -23,6 +23,11 @@ struct AnswerHead {
   ApiKind kind = ApiKind::kChat;
   bool trace = false;
   bool logprobs = false;
+  bool parallel_tool_calls = true;
+  std::vector<std::string> custom_tools;  // of /v1/responses: their calls are plain text
+  // Known when a stream begins, for interfaces that tell then.
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of these
 };
 
 /// One token, as log-probabilities and traces show it.
@@ -53,6 +58,7 @@ struct AnswerPiece {
   std::vector<TokenNote> tokens;  // with logprobs or trace
   bool is_first = false;          // the first of its choice: chat chunks then name the role
   std::string finish_reason;      // "stop", "length", "tool_calls"; empty: more to come
+  std::string stop_string;        // with "stop": the request's string that ended it, if one did
 };
 
 /// Sums over the choices of a request.
@@ -60,6 +66,7 @@ struct UsageCounts {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;
   int64_t completion_tokens = 0;
+  int64_t reasoning_tokens = 0;  // of these, see ReasoningTokens; add() does not know them
   int64_t rounds = 0, drafted = 0, verified = 0, trimmed = 0, accepted = 0;
 
   /// add_prompt: false for the second and later answers to one prompt.

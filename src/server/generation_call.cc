@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <span>
 #include <utility>
 
 #include "text/tokenizer.h"
@@ -21,6 +22,12 @@ double seconds(std::chrono::steady_clock::duration span) {
 // In the words of OpenAI's API: what ended early for other reasons than the text's is "length".
 const char* api_reason(FinishReason reason) {
   return reason == FinishReason::kStop ? "stop" : "length";
+}
+
+// The field that the prompt comes from.
+const char* prompt_field(ApiKind kind) {
+  if (kind == ApiKind::kCompletion) return "prompt";
+  return kind == ApiKind::kResponses ? "input" : "messages";
 }
 
 const char* id_prefix(ApiKind kind) {
@@ -51,6 +58,8 @@ GenerationCall::GenerationCall(ModelHost& host, CompletionRequest request, std::
   head_.kind = request_.kind;
   head_.trace = request_.trace;
   head_.logprobs = request_.logprobs;
+  head_.parallel_tool_calls = request_.parallel_tool_calls;
+  head_.custom_tools = request_.custom_tools;
 }
 
 void GenerationCall::start(const std::vector<std::vector<int32_t>>& prompts, const std::string& client) {
@@ -75,7 +84,7 @@ ApiError GenerationCall::submit_all(const std::vector<std::vector<int32_t>>& pro
   for (size_t i = 0; i < choices_.size(); ++i) {
     const std::vector<int32_t>& prompt = prompts[i / static_cast<size_t>(request_.n)];
     if (static_cast<int64_t>(prompt.size()) >= host_.context_length()) {
-      ApiError error = bad_field(request_.kind == ApiKind::kCompletion ? "prompt" : "messages",
+      ApiError error = bad_field(prompt_field(request_.kind),
                                  std::to_string(prompt.size()) + " tokens do not fit the context of " +
                                      std::to_string(host_.context_length()) + " tokens");
       error.code = "context_length_exceeded";
@@ -98,11 +107,7 @@ ApiError GenerationCall::submit_all(const std::vector<std::vector<int32_t>>& pro
     const Result<RequestId> id = host_.submit(
         std::move(generate),
         [self = shared_from_this(), i](const StreamUpdate& update) { self->on_update(i, update); });
-    if (!id.ok()) {
-      ApiError error = from_status(id.status());
-      if (error.http == 429) error.message = "the queue is full: " + id.status().message();
-      return error;
-    }
+    if (!id.ok()) return error_of_submit(id.status());
     choice.id = *id;
   }
   return {};
@@ -153,34 +158,8 @@ void GenerationCall::add_notes(AnswerPiece& piece, const StreamUpdate& update) c
   }
 }
 
-// Some ends are errors. ok() for those that are not.
-ApiError GenerationCall::error_of(const StreamUpdate& update) const {
-  ApiError error;
-  switch (update.finish_reason) {
-    case FinishReason::kQueueTimeout:
-      error = api_error(429, {}, "the request waited too long for its turn", "queue_timeout");
-      error.retry_after = 1;
-      break;
-    case FinishReason::kError:
-      error = api_error(500, {}, "out of memory in the forward pass");
-      break;
-    case FinishReason::kCancelled:
-      error = api_error(503, {}, cancel_message_.empty() ? "the request was cancelled" : cancel_message_,
-                        "cancelled");
-      error.retry_after = 1;
-      break;
-    case FinishReason::kConstraint:
-      error =
-          api_error(500, {}, "the model's tokens cannot go on as the grammar wants", "constraint_dead_end");
-      break;
-    default:
-      break;
-  }
-  return error;
-}
-
 bool GenerationCall::fail_early(const StreamUpdate& update) {
-  const ApiError error = error_of(update);
+  const ApiError error = error_of_end(update.finish_reason, cancel_message_);
   if (error.ok()) return false;
   failed_ = true;
   cancel_all();
@@ -232,6 +211,45 @@ std::vector<OutputEvent> GenerationCall::split_text(Choice& choice, const Stream
   return events;
 }
 
+void GenerationCall::count_reasoning(Choice& choice, const StreamUpdate& update,
+                                     const std::vector<OutputEvent>& events) const {
+  if (choice.parser == nullptr || !parsing_.format.has_reasoning) return;
+  std::string bytes;
+  for (const TokenEvent& token : update.tokens) {
+    bytes.clear();
+    if (!token.is_stop) host_.options().token_bytes(token.token, bytes);
+    choice.reasoning.add_token(bytes.size());
+  }
+  for (const OutputEvent& event : events) choice.reasoning.add_event(event);
+}
+
+void GenerationCall::tell_end(const Choice& choice, const StreamUpdate& update, AnswerPiece& piece) const {
+  piece.finish_reason = api_reason(update.finish_reason);
+  if (update.finish_reason != FinishReason::kStop) return;
+  const bool called = choice.parser != nullptr && choice.parser->n_calls() > 0;
+  if (called) {
+    piece.finish_reason = "tool_calls";
+  } else {
+    piece.stop_string = std::string(update.stop_string);
+  }
+}
+
+// Of every answer, and once of all answers to a prompt.
+void GenerationCall::count_end(size_t index, const StreamUpdate& update) {
+  const GenerateStats& stats = *update.stats;
+  const int32_t most_tokens = request_.generate.max_tokens > 0 ? request_.generate.max_tokens
+                                                               : host_.context_length() - stats.prompt_tokens;
+  host_.metrics().finished(finish_reason_name(update.finish_reason), seconds(Clock::now() - arrived_),
+                           most_tokens, stats);
+  const auto n = static_cast<size_t>(request_.n);
+  int64_t longest = 0;
+  for (const Choice& choice : std::span(choices_).subspan(index / n * n, n)) {
+    if (!choice.ended) return;
+    longest = std::max<int64_t>(longest, choice.stats.output_tokens);
+  }
+  host_.metrics().prompt_finished(request_.n, longest);
+}
+
 void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
   const std::lock_guard lock(mutex_);
   Choice& choice = choices_[index];
@@ -240,8 +258,7 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
   if (ends) {
     choice.ended = true;
     --n_left_;
-    host_.metrics().finished(finish_reason_name(update.finish_reason), seconds(Clock::now() - arrived_),
-                             *update.stats);
+    count_end(index, update);
   }
   if (failed_ || fail_early(update)) return;
   AnswerPiece piece;
@@ -250,16 +267,13 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
   if (!choice.echo.empty() && (ends || !update.tokens.empty())) piece.text = std::exchange(choice.echo, {});
   const std::vector<OutputEvent> events = split_text(choice, update);
   for (const OutputEvent& event : events) add_event(event, piece);
+  count_reasoning(choice, update, events);
   add_notes(piece, update);
   if (request_.trace) {
     std::vector<TokenNote> tokens = std::exchange(piece.tokens, {});
     choice.trace.share(update.text, events, ends, tokens, piece.tokens);
   }
-  if (ends) {
-    piece.finish_reason = api_reason(update.finish_reason);
-    const bool called = choice.parser != nullptr && choice.parser->n_calls() > 0;
-    if (called && update.finish_reason == FinishReason::kStop) piece.finish_reason = "tool_calls";
-  }
+  if (ends) tell_end(choice, update, piece);
   if (request_.stream) {
     stream_piece(choice, std::move(piece));
   } else {
@@ -270,6 +284,9 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
 
 void GenerationCall::stream_piece(Choice& choice, AnswerPiece piece) {
   if (stream_ == nullptr) {
+    const UsageCounts begun = usage();
+    head_.prompt_tokens = begun.prompt_tokens;
+    head_.cached_tokens = begun.cached_tokens;
     stream_ = make_answer_stream(head_);
     HttpResponse head;
     head.content_type = "text/event-stream; charset=utf-8";
@@ -289,7 +306,10 @@ void GenerationCall::stream_piece(Choice& choice, AnswerPiece piece) {
 
 UsageCounts GenerationCall::usage() const {
   UsageCounts sum;
-  for (const Choice& choice : choices_) sum.add(choice.stats, choice.first_of_prompt);
+  for (const Choice& choice : choices_) {
+    sum.add(choice.stats, choice.first_of_prompt);
+    sum.reasoning_tokens += choice.reasoning.count();
+  }
   return sum;
 }
 
@@ -325,7 +345,7 @@ void GenerationCall::cancel(const std::string& message) {
   cancel_all();
 }
 
-GenerationCall::View GenerationCall::view() const {
+RunningCall::View GenerationCall::view() const {
   const std::lock_guard lock(mutex_);
   View view;
   view.request_id = exchange_->request_id;

@@ -14,11 +14,13 @@
 #include "server/completion_writer.h"
 #include "server/exchange.h"
 #include "server/model_host.h"
+#include "server/reasoning_tokens.h"
+#include "server/running_call.h"
 
 namespace dspark {
 
 /// thread: start() and cancel() from any thread; updates come from the engine's.
-class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
+class GenerationCall final : public RunningCall, public std::enable_shared_from_this<GenerationCall> {
  public:
   /// parsing: how content, reasoning and tool calls are told apart; not used for completions.
   GenerationCall(ModelHost& host, CompletionRequest request, std::shared_ptr<Exchange> exchange,
@@ -27,18 +29,8 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   /// Submits everything; the exchange gets an answer or an error in any case. client: whose turn it is in the
   /// queue. requires: prompts not empty.
   void start(const std::vector<std::vector<int32_t>>& prompts, const std::string& client);
-  /// Ends the answers; message: for the client, when it still listens.
-  void cancel(const std::string& message);
-
-  /// For /slots.
-  struct View {
-    std::string request_id, model;
-    int64_t n_choices = 0, n_done = 0;
-    UsageCounts usage;
-    double age_s = 0;
-    bool streamed = false;
-  };
-  View view() const;
+  void cancel(const std::string& message) override;
+  View view() const override;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -51,6 +43,7 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
     AnswerPiece whole;
     std::unique_ptr<OutputParser> parser;  // null: all text is content
     TraceText trace;
+    ReasoningTokens reasoning;
     size_t text_bytes = 0;  // released so far
     GenerateStats stats;
     Clock::time_point last_token;
@@ -63,9 +56,12 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   void add_notes(AnswerPiece& piece, const StreamUpdate& update) const;
   void stream_piece(Choice& choice, AnswerPiece piece);
   std::vector<OutputEvent> split_text(Choice& choice, const StreamUpdate& update) const;
+  void count_reasoning(Choice& choice, const StreamUpdate& update,
+                       const std::vector<OutputEvent>& events) const;
   void add_event(const OutputEvent& event, AnswerPiece& piece) const;
+  void tell_end(const Choice& choice, const StreamUpdate& update, AnswerPiece& piece) const;
+  void count_end(size_t index, const StreamUpdate& update);
   bool fail_early(const StreamUpdate& update);
-  ApiError error_of(const StreamUpdate& update) const;
   void finish();
   void cancel_all();
   UsageCounts usage() const;

@@ -240,6 +240,7 @@ asio::awaitable<bool> Connection::refuse_bad_request(HttpRequest request, error_
   HttpResponse response;
   if (timed_out_) {
     response = error_response(408, "the request was not complete in time");
+    response.headers.emplace_back("Retry-After", "1");
   } else if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
     response = error_response(431, "the request's headers are too large");
   } else if (ec == http::error::body_limit) {
@@ -284,7 +285,13 @@ asio::awaitable<bool> Connection::read_request(HttpRequest& request) {
   keep_alive_ = parser.get().keep_alive();
   http_1_0_ = parser.get().version() < 11;
   std::optional<HttpResponse> refusal;
-  if (server_.handlers.on_header) refusal = server_.handlers.on_header(request);
+  // The parser takes the length of such a body for 0, and then the body for the next request.
+  if (const std::string coding = to_lower(request.header("transfer-encoding"));
+      !coding.empty() && coding != "chunked") {
+    refusal = error_response(400, "Transfer-Encoding: only 'chunked' is understood");
+  } else if (server_.handlers.on_header) {
+    refusal = server_.handlers.on_header(request);
+  }
   if (refusal) {
     co_await refuse(std::move(request), std::move(*refusal));
     --server_.n_busy;

@@ -16,29 +16,40 @@ std::string dump(const Json& json) {
 
 const char* stop_reason(const AnswerPiece& piece) {
   if (piece.finish_reason == "tool_calls") return "tool_use";
+  if (!piece.stop_string.empty()) return "stop_sequence";
   return piece.finish_reason == "length" ? "max_tokens" : "end_turn";
 }
 
-Json usage_of(const UsageCounts& usage) {
-  return {{"input_tokens", usage.prompt_tokens - usage.cached_tokens},
-          {"cache_read_input_tokens", usage.cached_tokens},
-          {"output_tokens", usage.completion_tokens},
-          {"speculation",
-           {{"rounds", usage.rounds},
-            {"drafted", usage.drafted},
-            {"verified", usage.verified},
-            {"trimmed", usage.trimmed},
-            {"accepted", usage.accepted}}}};
+Json stop_sequence(const AnswerPiece& piece) {
+  return piece.stop_string.empty() ? Json(nullptr) : Json(piece.stop_string);
 }
 
-Json message_json(const AnswerHead& head, Json content, Json reason, Json usage) {
+// Clients add up the three counts of the input; one that were missing would spoil the sum.
+Json token_counts(int64_t prompt_tokens, int64_t cached_tokens, int64_t output_tokens) {
+  return {{"input_tokens", prompt_tokens - cached_tokens},
+          {"cache_creation_input_tokens", 0},
+          {"cache_read_input_tokens", cached_tokens},
+          {"output_tokens", output_tokens}};
+}
+
+Json usage_of(const UsageCounts& usage) {
+  Json json = token_counts(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens);
+  json["speculation"] = {{"rounds", usage.rounds},
+                         {"drafted", usage.drafted},
+                         {"verified", usage.verified},
+                         {"trimmed", usage.trimmed},
+                         {"accepted", usage.accepted}};
+  return json;
+}
+
+Json message_json(const AnswerHead& head, Json content, Json reason, Json sequence, Json usage) {
   return {{"id", head.id},
           {"type", "message"},
           {"role", "assistant"},
           {"model", head.model},
           {"content", std::move(content)},
           {"stop_reason", std::move(reason)},
-          {"stop_sequence", nullptr},
+          {"stop_sequence", std::move(sequence)},
           {"usage", std::move(usage)}};
 }
 
@@ -69,14 +80,17 @@ class MessagesStream final : public AnswerStream {
       }
       if (!call.arguments.empty()) delta({{"type", "input_json_delta"}, {"partial_json", call.arguments}});
     }
-    if (!piece.finish_reason.empty()) stop_reason_ = stop_reason(piece);
+    if (!piece.finish_reason.empty()) {
+      stop_reason_ = stop_reason(piece);
+      stop_sequence_ = stop_sequence(piece);
+    }
     return std::exchange(out_, {});
   }
 
   std::string end(const UsageCounts& usage, bool) override {
     begin();
     close_block();
-    event("message_delta", {{"delta", {{"stop_reason", stop_reason_}, {"stop_sequence", nullptr}}},
+    event("message_delta", {{"delta", {{"stop_reason", stop_reason_}, {"stop_sequence", stop_sequence_}}},
                             {"usage", usage_of(usage)}});
     event("message_stop", Json::object());
     return std::exchange(out_, {});
@@ -97,8 +111,9 @@ class MessagesStream final : public AnswerStream {
   }
   void begin() {
     if (std::exchange(begun_, true)) return;
-    const Json usage = {{"input_tokens", 0}, {"output_tokens", 0}};
-    event("message_start", {{"message", message_json(head_, Json::array(), nullptr, usage)}});
+    Json usage = token_counts(head_.prompt_tokens, head_.cached_tokens, 0);
+    event("message_start",
+          {{"message", message_json(head_, Json::array(), nullptr, nullptr, std::move(usage))}});
   }
   void open_block(Open kind, Json block) {
     close_block();
@@ -114,6 +129,7 @@ class MessagesStream final : public AnswerStream {
   const AnswerHead head_;
   Open open_ = Open::kNone;
   std::string stop_reason_ = "end_turn", out_;
+  Json stop_sequence_ = nullptr;
   int index_ = -1;
   bool begun_ = false;
 };
@@ -135,7 +151,8 @@ std::string write_message(const AnswerHead& head, const AnswerPiece& piece, cons
     content.push_back(
         {{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", call_input(call.arguments)}});
   }
-  return dump(message_json(head, std::move(content), stop_reason(piece), usage_of(usage)));
+  return dump(
+      message_json(head, std::move(content), stop_reason(piece), stop_sequence(piece), usage_of(usage)));
 }
 
 }  // namespace dspark

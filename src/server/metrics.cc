@@ -11,6 +11,13 @@ constexpr double kSeconds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 
                                0.75,  1,     2.5,  5,    7.5,  10,   20,   40,  80};
 constexpr double kTokens[] = {1,   2,    5,    10,   20,    50,    100,   200,
                               500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+constexpr double kStepTokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+constexpr double kAnswers[] = {1, 2, 5, 10, 20, 50, 100};
+
+// vLLM's word for an end, where it has one.
+std::string vllm_reason(const std::string& reason) {
+  return reason == finish_reason_name(FinishReason::kCancelled) ? "abort" : reason;
+}
 
 std::string number(double value) {
   if (std::isnan(value)) return "NaN";
@@ -171,8 +178,13 @@ RequestMetrics::RequestMetrics()
       queue_(kSeconds),
       prefill_(kSeconds),
       decode_(kSeconds),
+      inference_(kSeconds),
       prompt_tokens_(kTokens),
-      output_tokens_(kTokens) {}
+      output_tokens_(kTokens),
+      max_tokens_(kTokens),
+      longest_(kTokens),
+      n_(kAnswers),
+      step_tokens_(kStepTokens) {}
 
 void RequestMetrics::first_token(double seconds) {
   const std::lock_guard lock(mutex_);
@@ -185,15 +197,31 @@ void RequestMetrics::more_tokens(double seconds, int64_t tokens) {
   itl_.observe(seconds / static_cast<double>(tokens), tokens);
 }
 
-void RequestMetrics::finished(const std::string& reason, double seconds, const GenerateStats& stats) {
+void RequestMetrics::finished(const std::string& reason, double seconds, int64_t max_tokens,
+                              const GenerateStats& stats) {
   const std::lock_guard lock(mutex_);
   ++finished_[reason];
   e2e_.observe(seconds);
   queue_.observe(stats.queue_s);
   prefill_.observe(stats.prompt_s);
   decode_.observe(stats.decode_s);
+  inference_.observe(stats.prompt_s + stats.decode_s);
   prompt_tokens_.observe(stats.prompt_tokens);
   output_tokens_.observe(stats.output_tokens);
+  max_tokens_.observe(static_cast<double>(max_tokens));
+}
+
+void RequestMetrics::prompt_finished(int64_t n, int64_t longest) {
+  const std::lock_guard lock(mutex_);
+  n_.observe(static_cast<double>(n));
+  longest_.observe(static_cast<double>(longest));
+}
+
+void RequestMetrics::stepped(const StepStats& step) {
+  const int32_t tokens = step.prefill_rows + step.committed_tokens;
+  if (tokens == 0) return;  // a step that only let somebody go
+  const std::lock_guard lock(mutex_);
+  step_tokens_.observe(tokens);
 }
 
 RequestMetrics::Snapshot RequestMetrics::snapshot() const {
@@ -201,10 +229,13 @@ RequestMetrics::Snapshot RequestMetrics::snapshot() const {
   Snapshot copy;
   copy.finished = finished_;
   copy.histograms = {
-      {"vllm:time_to_first_token_seconds", ttft_},     {"vllm:inter_token_latency_seconds", itl_},
-      {"vllm:e2e_request_latency_seconds", e2e_},      {"vllm:request_queue_time_seconds", queue_},
-      {"vllm:request_prefill_time_seconds", prefill_}, {"vllm:request_decode_time_seconds", decode_},
-      {"vllm:request_prompt_tokens", prompt_tokens_},  {"vllm:request_generation_tokens", output_tokens_}};
+      {"vllm:time_to_first_token_seconds", ttft_},          {"vllm:inter_token_latency_seconds", itl_},
+      {"vllm:e2e_request_latency_seconds", e2e_},           {"vllm:request_queue_time_seconds", queue_},
+      {"vllm:request_prefill_time_seconds", prefill_},      {"vllm:request_decode_time_seconds", decode_},
+      {"vllm:request_inference_time_seconds", inference_},  {"vllm:request_prompt_tokens", prompt_tokens_},
+      {"vllm:request_generation_tokens", output_tokens_},   {"vllm:request_params_max_tokens", max_tokens_},
+      {"vllm:request_max_num_generation_tokens", longest_}, {"vllm:request_params_n", n_},
+      {"vllm:iteration_tokens_total", step_tokens_}};
   return copy;
 }
 
@@ -252,7 +283,7 @@ void add_model_metrics(PrometheusText& out, const std::string& model, const Engi
   add_scheduler(out, labels, engine);
   for (const auto& [reason, count] : requests.finished) {
     PrometheusText::Labels more = labels;
-    more.emplace_back("finished_reason", reason);
+    more.emplace_back("finished_reason", vllm_reason(reason));
     out.add("vllm:request_success_total", "counter", "Requests that ended, by reason.", more,
             static_cast<double>(count));
   }

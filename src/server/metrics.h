@@ -39,7 +39,12 @@ class RequestMetrics {
   void first_token(double seconds);
   /// `tokens` tokens came `seconds` after the ones before.
   void more_tokens(double seconds, int64_t tokens);
-  void finished(const std::string& reason, double seconds, const GenerateStats& stats);
+  /// An answer came to its end. max_tokens: the most that it was allowed to have.
+  void finished(const std::string& reason, double seconds, int64_t max_tokens, const GenerateStats& stats);
+  /// All `n` answers to a prompt did; the longest has so many tokens.
+  void prompt_finished(int64_t n, int64_t longest);
+  /// The engine made a step.
+  void stepped(const StepStats& step);
 
   struct Snapshot {
     std::vector<std::pair<std::string, Histogram>> histograms;  // by name
@@ -49,7 +54,8 @@ class RequestMetrics {
 
  private:
   mutable std::mutex mutex_;
-  Histogram ttft_, itl_, e2e_, queue_, prefill_, decode_, prompt_tokens_, output_tokens_;
+  Histogram ttft_, itl_, e2e_, queue_, prefill_, decode_, inference_;
+  Histogram prompt_tokens_, output_tokens_, max_tokens_, longest_, n_, step_tokens_;
   std::map<std::string, int64_t> finished_;
 };
 

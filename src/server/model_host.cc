@@ -1,11 +1,16 @@
 #include "server/model_host.h"
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 
 #include "base/thread_name.h"
+#include "constrain/answer_grammar.h"
+#include "constrain/gbnf.h"
 #include "constrain/grammar_constraint.h"
+#include "constrain/json_schema.h"
 #include "text/chat_prompt.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -21,6 +26,22 @@ std::optional<std::string> special_text(const Tokenizer& tokenizer, int32_t id) 
 int64_t seconds_since_1970() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+bool is_strict(const nlohmann::ordered_json& function) {
+  const auto strict = function.find("strict");
+  return strict != function.end() && *strict == true;
+}
+
+// Control tokens that answers show as text (served_engine_options): grammars may ask for them.
+std::vector<std::string> shown_markers(const LoadedModel& loaded, const OutputFormat& format) {
+  if (loaded.chat_template == nullptr) return {};
+  std::vector<std::string> markers = marker_texts(format.tools);
+  std::erase_if(markers, [&](const std::string& text) {
+    const int32_t id = loaded.tokenizer->find_token(text);
+    return id < 0 || loaded.tokenizer->is_stop(id);
+  });
+  return markers;
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -71,6 +92,7 @@ void ModelHost::run() {
   while (!stopping_) {
     if (engine_->has_work()) {
       engine_->step();
+      metrics_.stepped(engine_->last_step());
       publish();
       continue;
     }
@@ -131,7 +153,7 @@ void ModelHost::cancel(RequestId id) {
 }
 
 ApiError ModelHost::encode_prompts(const CompletionRequest& request, std::vector<std::vector<int32_t>>& out,
-                                   bool* opens_reasoning) const {
+                                   ReasoningStart* reasoning) const {
   const Tokenizer& tokens = tokenizer();
   for (const auto& prompt : request.prompts) {
     const auto* text = std::get_if<std::string>(&prompt);
@@ -154,7 +176,7 @@ ApiError ModelHost::encode_prompts(const CompletionRequest& request, std::vector
   const Result<std::string> text = loaded_->chat_template->render(inputs);
   if (!text.ok())
     return bad_field("messages", "the model's chat template refuses them: " + text.status().message());
-  *opens_reasoning = output_format_.has_reasoning && prompt_opens_reasoning(*text);
+  *reasoning = reasoning_start(output_format_, *text);
   out.push_back(encode_rendered(tokens, *text));
   return {};
 }
@@ -166,7 +188,8 @@ std::vector<ToolDescription> described_tools(const CompletionRequest& request) {
     const auto& function = tool["function"];
     const auto parameters = function.find("parameters");
     const bool has = parameters != function.end() && parameters->is_object();
-    tools.push_back({function["name"].get<std::string>(), has ? parameters->dump() : std::string()});
+    tools.push_back(
+        {function["name"].get<std::string>(), has ? parameters->dump() : std::string(), is_strict(function)});
   }
   return tools;
 }
@@ -184,24 +207,81 @@ bool forces_tools(const CompletionRequest& request) {
   return request.tool_choice == "required" || request.tool_choice[0] == '=';
 }
 
-Result<Grammar> grammar_of(const CompletionRequest& request, const OutputFormat& format, bool in_reasoning) {
-  if (forces_tools(request)) {
-    return make_tool_grammar(format.tools, forced_tools(request),
-                             {.max_calls = 1, .in_reasoning = in_reasoning});
-  }
-  if (request.format.kind == ResponseFormat::Kind::kJsonObject) return Grammar::json_object();
-  if (request.format.kind == ResponseFormat::Kind::kJsonSchema) {
-    return Grammar::from_json_schema(request.format.source);
-  }
-  return Grammar::from_gbnf(request.format.source);
+bool lets_call(const CompletionRequest& request) {
+  return request.tools != nullptr && request.tool_choice == "auto";
+}
+
+// requires: tools.
+bool has_strict_tool(const CompletionRequest& request) {
+  const nlohmann::ordered_json& tools = *request.tools;
+  return std::any_of(tools.begin(), tools.end(),
+                     [](const auto& tool) { return is_strict(tool["function"]); });
+}
+
+// What the text of an answer is held to.
+enum class Held : char {
+  kNothing = 'n',
+  kCall = 'f',           // a call of a tool, and nothing else
+  kContent = 'c',        // response_format or grammar
+  kContentOrCall = 'o',  // response_format, unless a tool is called
+  kStrictCalls = 's',    // free text; calls keep to their schemas
+};
+
+Held held_by(const CompletionRequest& request, const OutputFormat& format) {
+  using Kind = ResponseFormat::Kind;
+  if (forces_tools(request)) return Held::kCall;
+  // A grammar can spell calls itself.
+  if (request.format.kind == Kind::kGrammar) return Held::kContent;
+  if (request.format.kind != Kind::kText) return lets_call(request) ? Held::kContentOrCall : Held::kContent;
+  const bool watches = lets_call(request) && can_watch_calls(format.tools) && has_strict_tool(request);
+  return watches ? Held::kStrictCalls : Held::kNothing;
+}
+
+constexpr std::string_view kAnyObject = R"({"type": "object"})";
+
+Result<Grammar> content_alone(const ResponseFormat& format) {
+  if (format.kind == ResponseFormat::Kind::kGrammar) return Grammar::from_gbnf(format.source);
+  if (format.kind == ResponseFormat::Kind::kJsonObject) return Grammar::json_object();
+  return Grammar::from_json_schema(format.source);
+}
+
+Result<GrammarIr> content_parts(const ResponseFormat& format) {
+  if (format.kind == ResponseFormat::Kind::kGrammar) return parse_gbnf(format.source, "grammar");
+  const bool is_object = format.kind == ResponseFormat::Kind::kJsonObject;
+  return compile_json_schema(is_object ? kAnyObject : format.source, "json_schema");
+}
+
+Result<Grammar> content_grammar(const CompletionRequest& request, const OutputFormat& format, Held held,
+                                const AnswerGrammarOptions& options) {
+  // By itself first: what is wrong is then told of this field.
+  DSPARK_ASSIGN_OR_RETURN(Grammar alone, content_alone(request.format));
+  if (held == Held::kContent && options.reasoning == ReasoningStart::kNone) return alone;
+  DSPARK_ASSIGN_OR_RETURN(const GrammarIr content, content_parts(request.format));
+  std::vector<ToolDescription> tools;
+  if (held == Held::kContentOrCall) tools = described_tools(request);
+  return make_content_grammar(format, content, tools, options);
+}
+
+Result<Grammar> grammar_of(const CompletionRequest& request, const OutputFormat& format, Held held,
+                           ReasoningStart reasoning) {
+  AnswerGrammarOptions options;
+  options.reasoning = reasoning;
+  if (held == Held::kCall) return make_tool_grammar(format, forced_tools(request), options);
+  if (request.parallel_tool_calls) options.max_calls = GrammarIr::kUnbounded;
+  if (held == Held::kStrictCalls) return make_strict_grammar(format, described_tools(request), options);
+  return content_grammar(request, format, held, options);
 }
 
 // Requests with the same key have the same grammar.
-std::string grammar_key(const CompletionRequest& request, bool in_reasoning) {
-  if (!forces_tools(request)) {
-    return std::to_string(static_cast<int>(request.format.kind)) + request.format.source;
+std::string grammar_key(const CompletionRequest& request, Held held, ReasoningStart reasoning) {
+  std::string key{static_cast<char>(held), static_cast<char>('0' + static_cast<int>(reasoning))};
+  if (held == Held::kContent || held == Held::kContentOrCall) {
+    const std::string& source = request.format.source;
+    key +=
+        std::to_string(static_cast<int>(request.format.kind)) + std::to_string(source.size()) + ":" + source;
   }
-  return (in_reasoning ? "R" : "T") + request.tool_choice + request.tools->dump();
+  if (held == Held::kContent) return key;
+  return key + (request.parallel_tool_calls ? "+" : "1") + request.tool_choice + request.tools->dump();
 }
 
 constexpr size_t kMaxConstraints = 64;
@@ -209,16 +289,20 @@ constexpr size_t kMaxConstraints = 64;
 }  // namespace
 
 Result<std::shared_ptr<const GrammarConstraint>> ModelHost::compile(const CompletionRequest& request,
-                                                                    bool in_reasoning) {
-  const std::string key = grammar_key(request, in_reasoning);
+                                                                    ReasoningStart reasoning) {
+  const Held held = held_by(request, output_format_);
+  const std::string key = grammar_key(request, held, reasoning);
   {
     const std::lock_guard lock(constraints_mutex_);
     for (const auto& [known, constraint] : constraints_) {
       if (known == key) return constraint;
     }
-    if (trie_ == nullptr) trie_ = make_token_trie(tokenizer(), loaded_->model->config().vocab_size);
+    if (trie_ == nullptr) {
+      trie_ = make_token_trie(tokenizer(), loaded_->model->config().vocab_size,
+                              shown_markers(*loaded_, output_format_));
+    }
   }
-  DSPARK_ASSIGN_OR_RETURN(Grammar grammar, grammar_of(request, output_format_, in_reasoning));
+  DSPARK_ASSIGN_OR_RETURN(Grammar grammar, grammar_of(request, output_format_, held, reasoning));
   auto made = std::make_shared<const GrammarConstraint>(std::move(grammar), trie_);
   const std::lock_guard lock(constraints_mutex_);
   if (constraints_.size() >= kMaxConstraints) constraints_.erase(constraints_.begin());
@@ -226,19 +310,27 @@ Result<std::shared_ptr<const GrammarConstraint>> ModelHost::compile(const Comple
   return std::shared_ptr<const GrammarConstraint>(made);
 }
 
-ApiError ModelHost::constrain(CompletionRequest& request, bool in_reasoning) {
-  const bool tools = forces_tools(request);
-  if (tools && (request.tools == nullptr || forced_tools(request).empty())) {
+ApiError ModelHost::constrain(CompletionRequest& request, ReasoningStart reasoning) {
+  const Held held = held_by(request, output_format_);
+  if (held == Held::kNothing) return {};
+  if (held == Held::kCall && (request.tools == nullptr || forced_tools(request).empty())) {
     return bad_field("tool_choice", "names a tool that is not in tools");
   }
-  if (!tools && request.format.kind == ResponseFormat::Kind::kText) return {};
-  if (tools && request.format.kind != ResponseFormat::Kind::kText) {
+  if (held == Held::kCall && request.format.kind != ResponseFormat::Kind::kText) {
     return bad_field("tool_choice", "a forced tool call excludes response_format and grammar");
   }
-  const Result<std::shared_ptr<const GrammarConstraint>> made = compile(request, in_reasoning);
+  if (held == Held::kContentOrCall && output_format_.tools == ToolFormat::kNone) {
+    return bad_field("response_format",
+                     "excludes tools here: how this model writes tool calls is not known, so they would have "
+                     "to be content; leave out response_format or tools, or send tool_choice none");
+  }
+  if (request.format.whole_text) reasoning = ReasoningStart::kNone;
+  const Result<std::shared_ptr<const GrammarConstraint>> made = compile(request, reasoning);
   if (!made.ok()) {
-    const bool grammar = request.format.kind == ResponseFormat::Kind::kGrammar;
-    return bad_field(tools ? "tools" : grammar ? "grammar" : "response_format", made.status().message());
+    const std::string message = made.status().message();
+    const bool of_tools = held == Held::kCall || held == Held::kStrictCalls || message.starts_with("tools: ");
+    const bool is_grammar = request.format.kind == ResponseFormat::Kind::kGrammar;
+    return bad_field(of_tools ? "tools" : is_grammar ? "grammar" : "response_format", message);
   }
   request.generate.constraint = request.generate.max_tokens > 0
                                     ? (*made)->with_options({.max_tokens = request.generate.max_tokens})

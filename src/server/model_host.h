@@ -57,12 +57,13 @@ class ModelHost {
   Result<RequestId> submit_embedding(EmbedRequest request, EmbedCallback on_result);
   void cancel(RequestId id);
 
-  /// The prompts of a request as ids. *opens_reasoning: the answer begins inside a reasoning part. errors:
-  /// 400: the template refuses, no template.
+  /// The prompts of a request as ids. *reasoning: where a chat's answer stands with reasoning. errors: 400:
+  /// the template refuses, no template.
   ApiError encode_prompts(const CompletionRequest& request, std::vector<std::vector<int32_t>>& out,
-                          bool* opens_reasoning) const;
-  /// What request.format and request.tool_choice demand, as request.generate.constraint. errors: 400.
-  ApiError constrain(CompletionRequest& request, bool in_reasoning);
+                          ReasoningStart* reasoning) const;
+  /// What request.format, request.tool_choice and strict tools demand, as request.generate.constraint.
+  /// errors: 400.
+  ApiError constrain(CompletionRequest& request, ReasoningStart reasoning);
   /// How this model writes reasoning and tool calls.
   const OutputFormat& output_format() const { return output_format_; }
 
@@ -78,7 +79,7 @@ class ModelHost {
   void wake();
 
   Result<std::shared_ptr<const GrammarConstraint>> compile(const CompletionRequest& request,
-                                                           bool in_reasoning);
+                                                           ReasoningStart reasoning);
 
   const std::string name_;
   const std::string drafter_;

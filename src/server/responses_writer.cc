@@ -1,5 +1,6 @@
 // Answers of /v1/responses. Events: platform.openai.com/docs/api-reference/responses-streaming.
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -18,7 +19,7 @@ Json usage_of(const UsageCounts& usage) {
   return {{"input_tokens", usage.prompt_tokens},
           {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
           {"output_tokens", usage.completion_tokens},
-          {"output_tokens_details", {{"reasoning_tokens", 0}}},
+          {"output_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}},
           {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
           {"speculation",
            {{"rounds", usage.rounds},
@@ -56,7 +57,28 @@ Json message_item(const AnswerHead& head, Json content, const char* status) {
           {"content", std::move(content)}};
 }
 
-Json call_item(const ToolCallPiece& call, const char* status) {
+bool is_custom(const AnswerHead& head, const ToolCallPiece& call) {
+  return std::find(head.custom_tools.begin(), head.custom_tools.end(), call.name) != head.custom_tools.end();
+}
+
+// The model calls a tool that takes plain text like one with a field "input" of type string. What is no such
+// object, because it was cut off, stands as it is.
+std::string custom_input(const std::string& arguments) {
+  const Json object = Json::parse(arguments, nullptr, false);
+  if (!object.is_object()) return arguments;
+  const auto input = object.find("input");
+  return input != object.end() && input->is_string() ? input->get<std::string>() : arguments;
+}
+
+Json call_item(const AnswerHead& head, const ToolCallPiece& call, const char* status) {
+  if (is_custom(head, call)) {
+    return {{"type", "custom_tool_call"},
+            {"id", "ctc_" + call.id},
+            {"call_id", call.id},
+            {"name", call.name},
+            {"input", custom_input(call.arguments)},
+            {"status", status}};
+  }
   return {{"type", "function_call"}, {"id", "fc_" + call.id},       {"call_id", call.id},
           {"name", call.name},       {"arguments", call.arguments}, {"status", status}};
 }
@@ -67,7 +89,7 @@ Json output_of(const AnswerHead& head, const AnswerPiece& piece) {
   if (!piece.text.empty() || piece.tool_calls.empty()) {
     output.push_back(message_item(head, list_of(text_part("output_text", piece.text)), "completed"));
   }
-  for (const ToolCallPiece& call : piece.tool_calls) output.push_back(call_item(call, "completed"));
+  for (const ToolCallPiece& call : piece.tool_calls) output.push_back(call_item(head, call, "completed"));
   return output;
 }
 
@@ -87,7 +109,7 @@ Json response_json(const AnswerHead& head, const std::string& status, Json outpu
           {"incomplete_details", std::move(details)},
           {"model", head.model},
           {"output", std::move(output)},
-          {"parallel_tool_calls", false},
+          {"parallel_tool_calls", head.parallel_tool_calls},
           {"store", false},
           {"usage", usage != nullptr ? usage_of(*usage) : Json(nullptr)}};
 }
@@ -169,12 +191,14 @@ class ResponsesStream final : public AnswerStream {
   }
   void add_call(const ToolCallPiece& call) {
     if (!call.id.empty()) {
+      close_item();  // while call_ is still the one before
       call_ = call;
       call_.arguments.clear();
-      open_item(Open::kCall, call_item(call_, "in_progress"));
+      open_item(Open::kCall, call_item(head_, call_, "in_progress"));
     }
-    if (call.arguments.empty()) return;
     item_text_ += call.arguments;
+    // Plain text stands in a JSON string here: it goes out when that is complete.
+    if (call.arguments.empty() || is_custom(head_, call_)) return;
     place_event("response.function_call_arguments.delta", false, "delta", call.arguments);
   }
   void close_item() {
@@ -194,11 +218,19 @@ class ResponsesStream final : public AnswerStream {
         break;
       case Open::kCall:
         call_.arguments = text;
-        place_event("response.function_call_arguments.done", false, "arguments", text);
-        item = call_item(call_, "completed");
+        end_call();
+        item = call_item(head_, call_, "completed");
         break;
     }
     event("response.output_item.done", {{"output_index", index_}, {"item", std::move(item)}});
+  }
+  void end_call() {
+    if (!is_custom(head_, call_)) {
+      return place_event("response.function_call_arguments.done", false, "arguments", call_.arguments);
+    }
+    const std::string input = custom_input(call_.arguments);
+    place_event("response.custom_tool_call_input.delta", false, "delta", input);
+    place_event("response.custom_tool_call_input.done", false, "input", input);
   }
 
   const AnswerHead head_;

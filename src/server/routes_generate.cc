@@ -17,14 +17,15 @@ uint64_t random_seed() {
 }
 
 OutputParser::Options parsing_of(const ModelHost& model, const CompletionRequest& request,
-                                 bool in_reasoning) {
+                                 ReasoningStart reasoning) {
   OutputParser::Options options;
   if (request.kind == ApiKind::kCompletion) return options;
   options.format = model.output_format();
-  options.in_reasoning = in_reasoning;
+  options.in_reasoning = reasoning == ReasoningStart::kOpen;
   const bool calls = request.tools != nullptr && request.tool_choice != "none";
   if (!calls) options.format.tools = ToolFormat::kNone;
   if (calls) options.tools = described_tools(request);
+  if (!request.parallel_tool_calls) options.max_calls = 1;
   return options;
 }
 
@@ -66,33 +67,29 @@ void Server::start_call(const ExchangePtr& exchange, CompletionRequest request) 
   ModelHost* model = find_model(request.model, error);
   if (model == nullptr) return exchange->fail(error);
   std::vector<std::vector<int32_t>> prompts;
-  bool in_reasoning = false;
-  error = model->encode_prompts(request, prompts, &in_reasoning);
-  if (error.ok()) error = model->constrain(request, in_reasoning);
+  ReasoningStart reasoning = ReasoningStart::kNone;
+  error = model->encode_prompts(request, prompts, &reasoning);
+  if (error.ok()) error = model->constrain(request, reasoning);
   if (!error.ok()) return exchange->fail(error);
   if (!request.has_seed) request.generate.sampling.seed = random_seed();
   request.generate.queue.queue_timeout_s = options_.queue_timeout_s;
   const std::string client = client_of(exchange->request());
-  OutputParser::Options parsing = parsing_of(*model, request, in_reasoning);
+  OutputParser::Options parsing = parsing_of(*model, request, reasoning);
   exchange->add_log(" model=" + model->name());
   const auto call =
       std::make_shared<GenerationCall>(*model, std::move(request), exchange, std::move(parsing));
-  {
-    const std::lock_guard lock(calls_mutex_);
-    std::erase_if(calls_, [](const auto& other) { return other.expired(); });
-    calls_.push_back(call);
-  }
+  add_call(call);
   call->start(prompts, client);
 }
 
 // How many tokens a body of /v1/messages would begin with.
 void Server::post_count_tokens(const ExchangePtr& exchange) {
   CompletionRequest request;
-  ApiError error = parse_messages(exchange->request().body, options_.sampling, request);
+  ApiError error = parse_token_count(exchange->request().body, options_.sampling, request);
   ModelHost* model = error.ok() ? find_model(request.model, error) : nullptr;
   std::vector<std::vector<int32_t>> prompts;
-  bool in_reasoning = false;
-  if (error.ok()) error = model->encode_prompts(request, prompts, &in_reasoning);
+  ReasoningStart reasoning = ReasoningStart::kNone;
+  if (error.ok()) error = model->encode_prompts(request, prompts, &reasoning);
   if (!error.ok()) return exchange->fail(error);
   HttpResponse response;
   response.body = "{\"input_tokens\":" + std::to_string(prompts.front().size()) + "}";

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "server/generation_call.h"
 #include "server/http_text.h"
 #include "server/json_fields.h"
+#include "server/running_call.h"
 #include "server/server.h"
 #include "server/simulated_users.h"
 #include "server/static_files.h"
@@ -130,7 +130,7 @@ void Server::get_props(const ExchangePtr& exchange) {
 }
 
 void Server::get_slots(const ExchangePtr& exchange) {
-  std::vector<std::shared_ptr<GenerationCall>> calls;
+  std::vector<std::shared_ptr<RunningCall>> calls;
   {
     const std::lock_guard lock(calls_mutex_);
     for (const auto& call : calls_) {
@@ -139,7 +139,7 @@ void Server::get_slots(const ExchangePtr& exchange) {
   }
   Json list = Json::array();
   for (const auto& call : calls) {
-    const GenerationCall::View view = call->view();
+    const RunningCall::View view = call->view();
     list.push_back({{"request_id", view.request_id},
                     {"model", view.model},
                     {"choices", view.n_choices},

@@ -1,12 +1,12 @@
 // Routes about tokens and vectors.
 
-#include <cstring>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <variant>
 
+#include "server/embedding_call.h"
 #include "server/json_fields.h"
 #include "server/server.h"
 #include "text/tokenizer.h"
@@ -29,72 +29,6 @@ ApiError read_token_ids(const Json& list, const char* field, std::vector<int32_t
     out.push_back(id.get<int32_t>());
   }
   return {};
-}
-
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    uint32_t word = 0;
-    const size_t n = std::min<size_t>(3, bytes.size() - i);
-    for (size_t k = 0; k < 3; ++k) word = word << 8 | (k < n ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    for (size_t k = 0; k < 4; ++k) out += k <= n ? kDigits[word >> (18 - 6 * k) & 63u] : '=';
-  }
-  return out;
-}
-
-// One request for vectors: they come one by one, in any order.
-struct EmbeddingCall {
-  std::shared_ptr<Exchange> exchange;
-  std::string model;
-  bool as_base64 = false;
-  std::mutex mutex;
-  std::vector<std::vector<float>> vectors;
-  std::vector<RequestId> ids;
-  size_t n_left = 0;
-  int64_t n_tokens = 0;
-  bool failed = false;
-
-  void take(size_t index, const EmbedResult& result);
-  std::string body() const;
-};
-
-std::string EmbeddingCall::body() const {
-  Json data = Json::array();
-  for (size_t i = 0; i < vectors.size(); ++i) {
-    Json entry = {{"object", "embedding"}, {"index", i}};
-    if (as_base64) {
-      std::string bytes(vectors[i].size() * sizeof(float), '\0');
-      std::memcpy(bytes.data(), vectors[i].data(), bytes.size());
-      entry["embedding"] = base64(bytes);
-    } else {
-      entry["embedding"] = vectors[i];
-    }
-    data.push_back(std::move(entry));
-  }
-  return dump({{"object", "list"},
-               {"data", std::move(data)},
-               {"model", model},
-               {"usage", {{"prompt_tokens", n_tokens}, {"total_tokens", n_tokens}}}});
-}
-
-void EmbeddingCall::take(size_t index, const EmbedResult& result) {
-  const std::lock_guard lock(mutex);
-  --n_left;
-  if (failed) return;
-  if (result.finish_reason != FinishReason::kStop) {
-    failed = true;
-    ApiError error = api_error(
-        503, {},
-        std::string("input ") + std::to_string(index) + ": " + finish_reason_name(result.finish_reason));
-    error.retry_after = 1;
-    return exchange->fail(error);
-  }
-  vectors[index].assign(result.embedding.begin(), result.embedding.end());
-  if (n_left > 0) return;
-  HttpResponse response;
-  response.body = body();
-  exchange->respond(std::move(response));
 }
 
 struct EmbeddingBody {
@@ -147,51 +81,58 @@ ApiError read_embedding(const std::string& text, EmbeddingBody& out) {
   return read_inputs(fields.find("input"), out);
 }
 
+// errors: 400: ids that the vocabulary does not have.
+ApiError check_vocabulary(const std::vector<int32_t>& ids, const char* field, int32_t vocab_size) {
+  for (const int32_t id : ids) {
+    if (id >= vocab_size) {
+      return bad_field(
+          field, "the vocabulary has " + std::to_string(vocab_size) + " tokens, found " + std::to_string(id));
+    }
+  }
+  return {};
+}
+
+// The texts as ids that fit the model.
+ApiError encode_inputs(const EmbeddingBody& body, const ModelHost& model, std::vector<EmbedRequest>& out) {
+  const int32_t vocab_size = model.loaded().model->config().vocab_size;
+  for (const auto& input : body.inputs) {
+    EmbedRequest request;
+    const auto* text = std::get_if<std::string>(&input);
+    request.tokens =
+        text != nullptr ? model.tokenizer().encode(*text, true, true) : std::get<std::vector<int32_t>>(input);
+    request.pooling = body.pooling;
+    if (request.tokens.empty()) return bad_field("input", "want at least one token, found an empty text");
+    if (ApiError error = check_vocabulary(request.tokens, "input", vocab_size); !error.ok()) return error;
+    if (static_cast<int64_t>(request.tokens.size()) >= model.context_length()) {
+      ApiError error =
+          bad_field("input", std::to_string(request.tokens.size()) + " tokens do not fit the context of " +
+                                 std::to_string(model.context_length()) + " tokens");
+      error.code = "context_length_exceeded";
+      return error;
+    }
+    out.push_back(std::move(request));
+  }
+  return {};
+}
+
 }  // namespace
 
 void Server::post_embeddings(const ExchangePtr& exchange) {
   EmbeddingBody body;
   ApiError error = read_embedding(exchange->request().body, body);
   ModelHost* model = error.ok() ? find_model(body.model, error) : nullptr;
-  if (!error.ok()) return exchange->fail(error);
-  auto call = std::make_shared<EmbeddingCall>();
-  call->exchange = exchange;
-  call->model = model->name();
-  call->as_base64 = body.as_base64;
   std::vector<EmbedRequest> requests;
-  for (const auto& input : body.inputs) {
-    EmbedRequest request;
-    const auto* text = std::get_if<std::string>(&input);
-    request.tokens = text != nullptr ? model->tokenizer().encode(*text, true, true)
-                                     : std::get<std::vector<int32_t>>(input);
-    request.pooling = body.pooling;
-    request.queue.client = client_of(exchange->request());
-    if (request.tokens.empty())
-      return exchange->fail(bad_field("input", "want at least one token, found an empty text"));
-    if (static_cast<int64_t>(request.tokens.size()) > model->context_length()) {
-      error =
-          bad_field("input", std::to_string(request.tokens.size()) + " tokens do not fit the context of " +
-                                 std::to_string(model->context_length()) + " tokens");
-      error.code = "context_length_exceeded";
-      return exchange->fail(error);
-    }
-    call->n_tokens += static_cast<int64_t>(request.tokens.size());
-    requests.push_back(std::move(request));
+  if (error.ok()) error = encode_inputs(body, *model, requests);
+  if (!error.ok()) return exchange->fail(error);
+  const std::string client = client_of(exchange->request());
+  for (EmbedRequest& request : requests) {
+    request.queue.client = client;
+    request.queue.queue_timeout_s = options_.queue_timeout_s;
   }
-  const std::lock_guard lock(call->mutex);
-  call->vectors.resize(requests.size());
-  call->n_left = requests.size();
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const auto id = model->submit_embedding(std::move(requests[i]),
-                                            [call, i](const EmbedResult& result) { call->take(i, result); });
-    if (id.ok()) {
-      call->ids.push_back(*id);
-      continue;
-    }
-    call->failed = true;
-    for (const RequestId other : call->ids) model->cancel(other);
-    return exchange->fail(from_status(id.status()));
-  }
+  exchange->add_log(" model=" + model->name());
+  const auto call = std::make_shared<EmbeddingCall>(*model, exchange, body.as_base64);
+  add_call(call);
+  call->start(std::move(requests));
 }
 
 void Server::post_tokenize(const ExchangePtr& exchange) {
@@ -239,12 +180,7 @@ void Server::post_detokenize(const ExchangePtr& exchange) {
   if (model == nullptr) return exchange->fail(error);
   std::vector<int32_t> ids;
   error = read_token_ids(*tokens, "tokens", ids);
-  for (const int32_t id : ids) {
-    if (error.ok() && id >= model->tokenizer().vocab_size()) {
-      error = bad_field("tokens", "the vocabulary has " + std::to_string(model->tokenizer().vocab_size()) +
-                                      " tokens, found " + std::to_string(id));
-    }
-  }
+  if (error.ok()) error = check_vocabulary(ids, "tokens", model->tokenizer().vocab_size());
   if (!error.ok()) return exchange->fail(error);
   const std::string text = model->tokenizer().decode(ids, false);
   HttpResponse response;

@@ -5,8 +5,8 @@
 #include <thread>
 #include <utility>
 
-#include "server/generation_call.h"
 #include "server/http_text.h"
+#include "server/running_call.h"
 #include "server/simulated_users.h"
 
 namespace dspark {
@@ -32,6 +32,21 @@ std::string log_word(const std::string& sent, size_t longest) {
     if (c <= ' ' || c == '"' || c == '=' || static_cast<unsigned char>(c) > 126) c = '?';
   }
   return word;
+}
+
+// What a preflight lets a browser send: the headers that it asks about. SDKs have many of their own, which
+// differ from version to version. No list of names, or a very long one: the usual ones.
+std::string allowed_headers(std::string_view asked) {
+  constexpr std::string_view kUsual =
+      "Authorization, Content-Type, X-Api-Key, X-Request-Id, Anthropic-Version, Anthropic-Beta";
+  constexpr size_t kMostBytes = 4096;
+  const auto in_list = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == ',' || c == ' ';
+  };
+  const bool is_list =
+      !asked.empty() && asked.size() <= kMostBytes && std::all_of(asked.begin(), asked.end(), in_list);
+  return std::string(is_list ? asked : kUsual);
 }
 
 // The route of a path; a path with another method gives *known.
@@ -152,7 +167,7 @@ bool Server::drain() {
 }
 
 void Server::cancel_calls(const std::string& message) {
-  std::vector<std::weak_ptr<GenerationCall>> calls;
+  std::vector<std::weak_ptr<RunningCall>> calls;
   {
     const std::lock_guard lock(calls_mutex_);
     calls = calls_;
@@ -160,6 +175,12 @@ void Server::cancel_calls(const std::string& message) {
   for (const auto& call : calls) {
     if (const auto alive = call.lock()) alive->cancel(message);
   }
+}
+
+void Server::add_call(const std::shared_ptr<RunningCall>& call) {
+  const std::lock_guard lock(calls_mutex_);
+  std::erase_if(calls_, [](const auto& other) { return other.expired(); });
+  calls_.push_back(call);
 }
 
 int64_t Server::n_calls() {
@@ -229,8 +250,11 @@ std::string Server::common_headers(const HttpRequest& request) const {
   std::string headers = "Access-Control-Allow-Origin: " + options_.cors_origin + "\r\nVary: Origin\r\n";
   if (request.method == "OPTIONS") {
     headers +=
+        "Vary: Access-Control-Request-Headers\r\n"
         "Access-Control-Allow-Methods: GET, POST, PUT, OPTIONS\r\n"
-        "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key, X-Request-Id\r\n"
+        "Access-Control-Allow-Headers: " +
+        allowed_headers(request.header("access-control-request-headers")) +
+        "\r\n"
         "Access-Control-Max-Age: 86400\r\n";
   }
   return headers + "Access-Control-Expose-Headers: X-Request-Id, Retry-After\r\n";

@@ -21,7 +21,7 @@
 
 namespace dspark {
 
-class GenerationCall;  // server/generation_call.h
+class RunningCall;     // server/running_call.h
 class SimulatedUsers;  // server/simulated_users.h
 
 struct ServerOptions {
@@ -77,6 +77,7 @@ class Server {
   void log_event(std::string_view text);
   std::string client_of(const HttpRequest& request) const;
   ModelHost* find_model(const std::string& name, ApiError& error) const;
+  void add_call(const std::shared_ptr<RunningCall>& call);
   void cancel_calls(const std::string& message);
   int64_t n_calls();
   bool drain();
@@ -116,7 +117,7 @@ class Server {
   std::atomic<int> n_signals_{0};
 
   std::mutex calls_mutex_;
-  std::vector<std::weak_ptr<GenerationCall>> calls_;
+  std::vector<std::weak_ptr<RunningCall>> calls_;
   std::mutex log_mutex_;
   std::mutex counts_mutex_;
   std::map<std::pair<std::string, int>, int64_t> http_counts_;  // (path, status)

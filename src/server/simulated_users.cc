@@ -45,8 +45,8 @@ void SimulatedUsers::State::ask() {
   request.messages = std::make_shared<const nlohmann::ordered_json>(nlohmann::ordered_json::array({message}));
   if (request.kind == ApiKind::kCompletion) request.prompts.emplace_back(question);
   std::vector<std::vector<int32_t>> prompts;
-  bool in_reasoning = false;
-  if (!model.encode_prompts(request, prompts, &in_reasoning).ok()) {
+  ReasoningStart reasoning = ReasoningStart::kNone;
+  if (!model.encode_prompts(request, prompts, &reasoning).ok()) {
     --running;
     return;
   }

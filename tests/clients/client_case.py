@@ -1,8 +1,9 @@
 """What the tests with other people's clients share: a server with keys, and requests with and without speculation.
 
 The model is the default one with the drafter that comes with it, when scripts/fetch-models has put it into
-models/cache; else a tiny random one with prompt lookup. $DSPARK_CLIENT_MODEL names another file ("tiny": the
-tiny one), $DSPARK_CLIENT_DRAFTER its drafter.
+models/cache; else a tiny random one with prompt lookup, with a word about it. Where $DSPARK_REQUIRE_TOOLS is 1, as it is
+in scripts/test, a missing default model is a failure, unless $DSPARK_OFFLINE is 1. $DSPARK_CLIENT_MODEL names another
+file ("tiny": the tiny one), $DSPARK_CLIENT_DRAFTER its drafter.
 """
 
 import os
@@ -21,14 +22,26 @@ DRAFTED = {"speculation": {"policy": "fixed:4"}}
 PLAIN = {"speculation": {"policy": "off"}}
 
 
+def default_model():
+    """(model, its drafter), or None when it was not fetched and need not be."""
+    if DEFAULT_MODEL.is_file():
+        if not SHIPPED_DRAFTER.is_file():
+            raise AssertionError(f"clients: the drafter of the default model is missing: {SHIPPED_DRAFTER}")
+        return str(DEFAULT_MODEL), str(SHIPPED_DRAFTER)
+    missing = f"the default model is not there ({DEFAULT_MODEL}); scripts/fetch-models fetches it"
+    if os.environ.get("DSPARK_REQUIRE_TOOLS") == "1" and os.environ.get("DSPARK_OFFLINE") != "1":
+        raise AssertionError(f"clients: {missing}; where there is no network, say so with DSPARK_OFFLINE=1")
+    print(f"clients: note: {missing}", file=sys.stderr)
+    return None
+
+
 def served_model(tiny):
     """(model, drafter, whether it is a real model)."""
     named = os.environ.get("DSPARK_CLIENT_MODEL")
     if named and named != "tiny":
         return named, os.environ.get("DSPARK_CLIENT_DRAFTER", "ngram"), True
-    if not named and DEFAULT_MODEL.is_file():
-        return str(DEFAULT_MODEL), str(SHIPPED_DRAFTER), True
-    return tiny, "ngram", False
+    found = None if named else default_model()
+    return (*found, True) if found else (tiny, "ngram", False)
 
 
 class ClientCase(Tool):

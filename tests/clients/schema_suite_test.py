@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Every schema of tests/data/json_schema through the running server, judged by the package `jsonschema`.
+"""Every schema of tests/data/json_schema and tests/data/schemas through the running server, judged by the package
+`jsonschema`.
 
-Two seeds each, with drafts and without: every answer is complete and valid, and the texts are equal. On a tiny
-random model, whose texts wander into every corner of a grammar, and on the default model when it is there.
+With drafts and without: every answer is complete and valid, and the texts are equal. On a tiny random model, whose
+texts wander into every corner of a grammar, and on the default model when it is there.
 Run by tests/clients/run, which installs the judge.
 """
 
@@ -13,12 +14,23 @@ import unittest
 
 import jsonschema
 
-from client_case import DEFAULT_MODEL, DRAFTED, PLAIN, SHIPPED_DRAFTER
+from client_case import DRAFTED, PLAIN, default_model
 from serve_harness import ROOT, Server, Tool
 
-SCHEMAS = sorted((ROOT / "tests" / "data" / "json_schema").glob("*.json"))
-SEEDS = (1, 2)
-MAX_TOKENS = 250  # as in schema_suite_test.cc: every schema has texts as short as that
+DATA = ROOT / "tests" / "data"
+
+
+class Collection:
+    """A folder of schemas. max_tokens, as in schema_suite_test.cc: every schema has texts as short as that."""
+
+    def __init__(self, folder, least, max_tokens):
+        self.folder, self.least, self.max_tokens = folder, least, max_tokens
+        self.schemas = {path.stem: json.loads(path.read_text(encoding="utf-8"))
+                        for path in sorted((DATA / folder).glob("*.json"))}
+
+
+SMALL = Collection("json_schema", 89, 250)  # keyword by keyword
+COLLECTED = Collection("schemas", 59, 400)  # as tools, libraries and configuration files have them
 CHECKED_FORMATS = ("date", "date-time", "email", "hostname", "ipv4", "time", "uri", "uuid")
 
 
@@ -36,7 +48,8 @@ def standard(schema):
 
 def judge(schema):
     # `items` with a list is the tuple of the drafts before 2020.
-    old = '"items":[' in json.dumps(schema, separators=(",", ":"))
+    old = '"items":[' in json.dumps(schema, separators=(",", ":")) or \
+        (isinstance(schema, dict) and "draft-07" in schema.get("$schema", ""))
     kind = jsonschema.Draft7Validator if old else jsonschema.Draft202012Validator
     kind.check_schema(standard(schema))
     return kind(standard(schema), format_checker=kind.FORMAT_CHECKER)
@@ -45,15 +58,17 @@ def judge(schema):
 class SchemaCase(Tool):
     """A server, and the suite on it."""
 
-    def suite(self, model, drafter, seeds, temperature):
+    def suite(self, collection, model, drafter, seeds, temperature):
+        """How many drafts were accepted, by schema."""
+        schemas = collection.schemas
+        self.assertGreaterEqual(len(schemas), collection.least)
         server = Server("-m", model, "-d", drafter, "-c", "2048", "--parallel", "8", "-q")
         self.addCleanup(server.stop)
-        schemas = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in SCHEMAS}
 
         def ask(name, seed, extra):
             answer = server.post("/v1/chat/completions", {
                 "messages": [{"role": "user", "content": "An example as JSON, please: " + name.replace("_", " ")}],
-                "max_tokens": MAX_TOKENS, "temperature": temperature, "seed": seed, **extra,
+                "max_tokens": collection.max_tokens, "temperature": temperature, "seed": seed, **extra,
                 "response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": schemas[name]}}})
             return answer.status, answer.json
 
@@ -64,7 +79,7 @@ class SchemaCase(Tool):
         for (name, seed, _), drafted, plain in zip(asked[::2], answers[::2], answers[1::2]):
             with self.subTest(schema=name, seed=seed):
                 accepted[name] = accepted.get(name, 0) + self.check(judge(schemas[name]), drafted, plain)
-        print(f"schemas: {len(answers)} answers, drafts accepted for {sum(n > 0 for n in accepted.values())} of "
+        print(f"{collection.folder}: {len(answers)} answers, drafts accepted for {sum(n > 0 for n in accepted.values())} of "
               f"{len(schemas)} schemas, {sum(accepted.values())} in all", file=sys.stderr)
         return accepted
 
@@ -87,16 +102,36 @@ class SchemaSuite(SchemaCase):
             with self.assertRaises(jsonschema.ValidationError, msg=name):
                 judge({"format": name}).validate("no such thing: 99")
 
-    def test_tiny_model(self):
-        self.assertGreaterEqual(len(SCHEMAS), 89)
-        accepted = self.suite(self.chat_model, "ngram", SEEDS, temperature=1.5)
+    def on_tiny_model(self, collection):
+        accepted = self.suite(collection, self.chat_model, "ngram", (1, 2), temperature=1.5)
         self.assertGreater(sum(accepted.values()), 0)
 
-    def test_default_model(self):
-        if not DEFAULT_MODEL.is_file():
+    def on_default_model(self, collection, seeds):
+        found = default_model()
+        if found is None:
             self.skipTest("the default model is not in models/cache: scripts/fetch-models")
-        accepted = self.suite(str(DEFAULT_MODEL), str(SHIPPED_DRAFTER), SEEDS, temperature=1)
-        self.assertGreater(sum(accepted.values()), 0)
+        self.assertGreater(sum(self.suite(collection, *found, seeds, temperature=1).values()), 0)
+
+    def test_tiny_model(self):
+        self.on_tiny_model(SMALL)
+
+    def test_tiny_model_with_collected_schemas(self):
+        self.on_tiny_model(COLLECTED)
+
+    def test_default_model(self):
+        self.on_default_model(SMALL, (1, 2))
+
+    def test_default_model_with_collected_schemas(self):
+        self.on_default_model(COLLECTED, (1,))
+
+    def test_collection_is_lifelike(self):
+        sizes = [len((DATA / "schemas" / f"{name}.json").read_bytes()) for name in COLLECTED.schemas]
+        self.assertGreaterEqual(sum(size > 2000 for size in sizes), 30)
+        words = json.dumps(list(COLLECTED.schemas.values()))
+        for keyword in ("$ref", "allOf", "anyOf", "oneOf", "not", "if", "const", "patternProperties", "propertyNames",
+                        "dependentRequired", "dependentSchemas", "dependencies", "uniqueItems", "contains", "multipleOf",
+                        "prefixItems", "unevaluatedProperties", "nullable", "discriminator"):
+            self.assertIn(f'"{keyword}": ', words)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ TEST(OpenApi, NamesExactlyTheFieldsThatAreRead) {
        }},
       {"ResponsesRequest",
        R"({"input": "x"})",
-       {"instructions", "text"},
+       {},
        [&](const std::string& body, CompletionRequest& out) { return parse_responses(body, defaults, out); }},
       {"MessagesRequest",
        R"({"messages": [{"role": "user", "content": "x"}], "max_tokens": 5})",

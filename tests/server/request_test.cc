@@ -88,9 +88,9 @@ TEST(CompletionRequest, EveryFieldArrives) {
 
 TEST(CompletionRequest, NullMeansAbsent) {
   Json body = chat_body();
-  for (const char* field :
-       {"n", "seed", "stop", "max_tokens", "temperature", "top_p", "logit_bias", "logprobs", "stream",
-        "stream_options", "response_format", "tools", "speculation", "model"}) {
+  for (const char* field : {"n", "seed", "stop", "max_tokens", "temperature", "top_p", "logit_bias",
+                            "logprobs", "stream", "stream_options", "response_format", "tools", "speculation",
+                            "model", "parallel_tool_calls", "grammar_scope"}) {
     body[field] = nullptr;
   }
   CompletionRequest request;
@@ -125,6 +125,9 @@ TEST(CompletionRequest, WrongFieldsAreNamed) {
                                                            {"tools", "x"},
                                                            {"tools", {1}},
                                                            {"tool_choice", 3},
+                                                           {"parallel_tool_calls", "no"},
+                                                           {"grammar_scope", 1},
+                                                           {"grammar_scope", "content"},
                                                            {"presence_penalty", 2.5},
                                                            {"response_format", 1},
                                                            {"speculation", 1},
@@ -149,6 +152,32 @@ TEST(CompletionRequest, WrongFieldsAreNamed) {
   EXPECT_EQ(chat_error("speculation", {{"max_draft", 65}}).param, "speculation.max_draft");
   EXPECT_EQ(chat_error("stream_options", {{"include_usage", 1}}).param.substr(0, 14), "stream_options");
   EXPECT_EQ(chat_error("response_format", {{"type", "xml"}}).param, "response_format.type");
+}
+
+TEST(CompletionRequest, ToolsAndWhatGrammarsHold) {
+  const auto with = [](const char* fields) {
+    Json body = chat_body();
+    body.update(Json::parse(fields));
+    return body;
+  };
+  const char* tools = R"({"tools": [{"type": "function", "function": {"name": "f", "strict": null}},
+    {"type": "function", "function": {"name": "g", "strict": true}}]})";
+  CompletionRequest plain, several, one, whole;
+  ASSERT_TRUE(parse_chat(with(R"({"grammar": "root ::= \"a\""})"), plain).ok());
+  EXPECT_TRUE(plain.parallel_tool_calls);
+  EXPECT_FALSE(plain.format.whole_text);
+  ASSERT_TRUE(parse_chat(with(tools), several).ok());
+  ASSERT_TRUE(parse_chat(with(R"({"parallel_tool_calls": false})"), one).ok());
+  EXPECT_FALSE(one.parallel_tool_calls);
+  ASSERT_TRUE(parse_chat(with(R"({"grammar": "root ::= \"a\"", "grammar_scope": "text"})"), whole).ok());
+  EXPECT_TRUE(whole.format.whole_text);
+  EXPECT_EQ(whole.format.kind, ResponseFormat::Kind::kGrammar);
+  CompletionRequest bad;
+  EXPECT_EQ(parse_chat(with(R"({"grammar": "x", "grammar_scope": "all"})"), bad).param, "grammar_scope");
+  EXPECT_EQ(parse_chat(
+                with(R"({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]})"), bad)
+                .param,
+            "tools[0].function.strict");
 }
 
 TEST(CompletionRequest, Messages) {

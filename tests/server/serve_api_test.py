@@ -55,6 +55,39 @@ class Chat(ServeCase):
             answer = self.server.post("/v1/chat/completions", {**body, "speculation": {field: value}})
             self.error(answer, 400, "speculation." + field)
 
+    def test_drafts_as_asked(self):
+        body = chat("abcabcabcabc", max_tokens=96, ignore_eos=True)
+        whole = self.server.post("/v1/chat/completions", body).json
+
+        def report(fields, **more):
+            answer = self.server.post("/v1/chat/completions", {**body, "speculation": fields, **more}).json
+            told = answer["usage"]["speculation"]
+            self.assertEqual(told["drafted"], told["verified"] + told["trimmed"])
+            self.assertLessEqual(told["accepted"], told["verified"])
+            return told, answer["choices"][0]["message"]["content"]
+
+        free = whole["usage"]["speculation"]
+        self.assertGreater(free["drafted"], 2 * free["rounds"])  # else the limits below would show nothing
+        for most in (0, 1, 2):
+            told, text = report({"max_draft": most})
+            self.assertLessEqual(told["drafted"], most * told["rounds"])
+            self.assertEqual(told["drafted"] > 0, most > 0)
+            self.assertEqual(text, whole["choices"][0]["message"]["content"])
+        told, _ = report({"policy": "fixed:1"})
+        self.assertLessEqual(told["drafted"], told["rounds"])
+        # Sampled: the coupled rule keeps the text, the other rules its distribution only, so some text differs.
+        differ = 0
+        for seed in range(4):
+            sampled = {"temperature": 1, "seed": seed}
+            plain = report({"policy": "off"}, **sampled)[1]
+            coupled, text = report({"accept": "coupled"}, **sampled)
+            self.assertEqual(text, plain)
+            self.assertGreater(coupled["drafted"], 0)
+            rejection, text = report({"accept": "rejection"}, **sampled)
+            self.assertGreater(rejection["drafted"], 0)
+            differ += text != plain
+        self.assertGreater(differ, 0)
+
     def test_n_and_seed(self):
         body = chat("hello", max_tokens=12, ignore_eos=True, temperature=1.5, min_p=0, seed=9, n=3)
         first = self.server.post("/v1/chat/completions", body).json
@@ -64,6 +97,48 @@ class Chat(ServeCase):
         self.assertEqual(texts, [choice["message"]["content"] for choice in again["choices"]])
         self.assertGreater(len(set(texts)), 1)
         self.assertEqual(first["usage"]["completion_tokens"], 36)
+
+    def test_streamed_choices_equal_whole_ones(self):
+        body = chat("hello", max_tokens=20, ignore_eos=True, temperature=1.5, min_p=0, seed=9, n=3)
+        whole = self.server.post("/v1/chat/completions", body).json
+        connection, response = self.server.open_stream("/v1/chat/completions",
+                                                       {**body, "stream_options": {"include_usage": True}})
+        chunks = events(response)
+        connection.close()
+        self.assertEqual(chunks.pop(), "[DONE]")
+        self.assertEqual(chunks.pop()["usage"]["completion_tokens"], whole["usage"]["completion_tokens"])
+        for wanted in whole["choices"]:
+            parts = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == wanted["index"]]
+            self.assertEqual("".join(part["delta"].get("content") or "" for part in parts), wanted["message"]["content"])
+            self.assertEqual([part["delta"]["role"] for part in parts if "role" in part["delta"]], ["assistant"])
+            self.assertEqual([part["finish_reason"] for part in parts if part["finish_reason"]], [wanted["finish_reason"]])
+        self.assertEqual(len({choice["message"]["content"] for choice in whole["choices"]}), 3)
+
+    def test_penalties(self):
+        first, second = self.server.post("/tokenize", {"content": "qz"}).json["tokens"]
+        # Far more likely than all others, and "q" more than "z" by more than the model's own logits differ.
+        body = chat("hello", max_tokens=24, ignore_eos=True, logit_bias={str(first): 100, str(second): 80})
+
+        def text(**fields):
+            texts = [self.server.post("/v1/chat/completions", {**body, "speculation": {"policy": policy}, **fields})
+                     .json["choices"][0]["message"]["content"] for policy in ("fixed:4", "off")]
+            self.assertEqual(texts[0], texts[1])  # drafts change nothing
+            return texts[0]
+
+        self.assertEqual(text(), "q" * 24)
+        self.assertEqual(text(frequency_penalty=0.1, presence_penalty=0.5, repetition_penalty=1.01), "q" * 24)
+        # Each "q" costs two more, until "z" is ahead; then they take turns.
+        grown = text(frequency_penalty=2)
+        self.assertEqual(set(grown), {"q", "z"})
+        self.assertTrue(grown.startswith("qqq"), grown)
+        # Either is halved once it was said, and stays so.
+        self.assertEqual(text(repetition_penalty=2), "qz" + "q" * 22)
+        # Two once: enough between neighbours only.
+        near = {**body, "logit_bias": {str(first): 100, str(second): 100}}
+        plain, spread = (self.server.post("/v1/chat/completions", {**near, "presence_penalty": penalty}).json["choices"][0]
+                         ["message"]["content"] for penalty in (0, 2))
+        self.assertEqual(len(set(plain)), 1)
+        self.assertEqual(set(spread), {"q", "z"})
 
     def test_stop_and_limits(self):
         long = self.server.post("/v1/chat/completions", chat("hello", max_tokens=30, ignore_eos=True)).json
@@ -88,6 +163,23 @@ class Chat(ServeCase):
             self.assertEqual(len(entry["top_logprobs"]), 3)
             # Temperature 0 takes the likeliest.
             self.assertAlmostEqual(entry["top_logprobs"][0]["logprob"], entry["logprob"])
+
+    def test_streamed_logprobs_equal_whole_ones(self):
+        for path, body in (("/v1/chat/completions", chat("abcabc", max_tokens=24, ignore_eos=True, temperature=1.2, seed=3,
+                                                         logprobs=True, top_logprobs=2)),
+                           ("/v1/completions", {"prompt": "abcabc", "max_tokens": 24, "ignore_eos": True, "temperature": 1.2,
+                                                "seed": 3, "logprobs": 2})):
+            wanted = self.server.post(path, body).json["choices"][0]["logprobs"]
+            self.assertTrue(all(len(entries) == 24 for entries in wanted.values()), wanted)
+            for policy in ("fixed:4", "off"):
+                connection, response = self.server.open_stream(path, {**body, "speculation": {"policy": policy}})
+                chunks = events(response)
+                connection.close()
+                told = {key: [] for key in wanted}
+                for chunk in chunks[:-1]:
+                    for key, entries in chunk["choices"][0]["logprobs"].items():
+                        told[key] += entries
+                self.assertEqual(told, wanted, (path, policy))
 
     def test_logit_bias(self):
         token = self.server.post("/tokenize", {"content": "q"}).json["tokens"][0]
@@ -265,6 +357,35 @@ class Others(ServeCase):
             self.assertIn("\n" + name, text)
         names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
         self.assertEqual(len(names), len(set(names)))
+
+    def test_metrics_of_requests_in_vllms_words(self):
+        names = ("vllm:request_params_n_count", "vllm:request_params_n_sum", "vllm:request_params_max_tokens_count",
+                 "vllm:request_params_max_tokens_sum", "vllm:request_max_num_generation_tokens_count",
+                 "vllm:request_max_num_generation_tokens_sum", "vllm:request_inference_time_seconds_count",
+                 "vllm:iteration_tokens_total_sum", "vllm:iteration_tokens_total_count", "vllm:prompt_tokens_total",
+                 "vllm:generation_tokens_total", "dspark_steps_total")
+        self.server.wait_idle()
+        before = {name: self.server.metric(name) for name in names}
+        spent = self.server.metric("vllm:request_inference_time_seconds_sum")
+        self.server.post("/v1/completions", {"prompt": ["abcabc", "x"], "max_tokens": 20, "ignore_eos": True, "n": 3})
+        self.server.wait_idle()
+        grown = {name: self.server.metric(name) - before[name] for name in names}
+        self.assertEqual((grown[names[0]], grown[names[1]]), (2, 6))  # two prompts, three answers each
+        self.assertEqual((grown[names[2]], grown[names[3]]), (6, 120))
+        self.assertEqual((grown[names[4]], grown[names[5]]), (2, 40))
+        self.assertEqual(grown[names[6]], 6)
+        self.assertGreater(self.server.metric("vllm:request_inference_time_seconds_sum"), spent)
+        self.assertEqual(grown["vllm:iteration_tokens_total_sum"],
+                         grown["vllm:prompt_tokens_total"] + grown["vllm:generation_tokens_total"])
+        self.assertEqual(grown["vllm:generation_tokens_total"], 120)
+        self.assertGreater(grown["vllm:iteration_tokens_total_count"], 0)
+        self.assertLessEqual(grown["vllm:iteration_tokens_total_count"], grown["dspark_steps_total"])
+        # Without a limit it is the room that the context leaves.
+        limit = self.server.metric("vllm:request_params_max_tokens_sum")
+        answer = self.server.post("/v1/chat/completions", chat("x", stop=[chr(c) for c in range(97, 123)] + [" "])).json
+        self.server.wait_idle()
+        self.assertEqual(self.server.metric("vllm:request_params_max_tokens_sum") - limit,
+                         2048 - answer["usage"]["prompt_tokens"])
 
     def test_dashboard_asks_for_metrics_that_exist(self):
         import re

@@ -96,6 +96,21 @@ class Interfaces(ServeCase):
             self.error(self.server.post("/v1/embeddings", {"input": wrong}), 400)
         self.error(self.server.post("/v1/embeddings", {"input": "x", "pooling": "max"}), 400)
 
+    def test_embeddings_are_means_by_default(self):
+        def vector(text, **fields):
+            return self.server.post("/v1/embeddings", {"input": text, **fields}).json["data"][0]["embedding"]
+
+        self.assertEqual(vector("ab", pooling="mean"), vector("ab"))
+        self.assertNotEqual(vector("ab", pooling="mean"), vector("ab", pooling="last"))
+        self.assertAlmostEqual(sum(x * x for x in vector("ab", pooling="mean")), 1, places=4)
+        # The mean of one is the last: and of two, that of both (of length 1 again).
+        ids = self.server.post("/tokenize", {"content": "ab"}).json["tokens"]
+        self.assertEqual(len(ids), 2)
+        self.assertEqual(vector(ids[:1], pooling="mean"), vector(ids[:1], pooling="last"))
+        self.error(self.server.post("/v1/embeddings", {"input": [10**6]}), 400, "input")
+        long = self.error(self.server.post("/v1/embeddings", {"input": ids * 1024}), 400, "input")  # no room for one more
+        self.assertEqual(long["code"], "context_length_exceeded")
+
     def test_responses(self):
         body = {"input": "hello", "max_output_tokens": 12, "temperature": 0, "ignore_eos": True}
         answer = self.server.post("/v1/responses", body).json
@@ -131,6 +146,33 @@ class Interfaces(ServeCase):
         self.assertEqual("".join(data["delta"]["text"] for name, data in stream if name == "content_block_delta"), text)
         counted = self.server.post("/v1/messages/count_tokens", {"messages": body["messages"]}).json["input_tokens"]
         self.assertEqual(counted, answer["usage"]["input_tokens"])
+        self.assertEqual(stream[0][1]["message"]["usage"]["input_tokens"], counted)
+
+    def test_messages_tell_stop_sequences_and_the_input(self):
+        prompt = [{"role": "user", "content": "a story that is longer than a page of the cache " * 3}]
+        body = {"max_tokens": 30, "temperature": 0, "ignore_eos": True, "messages": prompt}
+        counted = self.server.post("/v1/messages/count_tokens", {"messages": prompt}).json["input_tokens"]
+        plain = self.server.post("/v1/messages", body).json
+        self.assertEqual((plain["stop_reason"], plain["stop_sequence"]), ("max_tokens", None))
+        text = plain["content"][0]["text"]
+        stop = text[7:10]
+        for sequences, reason, hit in ((["never said", stop], "stop_sequence", stop), (["never said"], "max_tokens", None)):
+            asked = {**body, "stop_sequences": sequences}
+            whole = self.server.post("/v1/messages", asked).json
+            self.assertEqual((whole["stop_reason"], whole["stop_sequence"]), (reason, hit))
+            self.assertEqual(whole["content"][0]["text"], text[:text.index(hit)] if hit else text)
+            connection, response = self.server.open_stream("/v1/messages", asked)
+            stream = named_events(response)
+            connection.close()
+            (delta,) = (data for name, data in stream if name == "message_delta")
+            self.assertEqual(delta["delta"], {"stop_reason": reason, "stop_sequence": hit})
+            begin = stream[0][1]["message"]
+            self.assertEqual((begin["stop_reason"], begin["stop_sequence"]), (None, None))
+            for usage in (begin["usage"], delta["usage"], whole["usage"]):
+                self.assertGreater(usage["cache_read_input_tokens"], 0)  # asked before
+                self.assertEqual(usage["cache_creation_input_tokens"], 0)
+                self.assertEqual(usage["input_tokens"] + usage["cache_read_input_tokens"], counted)
+        self.error(self.server.post("/v1/messages", {**body, "stop_sequences": [""]}), 400, "stop_sequences")
 
 
 class Others(serve_harness.Tool):

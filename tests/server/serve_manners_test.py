@@ -53,6 +53,8 @@ class BadClients(ServeCase):
         connection.close()
         wait_until(self.idle, "the stream's request ends")
         self.assertLess(self.server.metric("vllm:generation_tokens_total") - before, 60000)
+        self.assertGreaterEqual(self.server.metric("vllm:request_success_total", finished_reason="abort"), 1)
+        self.assertEqual(self.server.metric("vllm:request_success_total", finished_reason="cancelled"), 0)
         self.healthy()
 
     def test_hang_up_while_waiting_for_a_whole_answer(self):
@@ -114,7 +116,9 @@ class Slow(serve_harness.Tool):
         answer = server.post("/v1/chat/completions", chat("hello", max_tokens=2))
         self.assertEqual(answer.status, 200)
         for link in links:
-            self.assertIn(b" 408 ", link.recv(1000))
+            got = link.recv(1000)
+            self.assertIn(b" 408 ", got)
+            self.assertRegex(got, rb"\r\nRetry-After: [1-9]")
             link.close()
         with socket.create_connection(("127.0.0.1", server.port), timeout=serve_harness.TIMEOUT) as link:
             link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -234,7 +238,19 @@ class Limits(serve_harness.Tool):
         self.assertEqual(answers[0].headers["access-control-allow-origin"], "https://example.org")
         before = server.request("OPTIONS", "/v1/chat/completions")
         self.assertEqual(before.status, 204)
-        self.assertIn("authorization", before.headers["access-control-allow-headers"].lower())
+        for name in ("authorization", "content-type", "x-api-key", "anthropic-version", "anthropic-beta"):
+            self.assertIn(name, before.headers["access-control-allow-headers"].lower())
+        # What the clients of OpenAI and Anthropic ask for in a browser, as the browser lists it.
+        asked = ("anthropic-beta,anthropic-dangerous-direct-browser-access,anthropic-version,authorization,content-type,x-api-key,"
+                 "x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,x-stainless-retry-count,"
+                 "x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout")
+        preflight = server.request("OPTIONS", "/v1/messages", headers={
+            "Origin": "https://example.org", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked})
+        self.assertEqual(preflight.status, 204)
+        self.assertEqual(preflight.headers["access-control-allow-headers"], asked)
+        for odd in ("x" * 5000, "a\"b", "x-a: y"):
+            answer = server.request("OPTIONS", "/v1/messages", headers={"Access-Control-Request-Headers": odd})
+            self.assertEqual(answer.headers["access-control-allow-headers"], before.headers["access-control-allow-headers"])
 
     def test_full_queue(self):
         server = Server("-m", self.chat_model, "--parallel", "1", "--queue", "1", "-c", "16384")

@@ -204,6 +204,36 @@ TEST(Metrics, HistogramCountsAreCumulative) {
   EXPECT_NE(out.find("x_seconds_sum{model_name=\"a\\\"b\"} 15\n"), std::string::npos) << out;
 }
 
+TEST(Metrics, RequestsAreToldInVllmsWords) {
+  RequestMetrics requests;
+  GenerateStats stats;
+  stats.prompt_s = 0.5;
+  stats.decode_s = 2.5;
+  stats.output_tokens = 7;
+  requests.finished("cancelled", 4, 100, stats);
+  requests.finished("stop", 4, 50, stats);
+  requests.prompt_finished(2, 7);
+  StepStats step;
+  requests.stepped(step);  // without tokens: does not count
+  step.prefill_rows = 5;
+  step.committed_tokens = 3;
+  requests.stepped(step);
+  PrometheusText text;
+  add_model_metrics(text, "m", EngineSnapshot(), requests.snapshot());
+  const std::string out = text.text();
+  for (const char* line : {"vllm:request_success_total{model_name=\"m\",finished_reason=\"abort\"} 1\n",
+                           "vllm:request_success_total{model_name=\"m\",finished_reason=\"stop\"} 1\n",
+                           "vllm:request_inference_time_seconds_sum{model_name=\"m\"} 6\n",
+                           "vllm:request_params_n_sum{model_name=\"m\"} 2\n",
+                           "vllm:request_params_max_tokens_sum{model_name=\"m\"} 150\n",
+                           "vllm:request_max_num_generation_tokens_sum{model_name=\"m\"} 7\n",
+                           "vllm:iteration_tokens_total_sum{model_name=\"m\"} 8\n",
+                           "vllm:iteration_tokens_total_count{model_name=\"m\"} 1\n"}) {
+    EXPECT_NE(out.find(line), std::string::npos) << line;
+  }
+  EXPECT_EQ(out.find("cancelled"), std::string::npos);
+}
+
 TEST(Metrics, TwoModelsShareFamilies) {
   PrometheusText text;
   const RequestMetrics requests;

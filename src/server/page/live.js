@@ -3,8 +3,8 @@
 const live = (() => {
   const KEEP = 90;
   const $ = id => document.getElementById(id);
-  const history = { rate: [], user: [], budget: [] };
-  let before = null, before_at = 0, timer = null;
+  const SPEC = 'spec_decode_num_';
+  let history = null, before = null, before_at = 0, timer = null, shown_model = null;
 
   const pick = (metrics, name, model) => (metrics[name] || []).filter(s => !model || !s.labels.model_name || s.labels.model_name === model);
   const sum = (metrics, name, model) => pick(metrics, name, model).reduce((a, s) => a + s.value, 0);
@@ -16,57 +16,144 @@ const live = (() => {
   const push = (list, v) => { list.push(v); if (list.length > KEEP) list.shift(); };
   const text = (id, v, digits) => { $(id).textContent = v === null || !isFinite(v) ? '–' : v.toFixed(digits); };
 
-  function show(now, at, model) {
-    const delta = name => before ? sum(now, name, model) - sum(before, name, model) : 0;
+  function forget() {
+    history = { rate: [], user: [], budget: [], mean_budget: [] };
+    before = null;
+  }
+
+  // What the newest numbers and those before them say. Shares of nothing are null.
+  function read(now, at, model) {
+    const of = name => sum(now, name, model);
+    const delta = name => before ? of(name) - sum(before, name, model) : 0;
+    const share = (a, b) => b > 0 ? a / b : null;
     const seconds = before ? (at - before_at) / 1000 : 0;
-    const rate = seconds > 0 ? delta('vllm:generation_tokens_total') / seconds : null;
-    const running = sum(now, 'vllm:num_requests_running', model);
-    const rounds = delta('vllm:spec_decode_num_drafts_total');
-    const verified = delta('dspark_spec_decode_num_verified_tokens_total');
-    const user = rate !== null && running > 0 ? rate / running : null;
-    text('n-rate', rate, 0);
-    text('n-user', user, 0);
-    text('n-running', running, 0);
-    text('n-waiting', sum(now, 'vllm:num_requests_waiting', model), 0);
-    push(history.rate, rate);
-    push(history.user, user);
-    push(history.budget, rounds > 0 ? verified / rounds : rate ? 0 : null);
-    charts.lines($('c-rate'), [{ values: history.rate, cls: 'a' }, { values: history.user, cls: 'b' }], ['blue: all', 'orange: per user']);
-    charts.lines($('c-budget'), [{ values: history.budget, cls: 'a' }], [`${history.budget.length} s ago`, 'now']);
-    const accepted = by(now, 'vllm:spec_decode_num_accepted_tokens_per_pos_total', 'position', model);
-    const tried = new Map(by(now, 'dspark_spec_decode_num_verified_tokens_per_pos_total', 'position', model));
-    charts.bars($('c-accept'), accepted.map(([p, n]) => tried.get(p) > 0 ? n / tried.get(p) : null));
-    charts.curve($('c-cost'), by(now, 'dspark_cost_verify_seconds', 'rows', model).map(([r, s]) => [r, s * 1000]), ['rows', '']);
+    const running = of('vllm:num_requests_running');
+    const rate = share(delta('vllm:generation_tokens_total'), seconds);
+    const planned = delta('dspark_planned_steps_total');
+    return {
+      running, waiting: of('vllm:num_requests_waiting'), rate,
+      user: rate === null ? null : share(rate, running),
+      has_plans: of('dspark_planned_steps_total') > 0, planned,
+      budget: of('dspark_verify_budget'), draft: of('dspark_draft_length'),
+      mean_budget: share(delta('dspark_verify_budget_total'), planned),
+      paused: share(delta('dspark_paused_steps_total'), planned),
+      verified: share(delta(`dspark_${SPEC}verified_tokens_total`), delta(`vllm:${SPEC}drafts_total`)),
+    };
+  }
+
+  function show_numbers(n) {
+    text('n-rate', n.rate, 0);
+    text('n-user', n.user, 0);
+    text('n-running', n.running, 0);
+    text('n-waiting', n.waiting, 0);
+    text('n-draft', n.has_plans ? n.draft : null, 0);
+    text('n-budget', n.has_plans ? n.budget : null, 0);
+    text('n-verified', n.verified, 1);
+    $('n-paused').textContent = n.paused === null ? '–' : `${Math.round(100 * n.paused)} %`;
+  }
+
+  function draw_history(n) {
+    push(history.rate, n.rate);
+    push(history.user, n.user);
+    push(history.budget, n.planned > 0 ? n.budget : null);
+    push(history.mean_budget, n.mean_budget);
+    charts.lines($('c-rate'), [{ name: 'all', values: history.rate, cls: 'a' },
+      { name: 'per user', values: history.user, cls: 'b' }], ['blue: all', 'orange: per user']);
+    if (n.has_plans) {
+      charts.lines($('c-budget'), [{ name: 'mean of the last second', values: history.mean_budget, cls: 'b' },
+        { name: 'newest planned step', values: history.budget, cls: 'a' }], ['blue: newest step', 'orange: mean of a second']);
+    } else {
+      charts.empty($('c-budget'), 'no step was planned: only "adaptive" plans');
+    }
+  }
+
+  function draw_acceptance(now, model) {
+    const accepted = by(now, `vllm:${SPEC}accepted_tokens_per_pos_total`, 'position', model);
+    const tried = new Map(by(now, `dspark_${SPEC}verified_tokens_per_pos_total`, 'position', model));
+    if (!accepted.length) return charts.empty($('c-accept'), 'nothing was drafted yet');
+    charts.bars($('c-accept'), accepted.map(([p, n]) => tried.get(p) > 0
+      ? { y: n / tried.get(p), title: `place ${p + 1}: ${n} of ${tried.get(p)} accepted` } : null));
+  }
+
+  function draw_costs(now, model) {
+    const costs = by(now, 'dspark_cost_verify_seconds', 'rows', model);
+    if (!costs.length) return charts.empty($('c-cost'), 'no cost model: only "adaptive" has one');
+    charts.curve($('c-cost'), costs.map(([rows, s]) => ({ x: rows, y: s * 1000, title: `${rows} row${rows === 1 ? '' : 's'}: ${charts.digits(s * 1000)} ms` })),
+      ['0 rows', `${costs[costs.length - 1][0]} rows`]);
+  }
+
+  function draw_reliability(now, model) {
     const bin = name => new Map(by(now, 'dspark_calibration_bin_' + name, 'bin', model));
     const predicted = bin('predicted_survival'), observed = bin('observed_survival');
-    charts.unit($('c-calib'), [...bin('drafts')].filter(([b]) => predicted.has(b) && observed.has(b))
-      .map(([b, n]) => [predicted.get(b), observed.get(b), n]));
-    const measured = sum(now, 'dspark_step_measured_seconds', model), planned = sum(now, 'dspark_step_predicted_seconds', model);
+    const points = [...bin('drafts')].filter(([b]) => predicted.has(b) && observed.has(b)).map(([b, n]) => ({
+      x: predicted.get(b), y: observed.get(b), n,
+      title: `predicted ${charts.digits(predicted.get(b))}, observed ${charts.digits(observed.get(b))}, ${n} drafts` }));
+    if (points.length) charts.unit($('c-calib'), points);
+    else charts.empty($('c-calib'), 'no draft with a confidence yet');
+  }
+
+  function show_step(now, model) {
+    const of = name => sum(now, name, model);
+    const planned = of('dspark_step_predicted_seconds');
     $('n-step').textContent = planned > 0
-      ? `step: predicted ${(planned * 1000).toFixed(1)} ms, measured ${(measured * 1000).toFixed(1)} ms` : '';
+      ? `newest step: predicted ${charts.digits(planned * 1000)} ms, measured ${charts.digits(of('dspark_step_measured_seconds') * 1000)} ms; `
+        + `passes take ${of('dspark_cost_correction').toFixed(2)} times what the cost curve says` : '';
+  }
+
+  function show(now, at, model) {
+    if (model !== shown_model) forget();
+    shown_model = model;
+    const numbers = read(now, at, model);
+    show_numbers(numbers);
+    draw_history(numbers);
+    draw_acceptance(now, model);
+    draw_costs(now, model);
+    draw_reliability(now, model);
+    show_step(now, model);
+    before = now;
+    before_at = at;
+  }
+
+  // Old numbers would pass for new ones.
+  function show_failure(why) {
+    if (why) {
+      forget();
+      for (const node of document.querySelectorAll('.numbers b')) node.textContent = '–';
+      for (const svg of document.querySelectorAll('#live .chart')) charts.empty(svg, 'no numbers');
+      $('n-step').textContent = '';
+    }
+    if ($('live-error').textContent !== why) $('live-error').textContent = why;
+    $('live-error').hidden = !why;
   }
 
   async function tick() {
     try {
       const now = await client.metrics();
-      const at = performance.now();
-      show(now, at, $('model').value);
-      before = now;
-      before_at = at;
-      $('state').textContent = $('state').dataset.text || 'ready';
+      connection.reached();
+      show_failure('');
+      show(now, performance.now(), $('model').value);
     } catch (error) {
-      $('state').textContent = 'not reachable: ' + error.message;
+      if (error.kind === 'unreachable') {
+        connection.failed(error);
+        show_failure('No live numbers: the server does not answer.');
+      } else {
+        connection.reached();
+        show_failure(`No live numbers, /metrics fails: ${error.message} Answers are not touched by this.`);
+      }
     }
     timer = setTimeout(tick, document.hidden ? 5000 : 1000);
   }
 
+  // --- simulated users ---
   let load_request = null;
+  const ask_load = (users, options) => client.sendJson('PUT', 'dspark/load', { model: $('model').value, users }, options);
+
   function set_load() {
     $('load-value').textContent = $('load').value;
     clearTimeout(load_request);
     load_request = setTimeout(async () => {
       try {
-        const answer = await client.sendJson('PUT', 'dspark/load', { model: $('model').value, users: Number($('load').value) });
+        const answer = await ask_load(Number($('load').value));
         $('load-note').textContent = answer.users > 0 ? `${answer.users} simulated users are writing` : '';
       } catch (error) {
         $('load-note').textContent = error.message;
@@ -76,8 +163,15 @@ const live = (() => {
     }, 200);
   }
 
+  // Nobody watches any more: the users leave with the page.
+  function leave() {
+    if (Number($('load').value) > 0) ask_load(0, { keepalive: true }).catch(() => {});
+  }
+
   function start() {
+    forget();
     $('load').addEventListener('input', set_load);
+    addEventListener('pagehide', leave);
     clearTimeout(timer);
     tick();
   }
