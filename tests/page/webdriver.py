@@ -13,7 +13,8 @@ import urllib.request
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 SLOWDOWN = float(os.environ.get("DSPARK_TEST_SLOWDOWN", "1"))
-KEYS = {"enter": "\ue007", "escape": "\ue00c"}
+KEYS = {"tab": "\ue004", "enter": "\ue007", "shift": "\ue008", "escape": "\ue00c", "end": "\ue010", "home": "\ue011",
+        "left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015"}
 
 
 def available():
@@ -86,9 +87,11 @@ class Browser:
     def type(self, selector, text):
         self._call("POST", f"{self.session}element/{self.find(selector)}/value", {"text": text})
 
-    def key(self, name):
-        self._call("POST", self.session + "actions", {"actions": [{"type": "key", "id": "k", "actions": [
-            {"type": "keyDown", "value": KEYS[name]}, {"type": "keyUp", "value": KEYS[name]}]}]})
+    def key(self, *names):
+        """Presses the keys together: the last with the others held."""
+        down = [{"type": "keyDown", "value": KEYS[name]} for name in names]
+        up = [{"type": "keyUp", "value": KEYS[name]} for name in reversed(names)]
+        self._call("POST", self.session + "actions", {"actions": [{"type": "key", "id": "k", "actions": down + up}]})
 
     def hover(self, selector):
         origin = {ELEMENT: self.find(selector)}
@@ -102,6 +105,10 @@ class Browser:
         """A touch screen of that size: windows themselves cannot be that narrow."""
         self._cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
         self._cdp("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def prefer(self, scheme):
+        """What the system says about colours: dark, light, or "" for nothing."""
+        self._cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}] if scheme else [])
 
     def no_phone(self):
         self._cdp("Emulation.clearDeviceMetricsOverride")
@@ -121,7 +128,7 @@ class Browser:
         return self.run("const n = document.querySelector(arguments[0]); return n ? n.textContent : null", selector)
 
     def visible(self, selector):
-        return self.run("const n = document.querySelector(arguments[0]); return !!n && n.offsetParent !== null", selector)
+        return self.run("const n = document.querySelector(arguments[0]); return !!n && n.getClientRects().length > 0", selector)
 
     def wait(self, what, script, *arguments, seconds=60):
         """Until the script returns something true."""
