@@ -59,6 +59,18 @@ bool has_any(const Json& schema, std::string_view type) {
                      [&](const std::string& key) { return schema.contains(key); });
 }
 
+/// Whether the parts of a "oneOf" are constants no two of which are the same: nothing has to be kept apart.
+bool are_different_constants(const Json& list) {
+  std::set<std::string> seen;
+  for (const Json& part : list) {
+    if (!part.is_object() || !part.contains("const") || part["const"].is_structured()) return false;
+    const Json& value = part["const"];
+    const std::string text = value.is_number() ? Json(value.get<double>()).dump() : value.dump();
+    if (!seen.insert(text).second) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Result<GrammarIr> SchemaCompiler::run() {
@@ -194,7 +206,15 @@ Node SchemaCompiler::branches(const Json& schema, const char* key, const std::st
   if (!list.is_array() || list.empty())
     return fail(place, std::string("'") + key + "' must be an array of schemas");
   const Json base = schema_without(schema, key);
-  const bool only_one = std::string_view(key) == "oneOf";
+  const bool only_one = std::string_view(key) == "oneOf" && !are_different_constants(list);
+  // Every part is compared with every other one, beside the base each time.
+  constexpr size_t kMostCompared = 50'000'000;  // bytes
+  if (only_one && list.size() > 1) {
+    const size_t bytes = base.dump().size() + list.dump().size() / list.size();
+    if (list.size() > 10'000 || list.size() * list.size() * bytes > kMostCompared) {
+      return fail(resource_exhausted(at(place) + "'oneOf' has too many parts to keep them apart"));
+    }
+  }
   std::vector<Node> parts;
   std::string gap;
   for (size_t i = 0; i < list.size() && status_.ok(); ++i) {
@@ -233,9 +253,12 @@ std::optional<Json> SchemaCompiler::allowed_values(const Json& schema, const std
   }
   types_of(schema, place);  // its errors
   const Json listed = schema.contains("const") ? Json::array({schema["const"]}) : schema["enum"];
+  // Values need not be looked for in the list that they come from.
+  const Json others =
+      schema.contains("const") ? schema_without(schema, "const") : schema_without(schema, "enum");
   Json values = Json::array();
   for (const Json& value : listed) {
-    const Verdict verdict = judge_.accepts(schema, value);
+    const Verdict verdict = judge_.accepts(others, value);
     if (verdict == Verdict::kYes) values.push_back(value);
     if (verdict != Verdict::kUnknown) continue;
     std::string what = "a keyword";

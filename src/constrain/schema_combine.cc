@@ -153,6 +153,12 @@ std::optional<Json> SchemaCompiler::merge(const Json& a, const Json& b, const st
     fail(place, "'anyOf' must be an array of schemas");
     return std::nullopt;
   }
+  constexpr size_t kMostTries = 64 * kMaxEntries;  // most of which contradict each other
+  if (a["anyOf"].size() * b["anyOf"].size() > kMostTries) {
+    fail(
+        resource_exhausted(at(place) + "more than " + std::to_string(kMostTries) + " pairs of alternatives"));
+    return std::nullopt;
+  }
   Json pairs = Json::array();
   for (const Json& left : a["anyOf"]) {
     for (const Json& right : b["anyOf"]) {

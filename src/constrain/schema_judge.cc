@@ -69,8 +69,12 @@ bool is_of_type(const Json& value, std::string_view type) {
 }
 
 bool same_value(const Json& a, const Json& b) {
-  if (!a.is_structured() || !b.is_structured()) return a == b;
-  return nlohmann::json::parse(a.dump()) == nlohmann::json::parse(b.dump());
+  if (a.is_array() && b.is_array()) return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_value);
+  if (!a.is_object() || !b.is_object()) return a == b;
+  if (a.size() != b.size()) return false;
+  return std::all_of(a.items().begin(), a.items().end(), [&](const auto& member) {
+    return b.contains(member.key()) && same_value(member.value(), b[member.key()]);
+  });
 }
 
 const Json* follow_pointer(const Json& root, std::string_view pointer, std::string* missing) {

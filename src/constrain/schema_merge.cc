@@ -91,7 +91,11 @@ Json merge_prefixes(const Json& a, const Json& b) {
   return merged;
 }
 
-Json merge_branches(const Json& a, const Json& b) {
+Result<Json> merge_branches(const Json& a, const Json& b) {
+  constexpr size_t kMostPairs = 256;
+  if (a.size() * b.size() > kMostPairs) {
+    return resource_exhausted("more than " + std::to_string(kMostPairs) + " combinations of alternatives");
+  }
   Json merged = Json::array();
   for (const Json& left : a) {
     for (const Json& right : b) merged.push_back(both(left, right));

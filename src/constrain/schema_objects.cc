@@ -207,6 +207,11 @@ Node SchemaCompiler::selection(const std::vector<Part>& parts, int32_t min, int3
   const bool is_bounded = max != kUnbounded && (extra != kNothing || max < n_parts);
   // So many are told apart: enough to know the comma, whether there are enough, and whether there is room.
   const int32_t n_told = std::min(n_parts, std::max({1, min, is_bounded ? max + 1 : 0}));
+  constexpr int64_t kMostWays = 100'000;
+  if (int64_t{n_parts} * (n_told + 1) > kMostWays) {
+    return fail(resource_exhausted(at(place) + std::to_string(n_parts) +
+                                   " properties whose number is limited: too many ways to choose them"));
+  }
   const Node comma = ir_.sequence({json_.text(","), json_.space()});
   // What may follow behind the parts that were looked at, by how many were written; from the last backwards.
   std::vector<Node> rest(static_cast<size_t>(n_told) + 1, kNothing);

@@ -19,6 +19,7 @@ constexpr uint32_t kBehindSurrogates = 0xE000;
 constexpr int64_t kMaxSteps = 500'000;
 constexpr int32_t kDeadPair = -1;
 constexpr size_t kMaxPositions = size_t{1} << 17;
+constexpr size_t kMaxEdges = size_t{1} << 18;  // of all positions: every repetition of a class has its ranges
 
 Status too_large() {
   return resource_exhausted("the strings asked for need more than " + std::to_string(TextSet::kMaxStates) +
@@ -36,6 +37,7 @@ struct Positions {
     StateIds skips;
   };
   std::vector<Position> all;
+  size_t n_edges = 0;
   bool is_too_large = false;
 
   int32_t add() {
@@ -53,6 +55,9 @@ struct Positions {
     const GrammarIr::Expression& e = ir.nodes[index(node)];
     switch (e.kind) {
       case GrammarIr::Kind::kClass:
+        n_edges += e.ranges.size();
+        is_too_large = is_too_large || n_edges > kMaxEdges;
+        if (is_too_large) return;
         for (const CodeRange& range : e.ranges) all[index(from)].edges.emplace_back(range, to);
         return;
       case GrammarIr::Kind::kSequence:

@@ -135,11 +135,13 @@ void SequentialDecoder::keep_distributions(const HeadPass& pass, DraftBlock& out
 
 void SequentialDecoder::step(const HeadPass& pass, int32_t k, DraftBlock& out) {
   active_.clear();
-  bool samples = false;
+  bool samples = false, is_masked = false;
   for (size_t i = 0; i < pass.requests.size(); ++i) {
     if (out.n_tokens[pass.requests[i].out_row] <= k) continue;
     active_.push_back(static_cast<int32_t>(i));
-    samples |= pick_kind(*pass.requests[i].request) != PickKind::kGreedy;
+    const DraftRequest& request = *pass.requests[i].request;
+    samples |= pick_kind(request) != PickKind::kGreedy;
+    is_masked |= request.constraint != nullptr;
   }
   if (active_.empty()) return;
   const bool pruned = can_prune(pass);
@@ -157,7 +159,7 @@ void SequentialDecoder::step(const HeadPass& pass, int32_t k, DraftBlock& out) {
     pick(pass, k, static_cast<size_t>(i), thread, out);
   };
   const auto n = static_cast<int64_t>(active_.size());
-  if (n > 1 && (samples || pruned || shortlisted() || config_.head == SequentialHead::kNone)) {
+  if (n > 1 && (samples || is_masked || pruned || shortlisted() || config_.head == SequentialHead::kNone)) {
     pool_.parallel_for(n, pick_one);
   } else {
     for (int64_t i = 0; i < n; ++i) pick_one(i, 0);

@@ -44,14 +44,23 @@ struct JobPlan {
   int64_t first_task = 0;
 };
 
+bool has_pairs(PackKind kind) {
+  const IntPairKernels* pairs = kernels().pairs;
+  return pairs != nullptr && pairs->tile[static_cast<size_t>(kind)][kRowTile - 1] != nullptr;
+}
+
 JobPlan plan_job(const PackedMatrix& w, int64_t n_rows, int n_threads) {
   JobPlan plan;
   const int64_t by_bytes = static_cast<int64_t>(kTaskBytes / w.panel_bytes);
   const int64_t by_count = w.n_panels / (n_threads * kTasksPerThread);
   plan.chunk = std::clamp<int64_t>(std::max(by_bytes, by_count), 1, w.n_panels);
   if (n_threads == 1 && n_rows <= kRowTile) plan.chunk = w.n_panels;
-  // Many rows: the chunk's panels stay in the cache while all row tiles pass over them, two at a time.
-  if (n_rows > kRowTile) plan.chunk = std::clamp<int64_t>((by_bytes + 1) / 2 * 2, 2, 8);
+  // Many rows: the chunk's panels stay in the cache while all row tiles pass over them, two at a time where
+  // that is faster and leaves tasks enough.
+  if (n_rows > kRowTile) plan.chunk = std::clamp<int64_t>(by_bytes, 1, 8);
+  if (n_rows > kRowTile && has_pairs(w.kind) && w.n_panels >= 2 * n_threads) {
+    plan.chunk = std::clamp<int64_t>((by_bytes + 1) / 2 * 2, 2, 8);
+  }
   plan.n_chunks = (w.n_panels + plan.chunk - 1) / plan.chunk;
   return plan;
 }

@@ -286,8 +286,10 @@ asio::awaitable<bool> Connection::read_request(HttpRequest& request) {
   http_1_0_ = parser.get().version() < 11;
   std::optional<HttpResponse> refusal;
   // The parser takes the length of such a body for 0, and then the body for the next request.
-  if (const std::string coding = to_lower(request.header("transfer-encoding"));
-      !coding.empty() && coding != "chunked") {
+  const bool is_readable = std::ranges::all_of(request.headers, [](const auto& field) {
+    return to_lower(field.first) != "transfer-encoding" || to_lower(field.second) == "chunked";
+  });
+  if (!is_readable) {
     refusal = error_response(400, "Transfer-Encoding: only 'chunked' is understood");
   } else if (server_.handlers.on_header) {
     refusal = server_.handlers.on_header(request);

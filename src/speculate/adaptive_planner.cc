@@ -191,6 +191,7 @@ bool AdaptivePlanner::drafting_pays(int32_t n_sequences) const {
 /// wrong there would stay wrong. So a step without drafts comes now and then, soon at a new load, rarely
 /// later.
 bool AdaptivePlanner::plain_step_is_due() {
+  if (neighbours_.draft_sequences > 0) return false;  // who draft all the same
   PlainSteps& plain = plain_[static_cast<size_t>(load_)];
   if (plain.mean_gain > kSureGain) return false;  // plain steps would have to cost half of what they seem to
   // Where drafting wins little a plain step loses little, and what it tells decides more.
@@ -250,7 +251,10 @@ void AdaptivePlanner::observe_gain(const StepShape& shape, int32_t n_sequences, 
   // Steps with drafts and those without may come out differently than predicted: medians and corrections that
   // few steps of a size stand behind leave something over, and gains are small.
   const double predicted_s = costs_.step_seconds(plain);
-  const double plain_s = predicted_s * bias_[static_cast<size_t>(load_)].plain_over_drafting();
+  // Beside neighbours that draft a step without own drafts is a drafting one too.
+  const double bias =
+      neighbours.draft_sequences > 0 ? 1.0 : bias_[static_cast<size_t>(load_)].plain_over_drafting();
+  const double plain_s = predicted_s * bias;
   // Without prompts both kinds of steps were compared; beside prompts they are predicted alike.
   const double bias_s = shape.prompt_rows > 0 ? 0.0 : plain_s - predicted_s;
   // A plain step brings the neighbours' tokens too.

@@ -160,5 +160,31 @@ TEST(JsonSchemaErrors, RecursionAndSizeEnd) {
   EXPECT_FALSE(Grammar::from_json_schema(std::string(2 << 20, ' ')).ok());
 }
 
+// Schemas of some kilobytes that would need gigabytes or hours.
+TEST(JsonSchemaErrors, BoundsWhatGrowsByMultiplication) {
+  const StatusCode too_much = StatusCode::kResourceExhausted;
+  const auto list = [](int n, const std::string& first, const std::string& last) {
+    std::string out;
+    for (int i = 0; i < n; ++i) out += (i > 0 ? "," : "") + first + std::to_string(i) + last;
+    return out;
+  };
+  const std::string properties = list(2000, "\"p", "\":true");
+  expect_error(R"({"type":"object","properties":{)" + properties + R"(},"minProperties":1000})",
+               "too many ways", too_much);
+  const std::string parts = list(40, R"({"minimum":)", "}");
+  expect_error(
+      R"({"allOf":[{"oneOf":[)" + parts + R"(]},{"oneOf":[)" + list(41, R"({"const":)", "}") + "]}]}",
+      "combinations of alternatives", too_much);
+  expect_error(R"({"allOf":[{"anyOf":[)" + list(200, R"({"const":)", "}") + R"(]},{"anyOf":[)" +
+                   list(201, R"({"const":)", "}") + "]}]}",
+               "pairs of alternatives", too_much);
+  expect_error(R"({"oneOf":[)" + list(3000, R"({"minimum":)", "}") + "]}", "'oneOf' has too many parts",
+               too_much);
+  const auto countries =
+      Grammar::from_json_schema(R"({"oneOf":[)" + list(250, R"({"const":"c)", "\"}") + "]}");
+  EXPECT_TRUE(countries.ok()) << countries.status().message();
+  EXPECT_TRUE(Grammar::from_json_schema(R"({"enum":[)" + list(20000, "[", "]") + "]}").ok());
+}
+
 }  // namespace
 }  // namespace dspark

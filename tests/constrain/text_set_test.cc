@@ -124,6 +124,8 @@ TEST(TextSet, RefusesWhatIsTooLarge) {
     const Result<TextSet> set = TextSet::matching(pattern);
     EXPECT_FALSE(set.ok()) << pattern;
   }
+  EXPECT_EQ(TextSet::matching("^[acegikmoqsuwyACEGIKMOQSUWY02468]{10000}$").status().code(),
+            StatusCode::kResourceExhausted);
   EXPECT_EQ(TextSet::lengths(0, 100000).status().code(), StatusCode::kResourceExhausted);
   const Result<TextSet> product = matching("^[a-z]+(-[a-z]+)*$").intersect(*TextSet::lengths(0, 4000));
   EXPECT_EQ(product.status().code(), StatusCode::kResourceExhausted);
