@@ -8,7 +8,8 @@
 
 Every round runs ours, the peers, the peers, ours (A B B A) as separate processes, with the machine's roofs
 measured in between. The figure of a test is the median over the runs of each run's median; spread is the
-smallest and the largest run. Writes bench/out/compare.json and bench/out/compare.md.
+smallest and the largest run. What was asked for is judged per model and thread count (bench/peer_report.py).
+Writes bench/out/compare.json and bench/out/compare.md.
 
 Run it on an idle machine: a neighbour's load changes all numbers, and not all by the same factor.
 """
@@ -17,21 +18,22 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from gguf_sizes import cache_bytes, pass_work
+from gguf_sizes import pass_work
+from peer_report import markdown, model_report, test_key, test_value
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
 PEER_FOLDER = BENCH / ".venv"
 DEFAULT_MODELS = ("SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf",
                   "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
-PREFILL_ROWS = 512
-PASS_DEPTH = 128
+ANSWER_PROMPT = " the" * 400  # fills a part of the cache that is large enough to be told from the rest
+ANSWER_CONTEXT = 4096
 
 
 def say(text):
@@ -56,8 +58,8 @@ def run(command, **options):
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, **options)
     # stderr is short (errors only), so reading stdout first cannot block.
-    output = process.stdout.read()
-    errors = process.stderr.read()
+    with process.stdout, process.stderr:
+        output, errors = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -69,6 +71,12 @@ def comma(values):
     return ",".join(map(str, values))
 
 
+def plan_flags(plan, threads):
+    """Flags that `dspark bench` and the peers share."""
+    return ["--rows", comma(plan["rows"]), "--pass-depths", comma(plan["pass_depths"]), "--prefill", str(plan["prefill"]),
+            "--depths", comma(plan["depths"]), "--repeats", str(plan["repeats"]), "--threads", str(threads)]
+
+
 class Ours:
     name = "dspark"
 
@@ -76,30 +84,29 @@ class Ours:
         self.binary = binary
 
     def bench(self, model, threads, plan):
-        output, _ = run([self.binary, "bench", "-m", model, "-t", str(threads), "--rows", comma(plan["rows"]),
-                         "--prefill", str(plan["prefill"]), "--depths", comma(plan["depths"]),
-                         "--repeats", str(plan["repeats"]), "--json"])
-        return {"rows": json.loads(output)}
+        output, peak = run([self.binary, "bench", "-m", model, *plan_flags(plan, threads), "--json"])
+        return {"rows": json.loads(output), "peak_rss_mb": peak}
 
-    def load(self, model, threads):
-        """Load time and peak memory of a short answer."""
-        output, peak = run([self.binary, "run", "-m", model, "-t", str(threads), "-p", "The capital of France is",
-                            "-n", "16", "-c", "512", "--temp", "0", "--raw", "--json"])
-        return {"load_s": json.loads(output)["timings"]["load_s"], "peak_rss_mb": peak}
+    def answer(self, model, threads):
+        """Load time of a short answer, its peak memory, and the tokens that were in the cache at its end."""
+        output, peak = run([self.binary, "run", "-m", model, "-t", str(threads), "-p", ANSWER_PROMPT, "-n", "16",
+                            "-c", str(ANSWER_CONTEXT), "--temp", "0", "--raw", "--json"])
+        timings = json.loads(output)["timings"]
+        return {"load_s": timings["load_s"], "peak_rss_mb": peak,
+                "tokens": timings["prompt_tokens"] + timings["generated_tokens"]}
 
 
 class Peer:
-    """A program with the arguments and the output of peer_llama.py."""
+    """A program with the arguments and the output of peer_llama.py; `extra` follows the arguments of the plan."""
 
-    def __init__(self, name, command):
-        self.name, self.command = name, command
+    def __init__(self, name, command, extra=()):
+        self.name, self.command, self.extra = name, command, list(extra)
 
     def bench(self, model, threads, plan):
         environment = {**os.environ, "PYTHONPATH": str(PEER_FOLDER)}
-        output, _ = run([*self.command, model, "--threads", str(threads), "--rows", comma(plan["rows"]),
-                         "--prefill", str(plan["prefill"]), "--depths", comma(plan["depths"]),
-                         "--repeats", str(plan["repeats"])], env=environment)
-        return json.loads(output)
+        output, peak = run([*self.command, model, *plan_flags(plan, threads), *self.extra], env=environment)
+        # As the system counts it, for all engines alike.
+        return {**json.loads(output), "peak_rss_mb": peak}
 
 
 def build_roofs():
@@ -117,7 +124,9 @@ def measure_roofs(binary, threads, seconds):
 
 
 def collect(models, threads_list, plan, engines, roofs_binary):
-    """{(model, threads): {"samples": {engine: {test key: [values]}}, "roofs": [...], "extra": {...}}}"""
+    """{(model, threads): {"samples": {engine: {test key: [values]}}, "roofs": [...], "extra": {engine: facts}}}
+
+    Facts: lists peak_rss_mb and load_s with one figure per run, ours also answers; version where it is told."""
     results = {}
     order = engines + engines[::-1]
     for round_number in range(plan["rounds"]):
@@ -128,102 +137,37 @@ def collect(models, threads_list, plan, engines, roofs_binary):
                     say(f"round {round_number + 1} of {plan['rounds']}: {Path(model).name}, {threads} thread(s), "
                         f"{engine.name}")
                     entry["roofs"].append(measure_roofs(roofs_binary, threads, plan["roof_s"]))
-                    answer = engine.bench(model, threads, plan)
-                    samples = entry["samples"].setdefault(engine.name, {})
-                    for row in answer.pop("rows"):
-                        samples.setdefault(test_key(row), []).append(test_value(row))
-                    entry["extra"].setdefault(engine.name, {}).update(answer)
-                entry["extra"].setdefault("dspark", {}).update(engines[0].load(model, threads))
+                    add_run(entry, engine.name, engine.bench(model, threads, plan))
+                answer = engines[0].answer(model, threads)
+                facts = entry["extra"]["dspark"]
+                facts.setdefault("load_s", []).append(answer.pop("load_s"))
+                facts.setdefault("answers", []).append(answer)
     return results
 
 
-def test_key(row):
-    size = row.get("rows") or row.get("tokens") or row.get("depth", 0)
-    return f"{row['test']} {size}"
+def add_run(entry, name, answer):
+    samples = entry["samples"].setdefault(name, {})
+    for row in answer["rows"]:
+        samples.setdefault(test_key(row), []).append(test_value(row))
+    facts = entry["extra"].setdefault(name, {})
+    for key in ("peak_rss_mb", "load_s"):
+        if key in answer:
+            facts.setdefault(key, []).append(answer[key])
+    if "version" in answer:
+        facts["version"] = answer["version"]
 
 
-def test_value(row):
-    return row["ms"] if row["test"] == "pass" else row["tokens_per_s"]
+def peer_versions(results, peers, told):
+    """{name: text}: what the peer itself says, else what was told on the command line."""
+    versions = {name: told.get(name, "version unknown") for name in peers}
+    for entry in results.values():
+        for name, facts in entry["extra"].items():
+            if "version" in facts:
+                versions[name] = facts["version"]
+    return versions
 
 
-def roof_of(key, work, roofs):
-    """The best this machine could do: max(bytes / bandwidth, operations / int8 peak).
-
-    Bytes are those of the weights and, for decoding, of the 2-byte cache."""
-    test, size = key.split()
-    bandwidth = statistics.median(r["read_gb_per_s"] for r in roofs) * 1e9
-    peak = statistics.median(r["int8_gop_per_s"] for r in roofs) * 1e9
-    rows = int(size) if test in ("pass", "prefill") else 1
-    if test == "prefill":
-        # The head works for the last row only.
-        passes = -(-rows // PREFILL_ROWS)
-        operations = 2 * (work["params"] - work["head_params"]) * rows + 2 * work["head_params"] * passes
-        return rows / max(work["bytes"] * passes / bandwidth, operations / peak)
-    depth = int(size) if test == "decode" else PASS_DEPTH
-    bytes_read = work["bytes"] + cache_bytes(work["metadata"], depth)
-    seconds = max(bytes_read / bandwidth, 2 * work["params"] * rows / peak)
-    return seconds * 1e3 if test == "pass" else 1 / seconds
-
-
-def summary(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": len(values)}
-
-
-def ratio_of(key, ours, peer):
-    """How many times faster ours is."""
-    return peer / ours if key.startswith("pass") else ours / peer
-
-
-def report(results, engines):
-    """Results as plain data for JSON."""
-    out = []
-    for (model, threads), entry in results.items():
-        work = pass_work(model)
-        tests = []
-        for key in entry["samples"][engines[0].name]:
-            figures = {name: summary(samples[key]) for name, samples in entry["samples"].items()}
-            test = {"test": key, "unit": "ms" if key.startswith("pass") else "tok/s", "engines": figures,
-                    "roof": roof_of(key, work, entry["roofs"])}
-            if len(engines) > 1:
-                # Against the better peer of this test.
-                test["times_faster"] = min(ratio_of(key, figures["dspark"]["median"], figures[peer.name]["median"])
-                                           for peer in engines[1:])
-            tests.append(test)
-        roofs = {name: summary([r[name] for r in entry["roofs"]]) for name in ("read_gb_per_s", "int8_gop_per_s")}
-        sizes = {name: value for name, value in work.items() if name != "metadata"}
-        out.append({"model": Path(model).name, "threads": threads, "weights": sizes, "roofs": roofs, "tests": tests,
-                    "extra": entry["extra"]})
-    return out
-
-
-def cell(figure):
-    return f"{figure['median']:.4g} ({figure['min']:.4g}–{figure['max']:.4g})"
-
-
-def markdown(machine, report_rows, engines):
-    facts = [machine["cpu"], machine["date"], "commit " + machine["commit"]]
-    lines = [", ".join(facts + [f"{key} {value}" for key, value in machine["versions"].items()]) + ".", ""]
-    for row in report_rows:
-        read, int8 = row["roofs"]["read_gb_per_s"], row["roofs"]["int8_gop_per_s"]
-        lines += [f"**{row['model']}, {row['threads']} thread(s)**; read {cell(read)} GB/s, int8 {cell(int8)} Gop/s",
-                  "", "| test | " + " | ".join(e.name for e in engines) + " | faster than the best peer | roof |",
-                  "|---|" + "---|" * (len(engines) + 2)]
-        for test in row["tests"]:
-            label, size = test["test"].split()
-            what = {"pass": f"pass of {size} rows, ms", "prefill": f"prefill {size}, tok/s",
-                    "decode": f"decode at {size}, tok/s"}[label]
-            figures = " | ".join(cell(test["engines"][engine.name]) for engine in engines)
-            faster = f"{test['times_faster']:.2f}" if "times_faster" in test else "-"
-            lines.append(f"| {what} | {figures} | {faster} | {test['roof']:.4g} |")
-        for name, extra in row["extra"].items():
-            if "load_s" in extra:
-                lines.append(f"\n{name}: loads in {extra['load_s']:.2f} s, peak memory {extra['peak_rss_mb']:.0f} MB "
-                             f"(file {row['weights']['file_bytes'] / 2**20:.0f} MB)")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def describe_machine(results):
+def describe_machine(versions):
     cpu = platform.processor() or "unknown CPU"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -231,11 +175,6 @@ def describe_machine(results):
             break
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True,
                             text=True, check=False).stdout.strip()
-    versions = {}
-    for entry in results.values():
-        for name, extra in entry["extra"].items():
-            if "version" in extra:
-                versions[f"{name} (llama-cpp-python)"] = extra["version"]
     return {"cpu": f"{cpu}, {os.cpu_count()} CPUs", "commit": commit or "unknown", "versions": versions,
             "date": time.strftime("%Y-%m-%d %H:%M")}
 
@@ -252,15 +191,47 @@ def read_options():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3, help="repeats inside one process")
     parser.add_argument("--rows", type=numbers, default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--pass-depths", type=numbers, default=[128, 4096],
+                        help="tokens in the cache before the passes; attention is the difference of first and last")
     parser.add_argument("--depths", type=numbers, default=[0, 4096])
     parser.add_argument("--prefill", type=int, default=512)
     parser.add_argument("--binary", default=str(ROOT / "build" / "release" / "dspark"))
     parser.add_argument("--no-peer", action="store_true", help="ours only")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM",
-                        help="another peer, e.g. ik_llama.cpp=/path/of/peer_driver")
+                        help="another peer, e.g. ik_llama.cpp=/path/of/peer_driver; words behind the program are "
+                        "arguments for it, e.g. 'ik=peer_driver --flash-attn 0'")
+    parser.add_argument("--peer-version", action="append", default=[], metavar="NAME=TEXT",
+                        help="version of a peer that does not tell its own")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", default=str(BENCH / "out" / "compare"), help="without suffix")
     return parser.parse_args()
+
+
+def read_engines(options):
+    engines = [Ours(options.binary)]
+    if not options.no_peer:
+        if not (PEER_FOLDER / "llama_cpp").is_dir():
+            fail("llama.cpp is not built; run bench/compare_peers.py --install, or use --no-peer")
+        engines.append(Peer("llama.cpp", [sys.executable, str(BENCH / "peer_llama.py")]))
+    for text in options.peer:
+        name, _, command = text.partition("=")
+        program, *extra = shlex.split(command) or [""]
+        if not name or not Path(program).is_file():
+            fail(f"--peer: expected NAME=PROGRAM, found {text}")
+        if name in (engine.name for engine in engines):
+            fail(f"--peer: {name} is there twice")
+        engines.append(Peer(name, [program], extra))
+    return engines
+
+
+def read_versions(options, peers):
+    told = {}
+    for text in options.peer_version:
+        name, equals, version = text.partition("=")
+        if not equals or name not in peers:
+            fail(f"--peer-version: expected NAME=TEXT with one of {', '.join(peers) or 'no peers'}, found {text}")
+        told[name] = version
+    return told
 
 
 def main():
@@ -268,29 +239,24 @@ def main():
     if options.install:
         return install_peer()
     plan = {"rounds": options.rounds, "repeats": options.repeats, "rows": options.rows, "depths": options.depths,
-            "prefill": options.prefill, "roof_s": 1.0}
+            "pass_depths": options.pass_depths, "prefill": options.prefill, "roof_s": 1.0}
     if options.quick:
-        plan |= {"rounds": 1, "repeats": 1, "rows": [1, 8], "depths": [0], "prefill": 64, "roof_s": 0.2}
+        plan |= {"rounds": 1, "repeats": 1, "rows": [1, 8], "depths": [0], "pass_depths": [16, 64], "prefill": 64,
+                 "roof_s": 0.2}
     models = options.models or [str(ROOT / "models" / "cache" / name) for name in DEFAULT_MODELS]
     for path in [*models, options.binary]:
         if not Path(path).is_file():
             fail(f"{path} is missing; scripts/fetch-models smollm2 gemma3 qwen2.5-coder and scripts/build make it")
-    engines = [Ours(options.binary)]
-    if not options.no_peer:
-        if not (PEER_FOLDER / "llama_cpp").is_dir():
-            fail("llama.cpp is not built; run bench/compare_peers.py --install, or use --no-peer")
-        engines.append(Peer("llama.cpp", [sys.executable, str(BENCH / "peer_llama.py")]))
-    for text in options.peer:
-        name, _, program = text.partition("=")
-        if not Path(program).is_file():
-            fail(f"--peer: expected NAME=PROGRAM, found {text}")
-        engines.append(Peer(name, [program]))
+    engines = read_engines(options)
+    names = [engine.name for engine in engines]
+    told = read_versions(options, names[1:])
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     (BENCH / "out").mkdir(exist_ok=True)
     results = collect(models, options.threads, plan, engines, build_roofs())
-    machine = describe_machine(results)
-    rows = report(results, engines)
-    text = markdown(machine, rows, engines)
+    machine = describe_machine(peer_versions(results, names[1:], told))
+    rows = [model_report(Path(model).name, threads, entry, pass_work(model))
+            for (model, threads), entry in results.items()]
+    text = markdown(machine, rows, names)
     Path(options.out + ".json").write_text(json.dumps({"machine": machine, "plan": plan, "results": rows}, indent=1))
     Path(options.out + ".md").write_text(text + "\n")
     print(text)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How far a drafter's pass is from what the machine allows.
 
-usage: bench/draft_roof.py MODEL... [--threads N] [--rounds N] [--binary FILE]
+usage: bench/draft_roof.py MODEL... [--layers N] [--draft-vocab N] [--rank N] [--threads N] [--rounds N] [--binary FILE]
 
 Runs bench/roofs.cc and draft_share in turn (roofs, drafts, roofs, drafts, ...). A round of drafts cannot be faster than
 the longer of two times: reading its weights and cached rows, and its products at the int8 peak. Where the weights are
@@ -50,7 +50,7 @@ def measure(binary, roofs_binary, model, options):
     megabytes = 10
     for _ in range(options.rounds):
         roofs = run_lines([roofs_binary, options.threads, 1, megabytes])[0]
-        rows = run_lines([binary, model, options.threads, 1, 8192, 64, 41])
+        rows = run_lines([binary, model, options.threads, options.layers, options.draft_vocab, options.rank, 41])
         megabytes = rows[0]["bytes"] * 1e-6
         for row in rows:
             row["cache"] = roof_ms(row, roofs["cached_read_gb_per_s"], roofs["int8_gop_per_s"], "cache")
@@ -83,6 +83,9 @@ def table_line(model, sequences, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+")
+    parser.add_argument("--layers", type=int, default=1, help="of the drafter")
+    parser.add_argument("--draft-vocab", type=int, default=8192, help="tokens it can draft; the target's vocabulary at most")
+    parser.add_argument("--rank", type=int, default=64, help="of its sequential head")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--binary", default=str(BENCH.parent / "build" / "release" / "bench" / "draft_share"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 # type id -> (elements per block, bytes per block)
 BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
-          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2)}
+          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2), 39: (32, 17)}
 SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 UINT32, STRING, ARRAY = 4, 8, 9
 
@@ -77,18 +77,41 @@ def read_header(path):
     return metadata, tensors
 
 
-def cache_bytes(metadata, depth, element_bytes=2):
-    """Bytes of K and V that decoding one token reads with `depth` tokens in the cache."""
+def attention_shape(metadata):
+    """Layers, heads of queries, heads of K and V, elements of a head."""
     arch = metadata["general.architecture"]
     heads = metadata[f"{arch}.attention.head_count"]
     kv_heads = metadata.get(f"{arch}.attention.head_count_kv") or heads
     head_dim = metadata.get(f"{arch}.attention.key_length") or metadata[f"{arch}.embedding_length"] // heads
+    return metadata[f"{arch}.block_count"], heads, kv_heads, head_dim
+
+
+def visible_positions(metadata, depth):
+    """Cached positions that one row attends to, summed over layers."""
+    arch = metadata["general.architecture"]
     layers = metadata[f"{arch}.block_count"]
     window = metadata.get(f"{arch}.attention.sliding_window") if arch == "gemma3" else None
     # Gemma 3: every sixth layer sees everything, the others the window.
     full = layers // 6 if window else layers
-    rows = full * depth + (layers - full) * min(depth, window or depth)
-    return rows * kv_heads * head_dim * 2 * element_bytes
+    return full * depth + (layers - full) * min(depth, window or depth)
+
+
+def cache_bytes(metadata, depth, element_bytes=2):
+    """Bytes of K and V that decoding one token reads with `depth` tokens in the cache."""
+    _, _, kv_heads, head_dim = attention_shape(metadata)
+    return visible_positions(metadata, depth) * kv_heads * head_dim * 2 * element_bytes
+
+
+def held_cache_bytes(metadata, tokens, element_bytes=2):
+    """Bytes of a cache that keeps `tokens` in every layer, those behind a window too."""
+    layers, _, kv_heads, head_dim = attention_shape(metadata)
+    return layers * tokens * kv_heads * head_dim * 2 * element_bytes
+
+
+def attention_operations(metadata, depth):
+    """Multiplications and additions of one row's attention over `depth` tokens: its scores, then the sum of V."""
+    _, heads, _, head_dim = attention_shape(metadata)
+    return visible_positions(metadata, depth) * heads * head_dim * 2 * 2
 
 
 def pass_work(path):

@@ -138,7 +138,7 @@ class Sweep:
 
     def burst(self):
         seconds = 0.5 if self.args.quick else self.args.phase_seconds
-        return self.measured("burst", self.args.burst_policies, "--burst", "1,16,1", "--phase-seconds", seconds,
+        return self.measured("burst", self.args.burst_policies, "--burst", "1,16,1", "--phase-seconds", seconds, "--remember",
                              "-d", self.args.drafter)
 
     def simulated(self, costs):

@@ -1,8 +1,9 @@
 // Runs the tests of `dspark bench` on an engine with the C interface of ik_llama.cpp (llama.h), the same way
 // as peer_llama.py does it on llama.cpp:
 //
-//   peer_driver MODEL --threads N --rows 1,8 --prefill 512 --depths 0,4096 --repeats 3
+//   peer_driver MODEL --threads N --rows 1,8 --pass-depths 128 --prefill 512 --depths 0,4096 --repeats 3
 //
+// --flash-attn 0 or 1 turns the engine's flash attention off or on; without it the engine's default holds.
 // Not part of the build: docs/benchmarks.md says how to compile it against a built ik_llama.cpp.
 
 #include <llama.h>
@@ -14,20 +15,25 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 namespace {
 
 constexpr int kPrefillRows = 512;
-constexpr int kPassDepth = 128;
 constexpr int kPassesPerRepeat = 3;
 constexpr int kDecodeSteps = 16;
 
 using Clock = std::chrono::steady_clock;
-using Samples = std::map<std::pair<std::string, int>, std::vector<double>>;
+
+// Test, its size, and of a pass the tokens in the cache before it.
+using Key = std::tuple<std::string, int, int>;
+using Samples = std::map<Key, std::vector<double>>;
 
 struct Plan {
   std::string model;
@@ -35,7 +41,9 @@ struct Plan {
   int prefill = 512;
   int repeats = 3;
   std::vector<int> rows = {1, 2, 4, 8, 16, 32};
+  std::vector<int> pass_depths = {128};
   std::vector<int> depths = {0, 128, 4096};
+  std::optional<bool> flash_attn;
 };
 
 void die(const char* message) {
@@ -64,14 +72,18 @@ Plan read_plan(int argc, char** argv) {
     if (flag == "--prefill") plan.prefill = std::atoi(argv[i + 1]);
     if (flag == "--repeats") plan.repeats = std::atoi(argv[i + 1]);
     if (flag == "--rows") plan.rows = numbers(argv[i + 1]);
+    if (flag == "--pass-depths") plan.pass_depths = numbers(argv[i + 1]);
+    if (flag == "--flash-attn") plan.flash_attn = std::atoi(argv[i + 1]) != 0;
     if (flag == "--depths") plan.depths = numbers(argv[i + 1]);
   }
   return plan;
 }
 
 int positions_of(const Plan& plan) {
-  int most = std::max(plan.prefill, kPassDepth + 1);
-  for (int rows : plan.rows) most = std::max(most, kPassDepth + rows);
+  int most = std::max(plan.prefill, 1);
+  for (int depth : plan.pass_depths) {
+    for (int rows : plan.rows) most = std::max(most, depth + rows);
+  }
   for (int depth : plan.depths) most = std::max(most, depth + kDecodeSteps);
   return most;
 }
@@ -90,6 +102,7 @@ class Sequence {
     params.n_ctx = static_cast<uint32_t>(positions_of(plan));
     params.n_batch = params.n_ubatch = kPrefillRows;
     params.n_threads = params.n_threads_batch = static_cast<uint32_t>(plan.threads);
+    if (plan.flash_attn) params.flash_attn = *plan.flash_attn;
     context_ = llama_init_from_model(model_, params);
     if (context_ == nullptr) die("no context");
     batch_ = llama_batch_init(kPrefillRows, 0, 1);
@@ -138,27 +151,30 @@ class Sequence {
 
 void decode(Sequence& sequence, int depth, int steps, Samples& out) {
   sequence.forget_from(depth);
-  for (int i = 0; i < steps; ++i) out[{"decode", depth}].push_back(sequence.run(depth + i, 1, true));
+  for (int i = 0; i < steps; ++i) out[{"decode", depth, 0}].push_back(sequence.run(depth + i, 1, true));
+}
+
+void passes(Sequence& sequence, int depth, const std::vector<int>& sizes, Samples& out) {
+  for (int i = 0; i < kPassesPerRepeat; ++i) {
+    for (int rows : sizes) {
+      sequence.forget_from(depth);
+      out[{"pass", rows, depth}].push_back(sequence.run(depth, rows, true));
+    }
+  }
 }
 
 // Deep tests first, each cutting the cache back to its depth, so that it is filled once.
 void one_repeat(Sequence& sequence, const Plan& plan, int steps, Samples& out) {
-  std::vector<int> depths = plan.depths;
-  std::sort(depths.rbegin(), depths.rend());
-  sequence.prefill(std::max(kPassDepth, depths.empty() ? 0 : depths.front()));
-  for (int depth : depths) {
-    if (depth >= kPassDepth) decode(sequence, depth, steps, out);
+  const std::set<int> decodes(plan.depths.begin(), plan.depths.end());
+  const std::set<int> pass_depths(plan.pass_depths.begin(), plan.pass_depths.end());
+  std::set<int, std::greater<>> stops(decodes.begin(), decodes.end());
+  stops.insert(pass_depths.begin(), pass_depths.end());
+  sequence.prefill(stops.empty() ? 0 : *stops.begin());
+  for (int depth : stops) {
+    if (decodes.count(depth) != 0) decode(sequence, depth, steps, out);
+    if (pass_depths.count(depth) != 0) passes(sequence, depth, plan.rows, out);
   }
-  for (int i = 0; i < kPassesPerRepeat; ++i) {
-    for (int rows : plan.rows) {
-      sequence.forget_from(kPassDepth);
-      out[{"pass", rows}].push_back(sequence.run(kPassDepth, rows, true));
-    }
-  }
-  for (int depth : depths) {
-    if (depth < kPassDepth) decode(sequence, depth, steps, out);
-  }
-  if (plan.prefill > 0) out[{"prefill", plan.prefill}].push_back(sequence.prefill(plan.prefill));
+  if (plan.prefill > 0) out[{"prefill", plan.prefill, 0}].push_back(sequence.prefill(plan.prefill));
 }
 
 double median(std::vector<double> values) {
@@ -170,10 +186,10 @@ double median(std::vector<double> values) {
 void print_rows(const Samples& samples) {
   const char* separator = "";
   for (const auto& [key, seconds] : samples) {
-    const auto& [test, size] = key;
+    const auto& [test, size, depth] = key;
     const double middle = median(seconds);
     std::printf("%s{\"test\":\"%s\",", separator, test.c_str());
-    if (test == "pass") std::printf("\"rows\":%d,\"ms\":%.6f}", size, middle * 1e3);
+    if (test == "pass") std::printf("\"rows\":%d,\"ms\":%.6f,\"depth\":%d}", size, middle * 1e3, depth);
     if (test == "prefill") std::printf("\"tokens\":%d,\"tokens_per_s\":%.3f}", size, size / middle);
     if (test == "decode") std::printf("\"depth\":%d,\"tokens_per_s\":%.3f}", size, 1 / middle);
     separator = ",";

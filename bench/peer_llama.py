@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the tests of `dspark bench` on llama.cpp through the C interface of llama-cpp-python.
 
-    peer_llama.py MODEL --threads N --rows 1,8 --prefill 512 --depths 0,4096 --repeats 3
+    peer_llama.py MODEL --threads N --rows 1,8 --pass-depths 128 --prefill 512 --depths 0,4096 --repeats 3
 
 Prints one JSON object: {"rows": [the rows of `dspark bench --json`], "load_s", "peak_rss_mb", "version"}.
 Same plan as src/cli/bench_runner.cc: every repeat visits every test once, three passes per size, 16 decoded
@@ -18,7 +18,6 @@ import time
 import llama_cpp as L
 
 PREFILL_ROWS = 512
-PASS_DEPTH = 128
 PASSES_PER_REPEAT = 3
 DECODE_STEPS = 16
 
@@ -91,20 +90,18 @@ class Sequence:
 
 def one_repeat(sequence, plan, steps, out):
     """Deep tests first, each cutting the cache back to its depth, so that it is filled once."""
-
-    def decode(depths):
-        for depth in sorted(depths, reverse=True):
+    stops = sorted({*plan.depths, *plan.pass_depths}, reverse=True)
+    sequence.prefill(max(stops, default=0))
+    for depth in stops:
+        if depth in plan.depths:
             sequence.forget_from(depth)
             for step in range(steps):
                 out.setdefault(("decode", depth), []).append(sequence.run(depth + step, 1, True))
-
-    sequence.prefill(max([PASS_DEPTH, *plan.depths]))
-    decode([depth for depth in plan.depths if depth >= PASS_DEPTH])
-    for _ in range(PASSES_PER_REPEAT):
-        for rows in plan.rows:
-            sequence.forget_from(PASS_DEPTH)
-            out.setdefault(("pass", rows), []).append(sequence.run(PASS_DEPTH, rows, True))
-    decode([depth for depth in plan.depths if depth < PASS_DEPTH])
+        if depth in plan.pass_depths:
+            for _ in range(PASSES_PER_REPEAT):
+                for rows in plan.rows:
+                    sequence.forget_from(depth)
+                    out.setdefault(("pass", rows, depth), []).append(sequence.run(depth, rows, True))
     if plan.prefill:
         out.setdefault(("prefill", plan.prefill), []).append(sequence.prefill(plan.prefill))
 
@@ -112,10 +109,10 @@ def one_repeat(sequence, plan, steps, out):
 def as_rows(samples):
     """The rows of `dspark bench --json`."""
     rows = []
-    for (test, size), seconds in samples.items():
+    for (test, size, *depth), seconds in samples.items():
         middle = statistics.median(seconds)
         if test == "pass":
-            rows.append({"test": test, "rows": size, "ms": middle * 1e3})
+            rows.append({"test": test, "rows": size, "ms": middle * 1e3, "depth": depth[0]})
         elif test == "prefill":
             rows.append({"test": test, "tokens": size, "tokens_per_s": size / middle})
         else:
@@ -132,12 +129,14 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=numbers, default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--pass-depths", type=numbers, default=[128])
     parser.add_argument("--prefill", type=int, default=512)
     parser.add_argument("--depths", type=numbers, default=[0, 128, 4096])
     parser.add_argument("--repeats", type=int, default=3)
     plan = parser.parse_args()
 
-    positions = max([PASS_DEPTH + max(plan.rows, default=1), plan.prefill, *(d + DECODE_STEPS for d in plan.depths)])
+    positions = max([plan.prefill, *(d + max(plan.rows, default=1) for d in plan.pass_depths),
+                     *(d + DECODE_STEPS for d in plan.depths)])
     sequence = Sequence(plan.model, plan.threads, positions)
     one_repeat(sequence, plan, 2, {})  # warm-up
     samples = {}
@@ -145,7 +144,7 @@ def main():
         one_repeat(sequence, plan, DECODE_STEPS, samples)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"rows": as_rows(samples), "load_s": sequence.load_s, "peak_rss_mb": peak,
-                      "version": L.__version__}))
+                      "version": f"llama-cpp-python {L.__version__}"}))
 
 
 if __name__ == "__main__":

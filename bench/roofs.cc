@@ -1,8 +1,10 @@
-// Measures what the machine itself can do: reading memory and multiplying int8, with all given threads.
+// Measures what the machine itself can do: reading memory, multiplying int8 and multiplying bf16 (with sums
+// in f32; f32 where the CPU has no bf16 products), with all given threads.
 //
 //   roofs [threads] [seconds] [cached megabytes]
-//     prints {"threads":..., "read_gb_per_s":..., "int8_gop_per_s":...}, with megabytes above 0 also
-//     "cached_read_gb_per_s": a buffer of that size, a share for each thread, read again and again
+//     prints {"threads":..., "read_gb_per_s":..., "int8_gop_per_s":..., "float_gop_per_s":...,
+//     "float_kind":"bf16" or "f32"}, with megabytes above 0 also "cached_read_gb_per_s": a buffer of that
+//     size, a share for each thread, read again and again
 //
 // A stand-alone program: bench/compare_peers.py compiles it with -O3 -march=native and runs it between the
 // rounds of a comparison, because a shared machine's roof moves from hour to hour.
@@ -77,7 +79,38 @@ uint64_t multiply(int64_t n_dots) {
   return static_cast<uint64_t>(_mm512_reduce_add_epi32(sum[0]));
 }
 
-#elif defined(__AVX2__)
+#ifdef __AVX512BF16__
+constexpr const char* kFloatKind = "bf16";
+constexpr double kFloatOps = 32 * 2;
+constexpr int kFloatBits = 0x3f803f80;  // two bf16 ones
+
+__m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+#else
+constexpr const char* kFloatKind = "f32";
+constexpr double kFloatOps = 16 * 2;
+constexpr int kFloatBits = 0x3f800000;  // 1.0f
+
+__m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
+  return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+}
+#endif
+
+uint64_t multiply_floats(int64_t n_products) {
+  __m512 sum[kChains] = {};
+  for (__m512& s : sum) asm volatile("" : "+v"(s));
+  __m512i a = _mm512_set1_epi32(kFloatBits);
+  const __m512i b = a;
+  for (int64_t n = 0; n < n_products; n += kChains) {
+    for (int i = 0; i < kChains; ++i) sum[i] = multiply_add(sum[i], a, b);
+    asm volatile("" : "+v"(a));
+  }
+  for (int i = 1; i < kChains; ++i) sum[0] = _mm512_add_ps(sum[0], sum[i]);
+  return static_cast<uint64_t>(_mm512_reduce_add_ps(sum[0]));
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
 
 uint64_t read_all(const uint8_t* data, size_t size) {
   __m256i sum[4] = {};
@@ -110,8 +143,25 @@ uint64_t multiply(int64_t n_dots) {
   return static_cast<uint64_t>(_mm256_extract_epi64(sum[0], 0));
 }
 
+constexpr const char* kFloatKind = "f32";
+constexpr double kFloatOps = 8 * 2;
+constexpr int kFloatChains = 12;
+
+uint64_t multiply_floats(int64_t n_products) {
+  __m256 sum[kFloatChains] = {};
+  for (__m256& s : sum) asm volatile("" : "+x"(s));
+  __m256 a = _mm256_set1_ps(1);
+  const __m256 b = _mm256_set1_ps(1);
+  for (int64_t n = 0; n < n_products; n += kFloatChains) {
+    for (int i = 0; i < kFloatChains; ++i) sum[i] = _mm256_fmadd_ps(a, b, sum[i]);
+    asm volatile("" : "+x"(a));
+  }
+  for (int i = 1; i < kFloatChains; ++i) sum[0] = _mm256_add_ps(sum[0], sum[i]);
+  return static_cast<uint64_t>(_mm256_cvtss_f32(sum[0]));
+}
+
 #else
-#error "roofs.cc measures x86-64 with AVX2 or AVX-512 VNNI; compile with -march=native"
+#error "roofs.cc measures x86-64 with AVX2 and FMA or AVX-512 VNNI; compile with -march=native"
 #endif
 
 std::atomic<uint64_t> sink{0};  // keeps the results alive
@@ -142,12 +192,14 @@ double cached_roof(int n_threads, const std::vector<uint8_t*>& memory, size_t to
   return best;
 }
 
-double int8_roof(int n_threads, double limit_s) {
+// 10^9 operations per second of a function that makes as many products as it is told.
+double product_roof(int n_threads, double limit_s, uint64_t (*multiply_some)(int64_t),
+                    double ops_per_product) {
   double best = 0;
   const Clock::time_point start = Clock::now();
   do {
-    const double seconds = time_together(n_threads, [&](int) { sink += multiply(kDotsPerRun); });
-    best = std::max(best, static_cast<double>(kDotsPerRun) * kOpsPerDot * n_threads / seconds * 1e-9);
+    const double seconds = time_together(n_threads, [&](int) { sink += multiply_some(kDotsPerRun); });
+    best = std::max(best, static_cast<double>(kDotsPerRun) * ops_per_product * n_threads / seconds * 1e-9);
   } while (std::chrono::duration<double>(Clock::now() - start).count() < limit_s);
   return best;
 }
@@ -171,8 +223,10 @@ int main(int argc, char** argv) {
     memory.push_back(static_cast<uint8_t*>(block));
   }
   const double read = read_roof(n_threads, memory, seconds / 2);
-  const double int8 = int8_roof(n_threads, seconds / 2);
+  const double int8 = product_roof(n_threads, seconds / 4, multiply, kOpsPerDot);
+  const double floats = product_roof(n_threads, seconds / 4, multiply_floats, kFloatOps);
   std::printf("{\"threads\":%d,\"read_gb_per_s\":%.1f,\"int8_gop_per_s\":%.0f", n_threads, read, int8);
+  std::printf(",\"float_gop_per_s\":%.0f,\"float_kind\":\"%s\"", floats, kFloatKind);
   if (cached_mb > 0) {
     const double cached = cached_roof(n_threads, memory, static_cast<size_t>(cached_mb * 1e6), seconds / 2);
     std::printf(",\"cached_read_gb_per_s\":%.1f", cached);

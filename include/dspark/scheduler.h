@@ -17,6 +17,9 @@
  *   dspark_sched_observe(s, &outcome, &err);                           // what was accepted, what it took
  *   dspark_sched_forget(s, id);                                        // for every sequence that ended
  *
+ * Steps do not overlap: tell what became of a step before you ask for the length of the next one. A handle
+ * knows one step at a time, does not check the order, and puts a later outcome down to the wrong step.
+ *
  * Losslessness. With greedy decoding, and when sampling reuses the target's own noise, any schedule keeps the
  * text. With rejection sampling (token by token or by blocks) whether draft k is verified must not depend on
  * draft k itself or on later drafts of its sequence. Everything here keeps that, provided confidence k was
@@ -234,7 +237,9 @@ DSPARK_SCHED_API void dspark_sched_destroy(dspark_sched* scheduler);
  * dspark_sched_draft_length) once in every step, before dspark_sched_plan, in steps without sequences too.
  * Whether drafting pays is judged by such steps only: what a step won that was planned without asking for a
  * length corrects costs and calibration, but is no verdict on drafting. Beside prompts rows of drafts may be
- * too dear; then such a step gets 0. */
+ * too dear; then such a step gets 0.
+ * Observe the step before it first (dspark_sched_observe). An outcome that is told after this call counts for
+ * the load and the length of this call and ends its step, which then is no verdict on drafting any more. */
 DSPARK_SCHED_API dspark_sched_status dspark_sched_draft_length_for(dspark_sched* scheduler,
                                                                    const dspark_sched_load* load,
                                                                    int32_t* length,
@@ -245,16 +250,19 @@ DSPARK_SCHED_API dspark_sched_status dspark_sched_draft_length(dspark_sched* sch
                                                                int32_t max_block, int32_t* length,
                                                                dspark_sched_error* error);
 
-/* lengths: (n_sequences) drafts of each sequence to verify, 0 .. n_drafts. */
+/* lengths: (n_sequences) drafts of each sequence to verify, 0 .. n_drafts. Replaces the plan before it, whose
+ * outcome can no longer be told. */
 DSPARK_SCHED_API dspark_sched_status dspark_sched_plan(dspark_sched* scheduler, const dspark_sched_step* step,
                                                        int32_t* lengths, dspark_sched_error* error);
 
-/* After the step that was planned last. Leave it out and nothing is learned from that step. */
+/* After the step that was planned last and before the length of the next one is asked for; once per plan.
+ * Leave it out and nothing is learned from that step. */
 DSPARK_SCHED_API dspark_sched_status dspark_sched_observe(dspark_sched* scheduler,
                                                           const dspark_sched_outcome* outcome,
                                                           dspark_sched_error* error);
 
-/* The sequence ended; unknown ids are ignored. */
+/* The sequence ended; unknown ids are ignored. Before or after dspark_sched_observe: a sequence of the last
+ * plan stays a part of its outcome and is gone when that was told, or with the next plan. */
 DSPARK_SCHED_API void dspark_sched_forget(dspark_sched* scheduler, uint64_t sequence_id);
 
 /* Fills as much of *stats as stats->struct_size says. */

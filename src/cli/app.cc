@@ -20,6 +20,7 @@ namespace {
 std::string canonical_argument(const std::string& argument) {
   if (argument == "-sys") return "--system";
   if (argument == "-ctk") return "--kv-type";
+  if (argument == "-ctv") return "--cache-type-v";
   return argument;
 }
 

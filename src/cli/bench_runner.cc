@@ -67,7 +67,15 @@ class BenchSequence {
 
 std::vector<BenchSeries> empty_series(std::span<const int32_t> sizes) {
   std::vector<BenchSeries> series;
-  for (int32_t size : sizes) series.push_back({size, {}});
+  for (int32_t size : sizes) series.push_back({size, 0, {}});
+  return series;
+}
+
+std::vector<BenchSeries> empty_pass_series(const BenchPlan& plan) {
+  std::vector<BenchSeries> series;
+  for (int32_t depth : plan.pass_depths) {
+    for (int32_t n : plan.rows) series.push_back({n, depth, {}});
+  }
   return series;
 }
 
@@ -75,7 +83,7 @@ void run_repeat(BenchSequence& sequence, const BenchPlan& plan, BenchResult& res
   for (BenchSeries& series : result.prefill) series.seconds.push_back(sequence.prefill(series.size));
   for (int32_t i = 0; i < kPassesPerRepeat; ++i) {
     for (BenchSeries& series : result.pass) {
-      series.seconds.push_back(sequence.pass(plan.pass_depth, series.size, true));
+      series.seconds.push_back(sequence.pass(series.pass_depth, series.size, true));
     }
   }
   for (BenchSeries& series : result.decode) {
@@ -95,7 +103,9 @@ Status check_range(const char* flag, int32_t value, int32_t low, int32_t high) {
 
 int32_t BenchPlan::positions() const {
   int32_t most = prefill_tokens;
-  for (int32_t n : rows) most = std::max(most, pass_depth + n);
+  for (int32_t depth : pass_depths) {
+    for (int32_t n : rows) most = std::max(most, depth + n);
+  }
   for (int32_t depth : depths) most = std::max(most, depth + decode_steps);
   return most;
 }
@@ -104,12 +114,13 @@ Status BenchPlan::validate(int32_t context_length) const {
   constexpr int32_t kMost = 1 << 30;
   DSPARK_RETURN_IF_ERROR(check_range("--repeats", repeats, 1, 1000));
   DSPARK_RETURN_IF_ERROR(check_range("--prefill", prefill_tokens, 0, kMost));
-  DSPARK_RETURN_IF_ERROR(check_range("--pass-depth", pass_depth, 0, kMost));
+  for (int32_t depth : pass_depths) DSPARK_RETURN_IF_ERROR(check_range("--pass-depths", depth, 0, kMost));
   for (int32_t n : rows) DSPARK_RETURN_IF_ERROR(check_range("--rows", n, 1, kMaxPassRows));
   for (int32_t depth : depths) DSPARK_RETURN_IF_ERROR(check_range("--depths", depth, 0, kMost));
   if (positions() > context_length) {
-    return invalid_argument("--depths, --rows and --prefill need " + std::to_string(positions()) +
-                            " positions, the model has a context of " + std::to_string(context_length));
+    return invalid_argument("--depths, --pass-depths, --rows and --prefill need " +
+                            std::to_string(positions()) + " positions, the model has a context of " +
+                            std::to_string(context_length));
   }
   return ok_status();
 }
@@ -135,12 +146,12 @@ Result<BenchResult> run_bench_plan(TargetModel& model, const BenchPlan& plan,
   const int32_t n_pages = (plan.positions() + kKvPageSize - 1) / kKvPageSize;
   const int32_t most_rows = plan.rows.empty() ? 1 : *std::max_element(plan.rows.begin(), plan.rows.end());
   DSPARK_RETURN_IF_ERROR(
-      model.reserve(std::max(suitable_prefill_rows(model.config()), most_rows), most_rows));
+      model.reserve(std::max(suitable_prefill_rows(model.config()), most_rows), most_rows, plan.positions()));
   DSPARK_ASSIGN_OR_RETURN(KvPool pool, KvPool::create(plan.kv_dtype, model.kv_shapes(), n_pages));
   BenchSequence sequence(model, std::move(pool));
 
   BenchResult result;
-  result.pass = empty_series(plan.rows);
+  result.pass = empty_pass_series(plan);
   result.decode = empty_series(plan.depths);
   if (plan.prefill_tokens > 0) result.prefill = empty_series(std::span(&plan.prefill_tokens, 1));
 

@@ -16,7 +16,7 @@ namespace dspark::cli {
 /// What to measure.
 struct BenchPlan {
   std::vector<int32_t> rows = {1, 2, 4, 8, 16, 32};  // sizes of the measured passes
-  int32_t pass_depth = 128;                          // tokens in the cache before such a pass
+  std::vector<int32_t> pass_depths = {128};          // tokens in the cache before such a pass
   int32_t prefill_tokens = 512;                      // 0: no prefill test
   std::vector<int32_t> depths = {0, 128, 4096};      // tokens in the cache before the decode test
   int32_t decode_steps = 16;                         // tokens decoded per repeat
@@ -31,7 +31,8 @@ struct BenchPlan {
 
 /// Seconds of each repetition of one test.
 struct BenchSeries {
-  int32_t size = 0;  // rows, tokens, or depth
+  int32_t size = 0;        // rows, tokens, or depth
+  int32_t pass_depth = 0;  // of a pass of `size` rows: tokens in the cache before it
   std::vector<double> seconds;
   double median() const;
   double min() const;
@@ -39,7 +40,7 @@ struct BenchSeries {
 };
 
 struct BenchResult {
-  std::vector<BenchSeries> pass;     // one forward pass of `size` rows, logits for all
+  std::vector<BenchSeries> pass;     // one forward pass of `size` rows, logits for all; depth after depth
   std::vector<BenchSeries> prefill;  // `size` tokens into an empty cache, logits for the last
   std::vector<BenchSeries> decode;   // one token with `size` tokens in the cache
 };

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "cli/bench_commands.h"
 #include "cli/bench_runner.h"
@@ -32,7 +34,7 @@ double weight_gb_per_s(const LoadedModel& loaded, double seconds) {
   return static_cast<double>(loaded.model->weight_bytes()) / seconds * 1e-9;
 }
 
-Json to_json(const LoadedModel& loaded, const BenchPlan& plan, const BenchResult& result) {
+Json to_json(const LoadedModel& loaded, const BenchResult& result) {
   Json rows = Json::array();
   for (const BenchSeries& s : result.prefill) {
     rows.push_back({{"test", "prefill"},
@@ -53,11 +55,28 @@ Json to_json(const LoadedModel& loaded, const BenchPlan& plan, const BenchResult
     rows.push_back({{"test", "pass"},
                     {"rows", s.size},
                     {"ms", s.median() * 1e3},
-                    {"depth", plan.pass_depth},
+                    {"depth", s.pass_depth},
                     {"min", s.min() * 1e3},
                     {"max", s.max() * 1e3}});
   }
   return rows;
+}
+
+// Rows beside the pass over one row at the same depth, if there is one.
+void print_passes(const std::vector<BenchSeries>& passes) {
+  for (size_t i = 0; i < passes.size(); ++i) {
+    const BenchSeries& s = passes[i];
+    if (i == 0 || s.pass_depth != passes[i - 1].pass_depth) {
+      fmt::print("passes with {} tokens in the cache:\n", s.pass_depth);
+    }
+    const auto one_row = std::find_if(passes.begin(), passes.end(), [&](const BenchSeries& other) {
+      return other.size == 1 && other.pass_depth == s.pass_depth;
+    });
+    fmt::print("pass of {:3} row(s)     {:9.3f} ms     ({:.3f} - {:.3f})", s.size, s.median() * 1e3,
+               s.max() * 1e3, s.min() * 1e3);
+    if (one_row != passes.end()) fmt::print("  {:.2f} x one row", s.median() / one_row->median());
+    fmt::print("\n");
+  }
 }
 
 void print_table(const LoadedModel& loaded, const BenchPlan& plan, const BenchResult& result) {
@@ -73,17 +92,7 @@ void print_table(const LoadedModel& loaded, const BenchPlan& plan, const BenchRe
     fmt::print("decode at depth {:5}  {:9.1f} tok/s  ({:.1f} - {:.1f})  weights at {:.1f} GB/s\n", s.size,
                1 / s.median(), 1 / s.max(), 1 / s.min(), weight_gb_per_s(loaded, s.median()));
   }
-  const BenchSeries* one_row = nullptr;
-  for (const BenchSeries& s : result.pass) {
-    if (s.size == 1) one_row = &s;
-  }
-  for (const BenchSeries& s : result.pass) {
-    fmt::print("pass of {:3} row(s)     {:9.3f} ms     ({:.3f} - {:.3f})", s.size, s.median() * 1e3,
-               s.max() * 1e3, s.min() * 1e3);
-    if (one_row != nullptr) fmt::print("  {:.2f} x one row", s.median() / one_row->median());
-    fmt::print("\n");
-  }
-  if (!result.pass.empty()) fmt::print("passes are measured with {} tokens in the cache\n", plan.pass_depth);
+  print_passes(result.pass);
 }
 
 Status bench(BenchFlags& flags) {
@@ -96,7 +105,7 @@ Status bench(BenchFlags& flags) {
   if (flags.json) {
     // One row a line: a list for programs, and still readable.
     std::string text = "[";
-    for (const Json& row : to_json(loaded, flags.plan, result)) {
+    for (const Json& row : to_json(loaded, result)) {
       text += (text.size() > 1 ? ",\n " : "") + row.dump();
     }
     fmt::print("{}]\n", text);
@@ -122,7 +131,10 @@ void register_bench(CLI::App& app, int& exit_code) {
   command->add_option("--depths", plan.depths, "tokens in the cache before the decode test")
       ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--pass-depth", plan.pass_depth, "tokens in the cache before the measured passes")
+  command
+      ->add_option("--pass-depths,--pass-depth", plan.pass_depths,
+                   "tokens in the cache before the measured passes, e.g. 128,4096")
+      ->delimiter(',')
       ->capture_default_str();
   command->add_option("-r,--repeats", plan.repeats, "repetitions; medians are reported")
       ->capture_default_str();

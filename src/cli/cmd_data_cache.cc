@@ -40,23 +40,11 @@ struct CacheFlags {
   uint64_t shard_bytes = kTargetCacheShardLimit;
 };
 
-std::string model_name(const ModelFlags& flags) {
-  return flags.model.empty() ? "default" : std::filesystem::path(flags.model).filename().string();
-}
-
-TargetCacheInfo info_of(const CacheFlags& flags, const ModelConfig& config,
-                        const std::vector<int32_t>& layer_ids) {
-  TargetCacheInfo info;
-  info.hidden_size = config.dim;
-  info.target_layer_ids = layer_ids;
-  info.target_model_name_or_path = flags.target_name.empty() ? model_name(flags.model) : flags.target_name;
-  info.source_jsonl_paths = flags.corpora;
-  info.chat_template = "as generated";
-  info.max_length = flags.max_length;
-  info.min_loss_tokens = flags.min_loss_tokens;
-  info.project_name = "dspark.cpp";
-  info.exp_name = std::filesystem::path(flags.output).filename().string();
-  return info;
+/// The target's name in the manifest.
+std::string target_name(const CacheFlags& flags) {
+  if (!flags.target_name.empty()) return flags.target_name;
+  const std::string& model = flags.model.model;
+  return model.empty() ? "default" : std::filesystem::path(model).filename().string();
 }
 
 std::string progress_line(const CacheCounts& counts, Clock::time_point start) {
@@ -77,8 +65,8 @@ Result<bool> make_cache(const CacheFlags& flags) {
   options.log_sum_exp = flags.log_sum_exp;
   DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<FeatureExtractor> extractor,
                           FeatureExtractor::create(*opened.model, *opened.pool, options));
-  TargetCacheInfo info = info_of(flags, config, options.layer_ids);
-  info.max_length = options.max_length;
+  TargetCacheInfo info = corpus_cache_info(flags.output, config, target_name(flags), options, flags.corpora);
+  info.min_loss_tokens = flags.min_loss_tokens;
   DSPARK_ASSIGN_OR_RETURN(
       TargetCacheWriter writer,
       TargetCacheWriter::create(flags.output, info, {flags.shard_bytes, flags.log_sum_exp}));

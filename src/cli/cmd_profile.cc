@@ -33,16 +33,25 @@ struct ProfileFlags {
   int32_t sequences = 8;
   int32_t rows = 64;
   int32_t context = 128;
-  int32_t long_context = 2048;
+  int32_t long_context = 8192;
   double seconds = 2.0;
-  std::string output;  // cost table
-  std::string plot;    // SVG
+  std::string cost_table;  // shown instead of a measured one
+  std::string output;      // cost table
+  std::string plot;        // SVG
   bool json = false;
 };
 
 Json points_json(const std::vector<CostPoint>& points) {
   Json list = Json::array();
   for (const CostPoint& point : points) list.push_back({{"n", point.n}, {"ms", point.seconds * 1e3}});
+  return list;
+}
+
+Json curve_json(const std::vector<ContextPoint>& curve) {
+  Json list = Json::array();
+  for (const ContextPoint& point : curve) {
+    list.push_back({{"positions", point.positions}, {"counted", point.counted}});
+  }
   return list;
 }
 
@@ -57,7 +66,8 @@ Json to_json(const CostKey& key, const CostTable& table) {
           {"draft_short", points_json(table.draft_short)},
           {"draft_length", table.draft_length},
           {"ms_per_context_position", table.context_s * 1e3},
-          {"ms_per_row_and_context_position", table.row_context_s * 1e3}};
+          {"ms_per_row_and_context_position", table.row_context_s * 1e3},
+          {"context_curve", curve_json(table.context_curve)}};
 }
 
 void print_points(const char* title, const char* unit, const std::vector<CostPoint>& points,
@@ -70,13 +80,32 @@ void print_points(const char* title, const char* unit, const std::vector<CostPoi
   }
 }
 
+constexpr int32_t kFewRows = 8;  // of a pass whose context is shown
+
+/// What so many positions of context add to a pass of one sequence.
+double context_ms(const CostTable& table, int32_t positions, int32_t rows) {
+  return table.counted_positions(positions) * (table.context_s + rows * table.row_context_s) * 1e3;
+}
+
+void print_context(const CostTable& table) {
+  if (table.context_curve.empty()) {
+    fmt::print("\n{:.3f} us more per position of context, {:.3f} us per position and row\n",
+               table.context_s * 1e6, table.row_context_s * 1e6);
+    return;
+  }
+  fmt::print("\nmore per context, between these and beyond in proportion\n");
+  for (const ContextPoint& point : table.context_curve) {
+    fmt::print("{:6} position(s){:11.3f} ms with 1 row{:11.3f} ms with {} rows\n", point.positions,
+               context_ms(table, point.positions, 1), context_ms(table, point.positions, kFewRows), kFewRows);
+  }
+}
+
 void print_table(const CostKey& key, const CostTable& table) {
   const double one_row_s = table.verify.front().seconds;
   fmt::print("{}\n{}, {} thread(s), {} cache\n", key.model, key.machine, key.threads, key.kv_type);
   fmt::print("drafter: {}\n", key.drafter);
   print_points("pass of the target, without context", "row(s)", table.verify, one_row_s);
-  fmt::print("\n{:.3f} us more per position of context, {:.3f} us per position and row\n",
-             table.context_s * 1e6, table.row_context_s * 1e6);
+  print_context(table);
   const std::string whole = fmt::format("pass of the drafter, {} drafts per sequence", table.draft_length);
   print_points(whole.c_str(), "sequence", table.draft, one_row_s);
   print_points("pass of the drafter, 1 draft per sequence", "sequence", table.draft_short, one_row_s);
@@ -91,7 +120,41 @@ ChartLine line_of(const char* name, const std::vector<CostPoint>& points, bool e
   return line;
 }
 
-Status plot_table(const std::string& path, const CostTable& table) {
+Status write_chart(const std::string& path, const Chart& chart) {
+  const std::string svg = chart_svg(chart);
+  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
+  DSPARK_RETURN_IF_ERROR(file.write({reinterpret_cast<const uint8_t*>(svg.data()), svg.size()}));
+  return file.commit();
+}
+
+/// "costs.svg" -> "costs-context.svg".
+std::string context_plot_path(const std::string& path) {
+  const std::filesystem::path file(path);
+  return (file.parent_path() / (file.stem().string() + "-context" + file.extension().string())).string();
+}
+
+Status plot_context(const std::string& path, const CostTable& table) {
+  constexpr int32_t kSlope = 2048;  // shown where all positions cost the same
+  Chart chart;
+  chart.title = "Cost of context";
+  chart.x_label = "positions of context of one sequence";
+  chart.y_label = "ms more";
+  for (const int32_t rows : {1, kFewRows}) {
+    ChartLine line;
+    line.name = rows == 1 ? "1 row" : fmt::format("{} rows", rows);
+    line.emphasised = rows == 1;
+    line.points.emplace_back(0.0, 0.0);
+    for (const ContextPoint& point : table.context_curve) {
+      line.points.emplace_back(point.positions, context_ms(table, point.positions, rows));
+    }
+    if (table.context_curve.empty()) line.points.emplace_back(kSlope, context_ms(table, kSlope, rows));
+    chart.lines.push_back(std::move(line));
+  }
+  fit_axes(chart, true);
+  return write_chart(path, chart);
+}
+
+Status plot_passes(const std::string& path, const CostTable& table) {
   Chart chart;
   chart.title = "Cost of a pass";
   chart.x_label = "rows (target) or sequences (drafter)";
@@ -102,10 +165,34 @@ Status plot_table(const std::string& path, const CostTable& table) {
   if (!table.draft_short.empty())
     chart.lines.push_back(line_of("drafter, 1 draft", table.draft_short, false, true));
   fit_axes(chart, true);
-  const std::string svg = chart_svg(chart);
-  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
-  DSPARK_RETURN_IF_ERROR(file.write({reinterpret_cast<const uint8_t*>(svg.data()), svg.size()}));
-  return file.commit();
+  return write_chart(path, chart);
+}
+
+/// Prints and draws a table as the flags ask for.
+Status show_table(const ProfileFlags& flags, const CostKey& key, const CostTable& table) {
+  if (!flags.plot.empty()) {
+    DSPARK_RETURN_IF_ERROR(plot_passes(flags.plot, table));
+    DSPARK_RETURN_IF_ERROR(plot_context(context_plot_path(flags.plot), table));
+  }
+  if (flags.json) {
+    fmt::print("{}\n", to_json(key, table).dump(1));
+  } else {
+    print_table(key, table);
+  }
+  return ok_status();
+}
+
+CostProbeOptions probe_options(const ProfileFlags& flags, const EngineOptions& options) {
+  constexpr int32_t kSecondContext = 2048;  // as at the start of an engine
+  CostProbeOptions probe;
+  probe.max_rows = flags.rows;
+  probe.max_sequences = flags.sequences;
+  probe.kv_dtype = options.kv_dtype;
+  probe.most_context = std::min(flags.long_context, options.context_length - flags.rows);
+  probe.long_context = std::min(kSecondContext, probe.most_context);
+  probe.context = std::min(flags.context, probe.long_context / 2);
+  probe.budget_s = flags.seconds;
+  return probe;
 }
 
 Status profile(const ProfileFlags& flags) {
@@ -127,12 +214,7 @@ Status profile(const ProfileFlags& flags) {
     const auto taps = drafter->tap_layers();
     loaded.model->set_capture_layers(std::vector<int32_t>(taps.begin(), taps.end()));
   }
-  CostProbeOptions probe;
-  probe.max_rows = flags.rows;
-  probe.max_sequences = flags.sequences;
-  probe.long_context = std::min(flags.long_context, options.context_length - flags.rows);
-  probe.context = std::min(flags.context, probe.long_context / 2);
-  probe.budget_s = flags.seconds;
+  const CostProbeOptions probe = probe_options(flags, options);
   if (probe.context < 1) {
     return invalid_argument(
         fmt::format("--rows: {} rows do not fit the model's context of {} tokens", flags.rows, trained));
@@ -140,13 +222,12 @@ Status profile(const ProfileFlags& flags) {
   DSPARK_ASSIGN_OR_RETURN(const CostTable table, measure_costs(*loaded.model, drafter.get(), probe));
   const CostKey key = cost_key(loaded, drafter.get(), flags.drafter, options);
   if (!flags.output.empty()) DSPARK_RETURN_IF_ERROR(write_costs(flags.output, {key, table, {}}));
-  if (!flags.plot.empty()) DSPARK_RETURN_IF_ERROR(plot_table(flags.plot, table));
-  if (flags.json) {
-    fmt::print("{}\n", to_json(key, table).dump(1));
-  } else {
-    print_table(key, table);
-  }
-  return ok_status();
+  return show_table(flags, key, table);
+}
+
+Status show_stored(const ProfileFlags& flags) {
+  DSPARK_ASSIGN_OR_RETURN(const SavedCosts saved, read_costs(flags.cost_table));
+  return show_table(flags, saved.key, saved.table);
 }
 
 }  // namespace
@@ -170,17 +251,26 @@ void register_profile(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command
-      ->add_option("--long-context", flags->long_context, "the same a second time, to see what context costs")
+      ->add_option(
+          "--long-context", flags->long_context,
+          "the longest of the contexts that are measured to see what they cost, as far as the model's "
+          "own, memory and time suffice")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
   command->add_option("--seconds", flags->seconds, "time for passes")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
-  command->add_option("-o,--output", flags->output, "write the table to this file, for --cost-table");
-  command->add_option("--plot", flags->plot, "draw the table into this SVG file");
+  CLI::Option* output =
+      command->add_option("-o,--output", flags->output, "write the table to this file, for --cost-table");
+  command
+      ->add_option("--cost-table", flags->cost_table,
+                   "measure nothing: show the table in this file, whatever model and machine it is of")
+      ->excludes(output);
+  command->add_option("--plot", flags->plot,
+                      "draw the table into this SVG file, and what context costs into NAME-context.svg");
   command->add_flag("--json", flags->json, "print one object");
   command->callback([flags, &exit_code] {
-    const Status status = profile(*flags);
+    const Status status = flags->cost_table.empty() ? profile(*flags) : show_stored(*flags);
     if (!status.ok()) exit_code = report_failure(status);
   });
 }

@@ -31,6 +31,7 @@ struct ServeFlags {
   int64_t kv_tokens = 0;
   int queue = 256;
   std::string api_key_file;
+  std::vector<std::string> trusted_proxies;
   int max_body_mb = 8;
   bool quiet = false;
   bool no_page = false;
@@ -145,6 +146,7 @@ Result<std::unique_ptr<ModelHost>> load_host(const ServeFlags& flags, const Name
   DSPARK_ASSIGN_OR_RETURN(LoadedModel loaded, load_with_progress(file));
   auto owned = std::make_unique<LoadedModel>(std::move(loaded));
   DSPARK_ASSIGN_OR_RETURN(EngineOptions engine_options, served_engine_options(*owned, options));
+  engine_options.always_costs = true;  // any request may bring a policy that weighs them
   std::string drafter_error;
   DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                           make_host_engine(flags, model.name, *owned, engine_options, spec, &drafter_error));
@@ -166,9 +168,18 @@ Status read_keys(const ServeFlags& flags, ApiKeys& keys) {
   return ok_status();
 }
 
+Status read_proxies(const ServeFlags& flags, TrustedProxies& proxies) {
+  for (const std::string& address : flags.trusted_proxies) {
+    const Status added = proxies.add(address);
+    if (!added.ok()) return invalid_argument("--trusted-proxy: " + added.message());
+  }
+  return ok_status();
+}
+
 Result<std::unique_ptr<Server>> open_server(const ServeFlags& flags) {
   ServerOptions options = flags.server;
   DSPARK_RETURN_IF_ERROR(read_keys(flags, options.keys));
+  DSPARK_RETURN_IF_ERROR(read_proxies(flags, options.proxies));
   options.version = DSPARK_VERSION;
   options.page = !flags.no_page;
   options.http.max_body_bytes = static_cast<size_t>(flags.max_body_mb) << 20;
@@ -218,8 +229,7 @@ void add_model_options(CLI::App& command, ServeFlags& flags) {
   command
       .add_option("-t,--threads", flags.threads, "threads of each model (0: one per processor it may use)")
       ->check(CLI::Range(0, 1024));
-  command.add_option("--kv-type,--cache-type-k", flags.kv_type, "element type of the cache: bf16, f32, q8_0")
-      ->capture_default_str();
+  add_kv_type_flags(command, flags.kv_type);
   command.add_option("-n,--parallel", flags.parallel, "answers written at the same time, per model")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
@@ -259,9 +269,12 @@ void add_network_options(CLI::App& command, ServeFlags& flags) {
   command.add_option("--body-timeout", http.body_timeout_s, "seconds for the body of a request (408)")
       ->capture_default_str();
   command
-      .add_option("--write-timeout", http.write_timeout_s, "seconds a client may read nothing of its answer")
+      .add_option("--write-timeout", http.write_timeout_s,
+                  "seconds a client may take nothing of its answer (then it is cut off)")
       ->capture_default_str();
-  command.add_option("--stream-buffer", http.max_buffered, "bytes of an answer kept for a slow reader")
+  command
+      .add_option("--stream-buffer", http.max_buffered,
+                  "bytes of an answer kept for a slow reader, while the model waits for it")
       ->capture_default_str();
 }
 
@@ -280,6 +293,11 @@ void add_manner_options(CLI::App& command, ServeFlags& flags) {
                   "requests a minute per key, or per address (0: any)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command
+      .add_option("--trusted-proxy", flags.trusted_proxies,
+                  "address of a proxy (or unix) whose X-Forwarded-For names the client; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--cors-origin", server.cors_origin, "origin of pages that may use this server, or *");
   command.add_option("--drain-seconds", server.drain_s, "longest wait for running answers at the end")
       ->check(CLI::Range(0.0, 86400.0))

@@ -4,26 +4,13 @@
 #include <filesystem>
 #include <utility>
 
+#include "train_data/cache_corpus.h"
 #include "train_data/features.h"
 
 namespace dspark::cli {
 namespace {
 
 constexpr int32_t kDefaultLayers = 5;
-
-TargetCacheInfo info_of(const GenerateFeatureFlags& flags, const std::string& corpus,
-                        const LoadedModel& loaded, const FeatureOptions& options) {
-  TargetCacheInfo info;
-  info.hidden_size = loaded.model->config().dim;
-  info.target_layer_ids = options.layer_ids;
-  info.target_model_name_or_path = std::filesystem::path(loaded.path).filename().string();
-  info.source_jsonl_paths = {corpus};
-  info.chat_template = "as generated";
-  info.max_length = options.max_length;
-  info.project_name = "dspark.cpp";
-  info.exp_name = std::filesystem::path(flags.folder).filename().string();
-  return info;
-}
 
 }  // namespace
 
@@ -42,9 +29,9 @@ Result<GenerateFeatures> open_generate_features(const GenerateFeatureFlags& flag
   if (config.context_length > 0) options.max_length = std::min(options.max_length, config.context_length);
   GenerateFeatures features;
   DSPARK_ASSIGN_OR_RETURN(features.tap, FeatureTap::create(*loaded.model, options.layer_ids));
-  DSPARK_ASSIGN_OR_RETURN(
-      AnswerCache cache,
-      AnswerCache::create(flags.folder, info_of(flags, corpus, loaded, options), FilterOptions()));
+  const TargetCacheInfo info = corpus_cache_info(
+      flags.folder, config, std::filesystem::path(loaded.path).filename().string(), options, {corpus});
+  DSPARK_ASSIGN_OR_RETURN(AnswerCache cache, AnswerCache::create(flags.folder, info, FilterOptions()));
   features.cache = std::make_unique<AnswerCache>(std::move(cache));
   DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<FeatureExtractor> extractor,
                           FeatureExtractor::create(*loaded.model, *loaded.pool, options));

@@ -104,6 +104,8 @@ void add_sweep_flags(CLI::App& command, LoadFlags& flags) {
       ->capture_default_str();
   command.add_flag("--random-drafter", flags.random_drafter,
                    "noise instead of the drafter's weights: what a bad drafter costs");
+  command.add_flag("--remember", flags.remember,
+                   "adaptive policies begin with what some answers, which are not timed, told of the drafts");
   command.add_flag("--reference", flags.reference,
                    "compare texts with runs of every request alone, which come first and are not timed");
 }
@@ -210,6 +212,9 @@ Result<LoadChoice> check_load_flags(const LoadFlags& flags) {
   }
   if (flags.random_drafter && flags.spec.drafter.starts_with("ngram")) {
     return invalid_argument("--random-drafter: prompt lookup has no weights; add -d PATH");
+  }
+  if (!choice.has_drafter && flags.remember) {
+    return invalid_argument("--remember: there are no drafts to learn of; add -d ngram or -d PATH");
   }
   if (flags.reference && choice.rule != AcceptRule::kCoupled && flags.temperature > 0.0f) {
     return invalid_argument(fmt::format("--reference: with --temp {:g} and --accept {} texts differ anyway",

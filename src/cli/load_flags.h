@@ -43,6 +43,7 @@ struct LoadFlags {
   std::vector<int32_t> burst;
   double phase_seconds = 3;
   bool random_drafter = false;
+  bool remember = false;
   bool reference = false;
 
   std::string json;

@@ -315,6 +315,9 @@ Json cost_table_json(const CostTable& table) {
   json["context_s"] = table.context_s;
   json["row_context_s"] = table.row_context_s;
   json["overhead_s"] = table.overhead_s;
+  for (const ContextPoint& point : table.context_curve) {
+    json["context_curve"].push_back({point.positions, point.counted});
+  }
   return json;
 }
 
@@ -339,6 +342,12 @@ Json load_report_json(const LoadReport& report) {
                {"policies", report.policies},
                {"seconds", report.seconds},
                {"costs", cost_table_json(report.costs)}};
+  if (report.remembered) {
+    json["remembered"] = Json::array();
+    for (const AcceptanceCount& seen : report.remembered->acceptance) {
+      if (seen.tries > 0.0) json["remembered"].push_back({{"tries", seen.tries}, {"hits", seen.hits}});
+    }
+  }
   json["texts"] = {{"comparable", report.texts_comparable},
                    {"reference", report.single_runs ? "single runs" : "first runs"},
                    {"compared", report.texts.compared()},

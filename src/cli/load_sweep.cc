@@ -23,6 +23,7 @@ constexpr int32_t kSyntheticPrompts = 64;  // of each length, before they repeat
 constexpr uint64_t kNoiseSeed = 1;         // of --random-drafter
 constexpr int64_t kLeastRequests = 12;
 constexpr int64_t kRequestsPerClient = 3;
+constexpr int64_t kRememberedAnswers = 8;  // of --remember
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -139,6 +140,7 @@ Result<EngineOptions> LoadSweep::engine_options(const std::string& policy) const
   options.max_batch_rows = options.prefill_rows + choice_.max_sequences * 17;
   options.accept_rule = choice_.rule;
   options.costs = costs_;
+  options.planner_memory = memory_;
   DSPARK_ASSIGN_OR_RETURN(options.policy, VerifyPolicy::parse(policy));
   return options;
 }
@@ -170,6 +172,22 @@ Status LoadSweep::measure_costs_once(LoadReport& report) {
   report.kind = engine->drafter()->name();
   costs_ = engine->options().costs;
   if (costs_) report.costs = *costs_;
+  return flags_.remember ? remember(*engine, report) : ok_status();
+}
+
+/// A server keeps beside its costs how drafts fared, and begins with that the next time. Here a few answers,
+/// one after the other, take the place of its earlier runs.
+Status LoadSweep::remember(Engine& engine, LoadReport& report) {
+  progress_->show("learning how drafts fare");
+  LoadPlan plan;
+  plan.sampling.temperature = flags_.temperature;
+  plan.ignore_eos = flags_.ignore_eos;
+  plan.max_s = flags_.seconds;
+  plan.n_measured = std::min(kRememberedAnswers, std::ssize(workload_));
+  plan.warmup_tokens = flags_.warmup;
+  DSPARK_RETURN_IF_ERROR(run_load(engine, workload_, plan, nullptr, &interrupt_->flag()).status());
+  if (engine.planner() != nullptr) memory_ = engine.planner()->memory();
+  report.remembered = memory_;
   return ok_status();
 }
 

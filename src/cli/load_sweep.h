@@ -31,7 +31,8 @@ struct LoadReport {
   std::vector<std::string> policies;
   std::vector<std::string> sources;
   std::vector<int32_t> burst;
-  CostTable costs;  // measured at the start; empty without a drafter
+  CostTable costs;                          // measured at the start; empty without a drafter
+  std::optional<PlannerMemory> remembered;  // what adaptive policies begin with
   std::vector<LoadCell> cells;
   std::vector<BurstCell> bursts;
   std::vector<LoadVerdict> verdicts;  // empty unless off and adaptive were run
@@ -58,6 +59,7 @@ class LoadSweep {
   Result<EngineOptions> engine_options(const std::string& policy) const;
   Result<std::unique_ptr<Engine>> make_engine(const std::string& policy, bool* recorded_confidence = nullptr);
   Status measure_costs_once(LoadReport& report);
+  Status remember(Engine& engine, LoadReport& report);
   Status read_sources();
   LoadPlan plan_of(double load) const;
   int64_t n_requests(double load) const;
@@ -81,6 +83,7 @@ class LoadSweep {
   std::vector<LoadRequest> workload_;
   int32_t context_length_ = 0;
   std::optional<CostTable> costs_;
+  PlannerMemory memory_;  // empty unless --remember
   std::unique_ptr<InterruptGuard> interrupt_;
   std::unique_ptr<ProgressLine> progress_;
   std::chrono::steady_clock::time_point start_;

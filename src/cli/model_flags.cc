@@ -34,8 +34,24 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("-t,--threads", flags.threads, "threads (0: one per processor this process may use)")
       ->check(CLI::Range(0, kMaxThreads))
       ->capture_default_str();
-  command.add_option("--kv-type,--cache-type-k", flags.kv_type, "element type of the cache: bf16, f32, q8_0")
+  add_kv_type_flags(command, flags.kv_type);
+}
+
+void add_kv_type_flags(CLI::App& command, std::string& kv_type) {
+  command
+      .add_option("--kv-type,--cache-type-k", kv_type,
+                  "element type of the cache: bf16, f32, q8_0 (also -ctk)")
       ->capture_default_str();
+  // Options are looked at in the order in which they were added, so kv_type is set here wherever it stood.
+  command.add_option_function<std::string>(
+      "--cache-type-v",
+      [&kv_type](const std::string& values) {
+        if (values == kv_type) return;
+        throw CLI::ValidationError("--cache-type-v",
+                                   "keys and values have one type, and --kv-type (-ctk) says '" + kv_type +
+                                       "', found '" + values + "'");
+      },
+      "the same for values: must be what --kv-type says (also -ctv)");
 }
 
 Result<std::string> default_model_path() {

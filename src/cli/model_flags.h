@@ -13,7 +13,7 @@ class App;
 
 namespace dspark::cli {
 
-/// -m, -t, --kv-type.
+/// -m, -t, --kv-type, --cache-type-v.
 struct ModelFlags {
   std::string model;  // empty: default_model_path()
   int threads = 0;    // 0: default_thread_count()
@@ -21,6 +21,10 @@ struct ModelFlags {
 };
 
 void add_model_flags(CLI::App& command, ModelFlags& flags);
+
+/// --kv-type, which add_model_flags has too, and --cache-type-v, which may only repeat it: keys and values
+/// have one type. `kv_type` lives as long as the command.
+void add_kv_type_flags(CLI::App& command, std::string& kv_type);
 
 /// The model to use when none is named: $DSPARK_MODEL, else SmolLM2 in models/cache below the working
 /// directory, below the folder of the program, or below one of that folder's parents (a build tree).

@@ -11,7 +11,8 @@ void add_prompt_flags(CLI::App& command, RunFlags& flags) {
   command.add_option("-f,--file", flags.prompt_file, "the same with the text of a file");
   command.add_option("--system,--system-prompt", flags.system, "system message of the chat (also -sys)");
   command.add_flag("--raw,--no-chat", flags.raw, "continue the prompt as it is, without chat template");
-  command.add_option("-n,--n-predict", flags.n_predict, "most tokens of an answer (-1: until it ends)")
+  command
+      .add_option("-n,--n-predict,--predict", flags.n_predict, "most tokens of an answer (-1: until it ends)")
       ->capture_default_str();
   command.add_option("-c,--ctx-size", flags.context, "tokens of context (0: all the model has)")
       ->check(CLI::NonNegativeNumber)

@@ -6,6 +6,7 @@
 
 #include "cli/report.h"
 #include "draft/factory.h"
+#include "draft/target_match.h"
 #include "engine/calibration_file.h"
 #include "engine/cost_file.h"
 
@@ -109,6 +110,15 @@ void warn_of_mismatch(const LoadedModel& loaded, const SpecFlags& flags, AcceptR
   if (!text.empty()) report_warning(path + ": " + text + "; 'dspark calibrate' makes one for this run");
 }
 
+// Models of one shape, such as a coder beside the model it was tuned from, take each other's drafters.
+void warn_of_other_target(const LoadedModel& loaded, const Drafter* drafter, const std::string& path) {
+  if (drafter == nullptr) return;
+  const std::string target = loaded.checkpoint->meta_string("general.name").value_or("");
+  if (!names_another_model(drafter->target_name(), target)) return;
+  report_warning(path + ": made for '" + std::string(drafter->target_name()) + "', used with '" + target +
+                 "': few drafts will be accepted");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOptions& options,
@@ -124,6 +134,7 @@ Result<std::unique_ptr<Engine>> make_spec_engine(LoadedModel& loaded, EngineOpti
   options.policy = choice.policy.value_or(default_policy(drafter.get()));
   options.accept_rule = choice.rule;
   warn_of_mismatch(loaded, flags, choice.rule);
+  warn_of_other_target(loaded, drafter.get(), flags.drafter);
   DSPARK_ASSIGN_OR_RETURN(const CostSource source,
                           find_costs(loaded, drafter.get(), flags.drafter, flags.cost_table, options));
   const bool named = flags.cost_table != "auto";

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "constrain/json_schema.h"
+#include "constrain/parameter_schema.h"
 #include "constrain/parameter_types.h"
+#include "constrain/schema_merge.h"
 #include "constrain/text_grammar.h"
 
 namespace dspark {
@@ -15,39 +17,33 @@ namespace {
 
 using Node = GrammarIr::Node;
 using Json = nlohmann::ordered_json;
+using Member = ParameterSchema::Member;
+using Listed = ParameterSchema::Listed;
 
-constexpr int kMaxDepth = 16;
+// A schema that no value satisfies.
+constexpr Node kNothing = -1;
+// Parts that references and alternatives may lead to, counted as often as they do.
+constexpr int kMaxParts = 10'000;
 constexpr std::string_view kQuote = "<|\"|>";
 
-// What only JSON is held to. Passing over it would let through what the schema forbids.
-constexpr const char* kJsonOnly[] = {"not",
-                                     "if",
-                                     "dependentRequired",
-                                     "dependentSchemas",
-                                     "dependencies",
-                                     "patternProperties",
-                                     "propertyNames",
-                                     "unevaluatedProperties",
-                                     "minProperties",
-                                     "maxProperties",
-                                     "prefixItems",
-                                     "contains",
-                                     "uniqueItems"};
+bool is_closed(const Json& schema) {
+  return schema.value("additionalProperties", Json(true)) == false;
+}
 
 // What the notations share: the schema and where its parts come from.
 class ParameterGrammar {
  public:
   ParameterGrammar(GrammarIr& ir, const Json& root, std::string_view label)
-      : ir_(ir), root_(root), label_(label) {}
+      : ir_(ir), root_(root), schema_(root, label) {}
 
   // One tag after the other. dsml: DeepSeek's tags, else Qwen's.
   Result<Node> tags(bool dsml) {
-    DSPARK_RETURN_IF_ERROR(check(root_));
-    const auto properties = root_.find("properties");
-    if (properties == root_.end() || properties->empty()) {
+    DSPARK_RETURN_IF_ERROR(schema_.check_object(root_, ""));
+    const std::vector<Member> members = ParameterSchema::members_of(root_, "");
+    if (members.empty()) {
       if (is_closed(root_)) return ir_.empty();
       const Json others = root_.value("additionalProperties", Json());
-      if (others.is_object() && !others.empty()) return beyond("additionalProperties");
+      if (others.is_object() && !others.empty()) return schema_.beyond("additionalProperties", "");
       const Node any =
           dsml ? ir_.sequence({ir_.literal("<｜DSML｜parameter name=\""), any_key(),
                                ir_.literal("\" string=\"true\">"), tagged_text(dsml)})
@@ -55,71 +51,46 @@ class ParameterGrammar {
       return ir_.repeat(any, 0, GrammarIr::kUnbounded);
     }
     std::vector<Node> parts;
-    for (const auto& [name, schema] : properties->items()) {
-      DSPARK_ASSIGN_OR_RETURN(const Node one,
-                              dsml ? dsml_parameter(name, schema) : qwen_parameter(name, schema));
-      parts.push_back(is_required(root_, name) ? one : ir_.optional(one));
+    for (const Member& member : members) {
+      DSPARK_ASSIGN_OR_RETURN(const Node one, dsml ? dsml_parameter(member) : qwen_parameter(member));
+      if (one == kNothing && member.is_required) return schema_.accepts_nothing(member.place);
+      if (one != kNothing) parts.push_back(member.is_required ? one : ir_.optional(one));
     }
     return ir_.sequence(std::move(parts));
   }
 
-  Result<Node> gemma() { return gemma_object(root_, 0); }
+  Result<Node> gemma() {
+    DSPARK_ASSIGN_OR_RETURN(const Node object, gemma_object(root_, "", 0));
+    if (object == kNothing) return schema_.accepts_nothing("");
+    return object;
+  }
 
  private:
-  Status beyond(const char* keyword) const {
-    return unsupported(std::string(label_) + ": '" + keyword + "' cannot be forced in this model's notation");
-  }
-  // Of any value.
-  Status check_plain(const Json& schema) const {
-    for (const char* keyword : kJsonOnly) {
-      const auto it = schema.find(keyword);
-      if (it != schema.end() && *it != false) return beyond(keyword);
-    }
-    return ok_status();
-  }
-  // Of an object.
-  Status check(const Json& schema) const {
-    for (const char* keyword : {"allOf", "anyOf", "oneOf", "$ref", "enum", "const"}) {
-      if (schema.contains(keyword)) return beyond(keyword);
-    }
-    return check_plain(schema);
-  }
-  static bool is_closed(const Json& schema) {
-    return schema.value("additionalProperties", Json(true)) == false;
-  }
-  static bool is_required(const Json& schema, const std::string& name) {
-    const auto required = schema.find("required");
-    return required != schema.end() && std::find(required->begin(), required->end(), name) != required->end();
-  }
   Node any_key() {
     return ir_.repeat(ir_.char_class({{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}), 1, 64);
   }
 
-  JsonTypes types_of(const Json& schema) const {
-    return ParameterTypes(Json{{"properties", {{"x", schema}}},
-                               {"$defs", definitions("$defs")},
-                               {"definitions", definitions("definitions")}}
-                              .dump())
-        .of("x");
-  }
-  Json definitions(const char* key) const { return root_.value(key, Json::object()); }
-
   // A part of the schema as JSON.
-  Result<Node> json(const Json& schema) {
+  Result<Node> json(const Json& schema, const std::string& place) {
     Json whole = schema;
-    for (const char* key : {"$defs", "definitions"}) {
-      if (whole.is_object() && root_.contains(key)) whole[key] = root_[key];
+    if (ParameterSchema::has_reference(schema, false)) {
+      for (const char* key : {"$defs", "definitions"}) {
+        if (root_.contains(key)) whole[key] = root_[key];
+      }
+      // Other places are not there when the part is compiled by itself.
+      if (ParameterSchema::has_reference(whole, true)) {
+        return unsupported(
+            schema_.at(place) +
+            "a '$ref' to another place than '$defs' cannot be forced in this model's notation");
+      }
     }
-    DSPARK_ASSIGN_OR_RETURN(const GrammarIr part, compile_json_schema(whole.dump(), label_));
-    return ir_.append(part);
-  }
-
-  static std::vector<Json> choices_of(const Json& schema) {
-    if (!schema.is_object()) return {};
-    if (schema.contains("const")) return {schema["const"]};
-    const auto values = schema.find("enum");
-    if (values == schema.end()) return {};
-    return std::vector<Json>(values->begin(), values->end());
+    const std::string label(schema_.label());
+    const Result<GrammarIr> part = compile_json_schema(whole.dump(), label);
+    if (part.ok()) return ir_.append(*part);
+    // Its places begin at the part.
+    std::string message = part.status().message();
+    if (message.starts_with(label + "#")) message.insert(label.size() + 1, place);
+    return Status(part.status().code(), message);
   }
 
   static std::string_view value_end(bool dsml) {
@@ -127,111 +98,144 @@ class ParameterGrammar {
   }
   Node tagged_text(bool dsml) { return text_through(ir_, value_end(dsml)); }
   // Text as it is: one of the texts of the schema, or any.
-  Node text_value(const Json& schema, bool dsml) {
-    std::vector<Node> texts;
-    for (const Json& value : choices_of(schema)) {
-      if (value.is_string())
-        texts.push_back(ir_.literal(value.get<std::string>() + std::string(value_end(dsml))));
-    }
-    return texts.empty() ? tagged_text(dsml) : ir_.choice(std::move(texts));
+  Node text_value(const Listed& texts, bool dsml) {
+    if (!texts.is_list) return tagged_text(dsml);
+    std::vector<Node> parts;
+    for (const Json& value : texts.values)
+      parts.push_back(ir_.literal(value.get<std::string>() + std::string(value_end(dsml))));
+    return ir_.choice(std::move(parts));
   }
 
-  Result<Node> json_value(const Json& schema, bool dsml) {
-    DSPARK_ASSIGN_OR_RETURN(const Node value, json(schema));
+  Result<Node> json_value(const Member& member, bool dsml) {
+    DSPARK_ASSIGN_OR_RETURN(const Node value, json(*member.schema, member.place));
     return ir_.sequence({value, ir_.literal(value_end(dsml))});
   }
 
-  Result<Node> qwen_parameter(const std::string& name, const Json& schema) {
-    const Node begin = ir_.literal("<parameter=" + name + ">\n");
-    const JsonTypes types = types_of(schema);
+  Result<Node> qwen_parameter(const Member& member) {
+    if (*member.schema == false) return kNothing;
+    const Node begin = ir_.literal("<parameter=" + member.name + ">\n");
+    const JsonTypes types = schema_.types_of(*member.schema);
+    DSPARK_ASSIGN_OR_RETURN(const Listed texts, schema_.accepted(*member.schema, true, member.place));
     // Text that is no JSON of another type is text; where lists and objects are allowed, JSON alone is safe.
-    const bool is_text = (types & kJsonString) != 0 && (types == kJsonString || choices_of(schema).empty()) &&
+    const bool is_text = (types & kJsonString) != 0 && (types == kJsonString || !texts.is_list) &&
                          (types & (kJsonArray | kJsonObject)) == 0;
-    if (is_text) return ir_.sequence({begin, text_value(schema, false)});
-    DSPARK_ASSIGN_OR_RETURN(const Node value, json_value(schema, false));
+    if (is_text && texts.is_list && texts.values.empty()) return kNothing;
+    if (is_text) return ir_.sequence({begin, text_value(texts, false)});
+    DSPARK_ASSIGN_OR_RETURN(const Node value, json_value(member, false));
     return ir_.sequence({begin, value});
   }
 
-  Result<Node> dsml_parameter(const std::string& name, const Json& schema) {
-    const std::string begin = "<｜DSML｜parameter name=\"" + name + "\" string=\"";
-    const JsonTypes types = types_of(schema);
-    const Node text = ir_.sequence({ir_.literal(begin + "true\">"), text_value(schema, true)});
-    if (types == kJsonString) return text;
-    DSPARK_ASSIGN_OR_RETURN(const Node value, json_value(schema, true));
-    const Node other = ir_.sequence({ir_.literal(begin + "false\">"), value});
+  Result<Node> dsml_parameter(const Member& member) {
+    if (*member.schema == false) return kNothing;
+    const std::string begin = "<｜DSML｜parameter name=\"" + member.name + "\" string=\"";
+    const JsonTypes types = schema_.types_of(*member.schema);
+    DSPARK_ASSIGN_OR_RETURN(const Listed texts, schema_.accepted(*member.schema, true, member.place));
     // Where only some texts are allowed beside other values, JSON says which.
-    return types == kJsonAny || (types & kJsonString) == 0 || !choices_of(schema).empty()
-               ? other
-               : ir_.choice({text, other});
+    const bool has_text =
+        types == kJsonString || (types != kJsonAny && (types & kJsonString) != 0 && !texts.is_list);
+    if (has_text && texts.is_list && texts.values.empty()) return kNothing;
+    Node text = kNothing;
+    if (has_text) text = ir_.sequence({ir_.literal(begin + "true\">"), text_value(texts, true)});
+    if (types == kJsonString) return text;
+    DSPARK_ASSIGN_OR_RETURN(const Node value, json_value(member, true));
+    const Node other = ir_.sequence({ir_.literal(begin + "false\">"), value});
+    return has_text ? ir_.choice({text, other}) : other;
   }
 
-  Result<Node> gemma_value(const Json& schema, int depth) {
-    if (depth > kMaxDepth)
-      return unsupported(std::string(label_) + ": nested too deep to be forced in this model's notation");
-    if (!schema.is_object() || schema.empty()) return json(Json{{"type", {"number", "boolean", "null"}}});
-    DSPARK_RETURN_IF_ERROR(check_plain(schema));
+  // One of several alternatives beside what stands around them.
+  Result<Node> gemma_alternatives(const Json& schema, const char* keyword, const std::string& place,
+                                  int depth) {
+    DSPARK_ASSIGN_OR_RETURN(const std::vector<Json> parts,
+                            schema_.alternatives(schema, keyword, place, depth));
+    std::vector<Node> nodes;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const std::string part_place = place + "/" + keyword + "/" + std::to_string(i);
+      DSPARK_ASSIGN_OR_RETURN(const Node one, gemma_value(parts[i], part_place, depth + 1));
+      nodes.push_back(one);
+    }
+    return choice(std::move(nodes));
+  }
+
+  Node choice(std::vector<Node> parts) {
+    std::erase(parts, kNothing);
+    return parts.empty() ? kNothing : ir_.choice(std::move(parts));
+  }
+
+  Result<Node> gemma_listed(const Json& schema, const Listed& values, const std::string& place) {
     std::vector<Node> parts;
-    const std::vector<Json> choices = choices_of(schema);
-    for (const Json& value : choices) {
+    for (const Json& value : values.values) {
       if (value.is_structured()) continue;
       parts.push_back(ir_.literal(value.is_string()
                                       ? std::string(kQuote) + value.get<std::string>() + std::string(kQuote)
                                       : value.dump()));
     }
-    if (!parts.empty()) return ir_.choice(std::move(parts));
-    if (!choices.empty()) return beyond(schema.contains("const") ? "const" : "enum");
+    if (parts.empty() && !values.values.empty())
+      return schema_.beyond(schema.contains("const") ? "const" : "enum", place);
+    return choice(std::move(parts));
+  }
+
+  Result<Node> gemma_value(const Json& schema, const std::string& place, int depth) {
+    if (depth > ParameterSchema::kMaxDepth) return schema_.too_deep(place);
+    if (++n_parts_ > kMaxParts) return schema_.too_large(place);
+    if (schema == false) return kNothing;
+    if (!schema.is_object() || schema.empty()) return any_scalar(place);
+    DSPARK_RETURN_IF_ERROR(schema_.check_value(schema, place));
+    DSPARK_ASSIGN_OR_RETURN(const Listed values, schema_.accepted(schema, false, place));
+    if (values.is_list) return gemma_listed(schema, values, place);
+    DSPARK_ASSIGN_OR_RETURN(const Json flat, schema_.resolved(schema, place, depth));
+    if (flat == false) return kNothing;
+    if (!flat.is_object()) return any_scalar(place);
     for (const char* keyword : {"anyOf", "oneOf"}) {
-      if (!schema.contains(keyword)) continue;
-      for (const Json& part : schema[keyword]) {
-        DSPARK_ASSIGN_OR_RETURN(const Node one, gemma_value(part, depth + 1));
-        parts.push_back(one);
-      }
-      return ir_.choice(std::move(parts));
+      if (flat.contains(keyword)) return gemma_alternatives(flat, keyword, place, depth);
     }
-    if (schema.contains("$ref")) return gemma_reference(schema["$ref"], depth);
-    if (schema.contains("allOf")) return beyond("allOf");
-    const Json type = schema.value("type", Json(schema.contains("properties") ? "object" : "string"));
+    const Json type = flat.value("type", Json(flat.contains("properties") ? "object" : "string"));
     const Json types = type.is_array() ? type : Json::array({type});
+    std::vector<Node> parts;
     for (const Json& name : types) {
-      DSPARK_ASSIGN_OR_RETURN(const Node one, gemma_typed(schema, name.get<std::string>(), depth));
+      if (!name.is_string()) return schema_.beyond("type", place);
+      DSPARK_ASSIGN_OR_RETURN(const Node one, gemma_typed(flat, name.get<std::string>(), place, depth));
       parts.push_back(one);
     }
-    return ir_.choice(std::move(parts));
+    return choice(std::move(parts));
   }
 
-  Result<Node> gemma_reference(const Json& reference, int depth) {
-    const auto text = reference.get<std::string>();
-    const Json::json_pointer place(text.starts_with("#/") ? text.substr(1) : "/");
-    if (!root_.contains(place)) return unsupported(std::string(label_) + ": $ref '" + text + "'");
-    return gemma_value(root_[place], depth + 1);
+  Result<Node> any_scalar(const std::string& place) {
+    return json(Json{{"type", {"number", "boolean", "null"}}}, place);
   }
 
-  Result<Node> gemma_typed(const Json& schema, const std::string& type, int depth) {
+  Result<Node> gemma_typed(const Json& schema, const std::string& type, const std::string& place, int depth) {
     if (type == "string") return ir_.sequence({ir_.literal(kQuote), text_through(ir_, kQuote)});
-    if (type == "object") return gemma_object(schema, depth);
-    if (type == "array") return gemma_list(schema, depth);
+    if (type == "object") return gemma_object(schema, place, depth);
+    if (type == "array") return gemma_list(schema, place, depth);
     Json scalar = schema;
+    for (const char* keyword : {"properties", "required", "additionalProperties", "items"})
+      scalar = schema_without(scalar, keyword);
     scalar["type"] = type;
-    return json(scalar);
+    return json(scalar, place);
   }
 
-  Result<Node> gemma_list(const Json& schema, int depth) {
-    DSPARK_ASSIGN_OR_RETURN(const Node item, gemma_value(schema.value("items", Json()), depth + 1));
+  Result<Node> gemma_list(const Json& schema, const std::string& place, int depth) {
+    const Json items = schema.value("items", Json());
+    if (items.is_array()) return schema_.beyond("items", place);  // a tuple, as older schemas wrote it
     const int least = schema.value("minItems", 0), most = schema.value("maxItems", GrammarIr::kUnbounded);
-    if (most == 0) return ir_.literal("[]");
+    if (most >= 0 && least > most) return kNothing;
+    DSPARK_ASSIGN_OR_RETURN(const Node item, gemma_value(items, place + "/items", depth + 1));
+    if (item == kNothing && least > 0) return kNothing;
+    if (item == kNothing || most == 0) return ir_.literal("[]");
     const Node more = ir_.repeat(ir_.sequence({ir_.literal(","), item}), std::max(0, least - 1),
                                  most < 0 ? most : most - 1);
-    const Node items = ir_.sequence({item, more});
-    return ir_.sequence({ir_.literal("["), least > 0 ? items : ir_.optional(items), ir_.literal("]")});
+    const Node all = ir_.sequence({item, more});
+    return ir_.sequence({ir_.literal("["), least > 0 ? all : ir_.optional(all), ir_.literal("]")});
   }
 
-  Result<Node> gemma_object(const Json& schema, int depth) {
-    DSPARK_RETURN_IF_ERROR(check(schema));
+  Result<Node> gemma_object(const Json& schema, const std::string& place, int depth) {
+    DSPARK_RETURN_IF_ERROR(schema_.check_object(schema, place));
     std::vector<std::pair<Node, bool>> members;  // with whether they are required
-    const Json properties = schema.value("properties", Json::object());
-    for (const auto& [name, property] : properties.items()) {
-      DSPARK_ASSIGN_OR_RETURN(const Node value, gemma_value(property, depth + 1));
-      members.emplace_back(ir_.sequence({ir_.literal(name + ":"), value}), is_required(schema, name));
+    for (const Member& member : ParameterSchema::members_of(schema, place)) {
+      DSPARK_ASSIGN_OR_RETURN(const Node value, gemma_value(*member.schema, member.place, depth + 1));
+      if (value == kNothing && member.is_required) return kNothing;
+      if (value == kNothing) continue;
+      members.emplace_back(ir_.sequence({ir_.literal(member.name + ":"), value}), member.is_required);
     }
     // From the last to the first: what follows when nothing was written yet, and when something was.
     Node at_first = ir_.empty(), later = ir_.empty();
@@ -246,7 +250,8 @@ class ParameterGrammar {
 
   GrammarIr& ir_;
   const Json& root_;
-  std::string_view label_;
+  ParameterSchema schema_;
+  int n_parts_ = 0;
 };
 
 }  // namespace
@@ -262,8 +267,13 @@ Result<Node> parameters_in(ToolFormat format, GrammarIr& ir, std::string_view sc
   const Json root = Json::parse(whole, nullptr, false);
   if (!root.is_object())
     return unsupported(std::string(label) + ": want an object that describes the arguments");
-  ParameterGrammar grammar(ir, root, label);
-  return is_tagged ? grammar.tags(format != ToolFormat::kQwenXml) : grammar.gemma();
+  // Parts that no text of JSON needs were not looked at before: keywords there may be of any kind.
+  try {
+    ParameterGrammar grammar(ir, root, label);
+    return is_tagged ? grammar.tags(format != ToolFormat::kQwenXml) : grammar.gemma();
+  } catch (const Json::exception& error) {
+    return invalid_argument(std::string(label) + ": " + error.what());
+  }
 }
 
 }  // namespace dspark

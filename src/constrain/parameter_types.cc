@@ -88,6 +88,10 @@ class SchemaTypes {
 
 }  // namespace
 
+JsonTypes types_in_schema(const nlohmann::json& schema, const nlohmann::json& root) {
+  return SchemaTypes(root).of(schema);
+}
+
 ParameterTypes::ParameterTypes(std::string_view schema) {
   const Json root = Json::parse(schema, nullptr, false);
   if (!root.is_object()) return;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -25,6 +26,9 @@ class ParameterTypes {
   std::map<std::string, JsonTypes> known_;
   JsonTypes others_ = kJsonAny;
 };
+
+/// The same for one schema. root: what its references start from; definitions in it are followed.
+JsonTypes types_in_schema(const nlohmann::json& schema, const nlohmann::json& root);
 
 /// A value written as plain text -> JSON text. JSON and Python's literals are taken for what they are where
 /// `types` allow it, or where `types` allow no string; all else is a string.

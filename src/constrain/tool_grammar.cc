@@ -52,7 +52,7 @@ bool quotes_names(ToolFormat format) {
 // All behind a call's name, with the name: what does not depend on where the call stands.
 Result<Node> named_call(GrammarIr& ir, ToolFormat format, const ToolDescription& tool, bool forces_all) {
   const CallTexts texts = texts_of(format);
-  const std::string label = "tools: parameters of '" + tool.name + "'";
+  const std::string label = schema_label(tool.name);
   Result<Node> parameters = parameters_in(format, ir, tool.parameters, label);
   if (!parameters.ok() && !forces_all && !tool.strict) parameters = parameters_in(format, ir, {}, label);
   if (!parameters.ok()) return parameters.status();
@@ -61,6 +61,10 @@ Result<Node> named_call(GrammarIr& ir, ToolFormat format, const ToolDescription&
 }
 
 }  // namespace
+
+std::string schema_label(const std::string& tool_name) {
+  return "tools: parameters of '" + tool_name + "'";
+}
 
 std::string calls_opening(ToolFormat format) {
   const CallTexts texts = texts_of(format);

@@ -25,6 +25,9 @@ struct CallRules {
 Result<GrammarIr::Node> calls_of(GrammarIr& ir, ToolFormat format, const std::vector<ToolDescription>& tools,
                                  const CallRules& rules);
 
+/// How faults of the schema of a tool begin.
+std::string schema_label(const std::string& tool_name);
+
 /// What stands in front of the name in the first call of a block. requires: not kNone.
 std::string calls_opening(ToolFormat format);
 

@@ -45,8 +45,10 @@ Result<std::unique_ptr<BlockDrafter>> BlockDrafter::create(DraftCheckpoint draft
   DSPARK_ASSIGN_OR_RETURN(BlockWeights weights,
                           load_block_weights(draft, target, pool, options.float_activations));
   DSPARK_ASSIGN_OR_RETURN(KvPool cache, make_draft_cache(options, c, c.block_size));
-  return std::unique_ptr<BlockDrafter>(
+  std::unique_ptr<BlockDrafter> drafter(
       new BlockDrafter(std::move(draft), std::move(weights), std::move(cache), pool, options));
+  if (!drafter->reserve_attention()) return out_of_memory("no memory for the drafter's attention");
+  return drafter;
 }
 
 BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool cache, ThreadPool& pool,
@@ -70,6 +72,15 @@ BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool c
   decode_row(table.dtype, table.data + static_cast<size_t>(c.mask_token_id) * table.row_bytes(),
              mask_row_.data(), c.dim);
   if (c.embedding_scale != 1.0f) scale_row(mask_row_.data(), c.dim, c.embedding_scale);
+}
+
+/// For blocks of all sequences behind the longest context.
+bool BlockDrafter::reserve_attention() {
+  const DraftConfig& c = draft_.config;
+  return scratch_.reserve(pool_.n_threads(), {std::ssize(slots_) * c.block_size,
+                                              c.n_heads,
+                                              {c.n_kv_heads, c.head_dim},
+                                              int64_t{context_length_} + c.block_size});
 }
 
 void BlockDrafter::release(int32_t slot) {

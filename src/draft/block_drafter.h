@@ -40,6 +40,7 @@ class BlockDrafter final : public Drafter {
                                                       ThreadPool& pool, const BlockDrafterOptions& options);
 
   std::string_view name() const override { return draft_kind_name(draft_.config.kind); }
+  std::string_view target_name() const override { return draft_.config.target_name; }
   int32_t max_block() const override { return draft_.config.n_drafts(); }
   std::span<const int32_t> tap_layers() const override { return draft_.config.taps; }
   /// A request whose context rows are not complete gets no drafts (features that never came, or more tokens
@@ -81,6 +82,8 @@ class BlockDrafter final : public Drafter {
 
   BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool cache, ThreadPool& pool,
                const BlockDrafterOptions& options);
+
+  bool reserve_attention();
 
   // Context rows (context_rows.cc).
   void take_features(const CommitEvent& event, int32_t first, int32_t n);

@@ -63,13 +63,13 @@ bool BlockDrafter::grow_context_buffers(int64_t n_new) {
   const bool has_memory = features_.grow(n_rows * std::ssize(c.taps) * c.dim) &&
                           context_.grow(n_rows * c.dim) && context_k_.grow(n_keys) && context_v_.grow(n_keys);
   context_capacity_ = has_memory ? n_rows : 0;
-  // How many events the waiting rows come in is only known when somebody drafts: at most one each.
-  const auto most = static_cast<size_t>(context_capacity_);
+  // Lists are small: they are made for the largest pass at once. How many events the waiting rows come in is
+  // only known when somebody drafts: at most one each.
+  const auto most = static_cast<size_t>(kContextRows);
   context_runs_.reserve(most);
   context_slots_.reserve(most);
   context_positions_.reserve(most);
-  c.rope.angles.positions.reserve(most);
-  c.rope.angles.cos_sin.reserve(most * static_cast<size_t>(c.head_dim));
+  c.rope.reserve(kContextRows);
   return has_memory;
 }
 

@@ -21,6 +21,11 @@ bool DraftLayerPass::grow(int64_t n_rows) {
          attended_.grow(n_rows * q_dim()) && grow_finish(n_rows);
 }
 
+bool DraftLayerPass::reserve_attention(int64_t n_rows, int64_t context_length) {
+  const KvLayerShape shape{config_.n_kv_heads, config_.head_dim};
+  return scratch_.reserve(pool_.n_threads(), {n_rows, config_.n_heads, shape, context_length});
+}
+
 bool DraftLayerPass::grow_finish(int64_t n_rows) {
   return branch_.grow(n_rows * config_.dim) && gate_.grow(n_rows * config_.ffn_dim) &&
          up_.grow(n_rows * config_.ffn_dim);

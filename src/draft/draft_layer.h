@@ -27,6 +27,9 @@ class DraftLayerPass {
   bool grow_finish(int64_t n_rows);
   /// Makes room for `n_rows` rows of everything here.
   bool grow(int64_t n_rows);
+  /// Makes room for add_layer of that many rows that see up to `context_length` positions each. false when
+  /// the memory could not be had.
+  bool reserve_attention(int64_t n_rows, int64_t context_length);
 
   // Parts, for all kinds.
   /// Norms of keys and values in front of the rotation (Gemma 4 norms V, and makes it of K where it has no

@@ -39,7 +39,9 @@ struct DraftRequest {
   /// DraftBlock::probability is wanted. Costs a walk over the whole distribution of each draft.
   bool wants_probability = false;
   /// Where the text stands under its constraint, or nullptr. Drafts that it forbids are cut off, so a drafter
-  /// does well to ask it; it stands there again when propose() returns.
+  /// does well to ask it; it stands there again when propose() returns. Learned drafters mask their logits
+  /// before they pick, and ask the states of different requests on threads of the pool at the same time, one
+  /// state on one thread at a time.
   ConstraintState* constraint = nullptr;
 
   bool stops_at(int32_t token) const {
@@ -58,20 +60,24 @@ struct DraftBlock {
   /// has_confidence.
   std::vector<float> confidence_logits;
   /// Without has_confidence: what is known about a draft, for an estimate of its confidence, and of which
-  /// kind; never anything that depends on the draft itself where the draft is drawn at random.
+  /// kind; never anything that depends on the draft itself where the draft is drawn at random. What a
+  /// row of logits says is read after its constraint has masked it.
   DraftEvidence evidence_kind = DraftEvidence::kNone;
   std::vector<float> evidence;  // (n_requests, stride)
   /// (n_requests, stride) for requests that want it: probability of the draft in the drafter's own
-  /// distribution at temperature 1, before filters. For people to look at: it depends on the draft. Negative:
-  /// unknown, as of drafts that were looked up.
+  /// distribution at temperature 1, before filters, over what could be drafted there: tokens outside a
+  /// shortlist or forbidden by the constraint have no share, and the others add up to 1. For people to look
+  /// at: it depends on the draft. Negative: unknown, as of drafts that were looked up.
   std::vector<float> probability;
   std::vector<ProposalSource> sources;  // (n_requests, stride) of each draft
   int32_t model_sequences = 0;          // sequences that a learned drafter's pass computed; 0: there was none
 
   // Distributions, for requests that sample under kRejection or kBlock and drafters that sample. Without
   // them a draft counts as certain (a one-hot distribution).
-  int32_t draft_vocab = 0;   // columns of a distribution; 0: none were kept
-  std::vector<float> probs;  // (n_requests, stride, draft_vocab) fp32, what was sampled from
+  int32_t draft_vocab = 0;  // columns of a distribution; 0: none were kept
+  // (n_requests, stride, draft_vocab) fp32, what was sampled from: 0 for tokens outside a shortlist and for
+  // what a constraint forbids, the others add up to 1
+  std::vector<float> probs;
   std::span<const int32_t>
       vocab_ids;                   // column -> target id, ascending; empty: the same. Owned by the drafter
   std::vector<uint8_t> has_probs;  // (n_requests)
@@ -137,6 +143,8 @@ class Drafter {
   virtual ~Drafter() = default;
   /// Short name for statistics, e.g. "ngram".
   virtual std::string_view name() const = 0;
+  /// The model it was made for, in the words of its file; empty: the file does not say.
+  virtual std::string_view target_name() const { return {}; }
   /// Most tokens one proposal can have.
   virtual int32_t max_block() const = 0;
   /// Most tokens of a proposal that cost its model anything; those behind them are free.

@@ -8,10 +8,12 @@
 
 #include "draft/block_drafter.h"
 #include "draft/draft_checkpoint.h"
+#include "draft/draft_weights.h"
 #include "draft/hybrid_drafter.h"
 #include "draft/ngram.h"
 #include "draft/paired_drafter.h"
 #include "draft/random_weights.h"
+#include "draft/target_match.h"
 #include "draft/v4_drafter.h"
 
 namespace dspark {
@@ -94,6 +96,8 @@ Result<std::unique_ptr<Drafter>> load_learned_drafter(const std::string& path,
     return invalid_argument(path + ": a learned drafter needs a target model");
   }
   DSPARK_ASSIGN_OR_RETURN(DraftCheckpoint draft, open_draft_checkpoint(path));
+  DSPARK_RETURN_IF_ERROR(check_draft_target(draft, DraftTarget::of(*context.target)));
+  DSPARK_RETURN_IF_ERROR(check_same_tokens(*draft.file, context.target->checkpoint()));
   if (context.random_weights != 0) DSPARK_RETURN_IF_ERROR(randomize_weights(draft, context.random_weights));
   switch (draft.config.kind) {
     case DraftKind::kDSpark:

@@ -46,8 +46,8 @@ inline constexpr std::string_view kBundledDrafter = "bundled";
 /// lengths; "ngram:MAX" and "ngram:MIN-MAX" choose the suffix lengths tried. Anything else is the path of a
 /// learned drafter (draft/draft_checkpoint.h); "PATH+ngram" (with lengths or without) joins it with prompt
 /// lookup (draft/hybrid_drafter.h). errors: invalid_argument (neither a name nor a path that exists; a
-/// drafter for another target, with the field that differs), and those of open_draft_checkpoint. requires:
-/// context.target and context.pool set for a path.
+/// drafter for another target, with the field or the token that differs), and those of open_draft_checkpoint.
+/// requires: context.target and context.pool set for a path.
 Result<std::unique_ptr<Drafter>> make_drafter(std::string_view spec, const DrafterContext& context = {});
 
 }  // namespace dspark

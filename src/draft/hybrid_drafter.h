@@ -34,6 +34,7 @@ class HybridDrafter final : public Drafter {
   HybridDrafter(std::unique_ptr<Drafter> model, const HybridOptions& options);
 
   std::string_view name() const override { return name_; }
+  std::string_view target_name() const override { return model_->target_name(); }
   int32_t max_block() const override;
   int32_t model_block() const override { return model_->model_block(); }
   std::span<const int32_t> tap_layers() const override { return model_->tap_layers(); }

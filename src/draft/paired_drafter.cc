@@ -59,8 +59,14 @@ Result<std::unique_ptr<PairedDrafter>> PairedDrafter::create(DraftCheckpoint dra
   DSPARK_ASSIGN_OR_RETURN(PairedWeights weights,
                           load_paired_weights(draft, target, pool, options.float_activations));
   DSPARK_ASSIGN_OR_RETURN(KvPool cache, make_draft_cache(options, c, c.n_drafts()));
-  return std::unique_ptr<PairedDrafter>(
+  std::unique_ptr<PairedDrafter> drafter(
       new PairedDrafter(std::move(draft), std::move(weights), std::move(cache), pool, options));
+  // A row of every sequence at a time, those of drafted tokens included.
+  if (!drafter->layer_.reserve_attention(options.max_sequences,
+                                         int64_t{options.context_length} + drafter->max_block())) {
+    return out_of_memory("no memory for the drafter's attention");
+  }
+  return drafter;
 }
 
 PairedDrafter::PairedDrafter(DraftCheckpoint draft, PairedWeights weights, KvPool cache, ThreadPool& pool,
@@ -84,6 +90,7 @@ PairedDrafter::PairedDrafter(DraftCheckpoint draft, PairedWeights weights, KvPoo
   }
   for (PickScratch& scratch : picks_) scratch.reserve(c.draft_vocab_size);
   constraints_.reserve(slots_.size());
+  reserve_lists();
 }
 
 void PairedDrafter::release(int32_t slot) {

@@ -62,6 +62,7 @@ class PairedDrafter final : public Drafter {
                                                        ThreadPool& pool, const PairedDrafterOptions& options);
 
   std::string_view name() const override { return draft_kind_name(draft_.config.kind); }
+  std::string_view target_name() const override { return draft_.config.target_name; }
   int32_t max_block() const override { return draft_.config.n_drafts(); }
   std::span<const int32_t> tap_layers() const override { return draft_.config.taps; }
   /// A request whose rows are not complete gets no drafts (features that never came, or more tokens than the
@@ -112,6 +113,7 @@ class PairedDrafter final : public Drafter {
                 const PairedDrafterOptions& options);
 
   // commit() (paired_rows.cc)
+  void reserve_lists();
   bool accept_event(Slot& slot, const CommitEvent& event);
   void take_features(const CommitEvent& event, int32_t first, int32_t n);
   void flush();

@@ -27,6 +27,14 @@ void gather_rows(float* to, const float* from, std::span<const int32_t> rows, in
 
 }  // namespace
 
+/// For the largest pass: all its features, and a row of every sequence that waited. How many rows a commit
+/// has is decided by what was accepted, so the largest may come late.
+void PairedDrafter::reserve_lists() {
+  const size_t most = static_cast<size_t>(kFeatureRows) + slots_.size();
+  for (std::vector<int32_t>* list : {&tokens_, &positions_, &row_slots_}) list->reserve(most);
+  draft_.config.rope.reserve(static_cast<int64_t>(most));
+}
+
 void PairedDrafter::commit(std::span<const CommitEvent> events) {
   if (trace_ != nullptr) {
     trace_->context_rows.clear();

@@ -302,7 +302,9 @@ void SequentialDecoder::bias_group(const HeadPass& pass, int32_t k, int64_t grou
   }
 }
 
-/// Whether every sequence of the step picks by its largest logits and its previous token has bounds.
+/// Whether every sequence of the step picks by its largest logits and its previous token has bounds. One that
+/// does not makes it a full step for all: w2 is read whole for its sake, in one walk that all rows can share,
+/// and the others' own walks over scattered chunks would read parts of it again.
 bool SequentialDecoder::can_prune(const HeadPass& pass) const {
   if (!prunes_ || pass.keep_logits || full_steps_left_ > 0) return false;
   return std::ranges::all_of(active_, [&](int32_t request_idx) {

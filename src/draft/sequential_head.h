@@ -35,21 +35,28 @@ struct HeadRequest {
 
 struct HeadPass {
   std::span<const HeadRequest> requests;
-  const float* hidden = nullptr;    // (rows, dim) after the final norm
-  float* logits = nullptr;          // (rows, draft vocabulary) base logits; becomes the step logits
+  const float* hidden = nullptr;  // (rows, dim) after the final norm
+  // (rows, draft vocabulary) base logits; becomes the step logits, without a shortlist masked by constraints
+  float* logits = nullptr;
   std::span<const int32_t> forced;  // drafts of the first request, instead of picking; empty: none
   bool keep_logits = false;         // the step logits are wanted even where a shortlist could do without
 };
 
 class SequentialDecoder {
  public:
-  /// shortlist: tokens of each slot that get a bias and can be drafted, the best by base logit; 0: all.
+  /// shortlist: tokens of each slot that get a bias and can be drafted, the best by base logit; 0: all. They
+  /// are chosen before a constraint masks anything, so it may leave few of them, or none, which ends the
+  /// drafts.
   /// config and weights must outlive the decoder.
   SequentialDecoder(const DraftConfig& config, const BlockWeights& weights, ThreadPool& pool,
                     int32_t shortlist);
 
   /// Drafts for every request: tokens, confidences and, where the rule wants them, distributions. Fewer where
-  /// a request's constraint allows nothing of the draft vocabulary.
+  /// a request's constraint allows nothing of the draft vocabulary, or of the shortlist. Drafts are picked,
+  /// and evidence, distributions and probabilities are told, from the allowed tokens alone, whose shares add
+  /// up to 1; a confidence head knows of no constraint.
+  /// thread: the one that uses the pool. Constraints of different requests are asked on the pool's threads at
+  /// the same time, each by one of them.
   /// requires: rows of `out` hold n_drafts tokens. errors: out_of_memory.
   Status run(const HeadPass& pass, DraftBlock& out);
 

@@ -1,6 +1,7 @@
 // The first part of a step: who comes in, who has waited too long, who starts.
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "engine/engine.h"
@@ -56,6 +57,14 @@ void Engine::take_inbox() {
     }
   }
   cancelled_.clear();
+  for (const auto& [id, held] : holds_) {
+    for (const auto* list : {&waiting_, &running_}) {
+      for (const auto& sequence : *list) {
+        if (sequence->id == id) sequence->held = held;
+      }
+    }
+  }
+  holds_.clear();
 }
 
 /// waiting_ has the most senior sequence at its end, running_ at its front.
@@ -96,11 +105,19 @@ void Engine::end_waiting() {
   std::erase(waiting_, nullptr);
 }
 
-/// Strictly in order: a request that does not fit yet is not passed by smaller ones.
+/// Strictly in order: a request that does not fit yet is not passed by smaller ones, but one that is held by
+/// all.
 void Engine::start_waiting() {
-  while (!waiting_.empty() && !free_slots_.empty() && has_room_for(*waiting_.back())) {
-    std::unique_ptr<Sequence> sequence = std::move(waiting_.back());
-    waiting_.pop_back();
+  while (!free_slots_.empty()) {
+    const auto next =
+        std::find_if(waiting_.rbegin(), waiting_.rend(), [](const auto& s) { return !s->held; });
+    if (next == waiting_.rend()) return;
+    if (!has_room_for(**next)) {
+      if (!preempt_for_start()) return;
+      continue;
+    }
+    std::unique_ptr<Sequence> sequence = std::move(*next);
+    waiting_.erase(std::next(next).base());
     start(*sequence);
     insert_by_rank(running_, std::move(sequence));
   }

@@ -157,6 +157,7 @@ RoundView Engine::round_of(const Sequence& sequence) const {
 }
 
 void Engine::deliver(Sequence& sequence) {
+  ++step_stats_.updates;
   const Clock::time_point time = now();
   GenerateStats& stats = sequence.stats;
   if (stats.output_tokens > 0) {

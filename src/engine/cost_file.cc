@@ -17,7 +17,9 @@ namespace dspark {
 namespace {
 
 using Json = nlohmann::json;
-constexpr int kVersion = 2;  // 1 took free drafts behind the block of a model for a part of its pass
+// 1 took free drafts behind the block of a model for a part of its pass; 2 timed a bf16 cache whatever the
+// engine's was, and took positions of context for equally dear.
+constexpr int kVersion = 3;
 constexpr size_t kMostPoints = 256;
 
 /// "AMD EPYC ...", as far as the system tells.
@@ -100,6 +102,14 @@ std::vector<CostPoint> points_of(Reader& reader, const Json& json, const char* k
   return points;
 }
 
+std::vector<ContextPoint> curve_of(Reader& reader, const Json& json, const char* key) {
+  std::vector<ContextPoint> curve;
+  for (const auto& [positions, counted] : reader.pairs(json, key, kMostPoints)) {
+    curve.push_back({static_cast<int32_t>(positions), counted});
+  }
+  return curve;
+}
+
 CostKey key_of(Reader& reader, const Json& json) {
   CostKey key;
   const Json* node = reader.find(json, "key");
@@ -124,6 +134,12 @@ nlohmann::ordered_json to_json(const CostKey& key) {
 nlohmann::ordered_json to_json(const std::vector<CostPoint>& points) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const CostPoint& point : points) list.push_back({point.n, point.seconds});
+  return list;
+}
+
+nlohmann::ordered_json to_json(const std::vector<ContextPoint>& curve) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const ContextPoint& point : curve) list.push_back({point.positions, point.counted});
   return list;
 }
 
@@ -165,6 +181,7 @@ Result<SavedCosts> read_costs(const std::string& path) {
   saved.table.draft_length = static_cast<int32_t>(reader.number(json, "draft_length", kMaxDraftTokens));
   saved.table.context_s = reader.number(json, "context_s", 1e3);
   saved.table.row_context_s = reader.number(json, "row_context_s", 1e3);
+  saved.table.context_curve = curve_of(reader, json, "context_curve");
   saved.table.overhead_s = reader.number(json, "overhead_s", 1e3);
   size_t j = 0;
   for (const auto& [tries, hits] : reader.pairs(json, "acceptance", kMaxDraftTokens)) {
@@ -193,6 +210,7 @@ Status write_costs(const std::string& path, const SavedCosts& costs) {
                                        {"draft_length", costs.table.draft_length},
                                        {"context_s", costs.table.context_s},
                                        {"row_context_s", costs.table.row_context_s},
+                                       {"context_curve", to_json(costs.table.context_curve)},
                                        {"overhead_s", costs.table.overhead_s},
                                        {"acceptance", acceptance}};
   const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
@@ -236,7 +254,8 @@ Result<CostSource> find_costs(const LoadedModel& loaded, const Drafter* drafter,
                               std::string_view drafter_spec, const std::string& choice,
                               EngineOptions& options) {
   CostSource source;
-  if (choice == "none" || drafter == nullptr || options.costs || !options.policy.needs_costs()) return source;
+  const bool wanted = options.policy.needs_costs() || options.always_costs;
+  if (choice == "none" || drafter == nullptr || options.costs || !wanted) return source;
   source.key = cost_key(loaded, drafter, drafter_spec, options);
   source.named = choice != "auto" && !choice.empty();
   source.path = source.named ? choice : cost_cache_path(source.key);
@@ -266,8 +285,7 @@ Status save_costs(const CostSource& source, const Engine& engine) {
     std::filesystem::remove(source.path, ec);
     return ok_status();
   }
-  return write_costs(source.path,
-                     {source.key, engine.planner()->costs().table(), engine.planner()->memory()});
+  return write_costs(source.path, {source.key, costs.corrected_table(), engine.planner()->memory()});
 }
 
 }  // namespace dspark

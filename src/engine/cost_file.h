@@ -64,7 +64,8 @@ struct CostSource {
 Result<CostSource> find_costs(const LoadedModel& loaded, const Drafter* drafter,
                               std::string_view drafter_spec, const std::string& choice,
                               EngineOptions& options);
-/// Writes what the engine measured and learned where it came from. A table in the cache that steps
+/// Writes what the engine measured and learned where it came from, with what steps taught about single sizes
+/// (CostModel::corrected_table). A table in the cache that steps
 /// contradicted, because it was measured in a bad moment, is removed instead, so that the next start measures
 /// again. Does nothing without a path or costs.
 Status save_costs(const CostSource& source, const Engine& engine);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <numeric>
 #include <span>
@@ -16,6 +17,9 @@ namespace {
 using Time = std::chrono::steady_clock::time_point;
 
 constexpr int32_t kSmallSequences = 8;
+constexpr int kMostRuns = 10;  // of one trial, the first to warm up
+constexpr int kMostLargeRuns = 2;
+constexpr int kMostContextRuns = 4;
 
 // Reads the clock that the options name.
 class Stopwatch {
@@ -42,6 +46,7 @@ struct Trial {
   int32_t n = 0;
   int32_t context = 0;
   int32_t length = 0;  // drafts per sequence; 0: the whole block
+  int most_runs = kMostRuns;
   std::vector<double> seconds = {};
   int n_runs = 0;
 
@@ -54,11 +59,14 @@ struct Trial {
 
 class TargetProbe {
  public:
-  static Result<TargetProbe> create(TargetModel& model, const CostProbeOptions& options) {
+  // context: the longest one.
+  static Result<TargetProbe> create(TargetModel& model, const CostProbeOptions& options, int32_t context) {
     TargetProbe probe(model, options);
-    const int32_t n_tokens = options.long_context + options.max_rows;
-    const int32_t n_pages = PageAllocator::pages_for(n_tokens);
-    DSPARK_ASSIGN_OR_RETURN(probe.cache_, KvPool::create(KvDType::kBF16, model.kv_shapes(), n_pages));
+    const int32_t n_pages = PageAllocator::pages_for(int64_t{context} + options.max_rows);
+    DSPARK_ASSIGN_OR_RETURN(probe.cache_, KvPool::create(options.kv_dtype, model.kv_shapes(), n_pages));
+    // Fresh memory is one page of zeros that stays in the caches: reading it would be too cheap. In every
+    // type of the cache such bytes are small finite numbers.
+    std::memset(probe.cache_.data.data(), 0x3c, probe.cache_.data.size());
     probe.pages_.resize(static_cast<size_t>(n_pages));
     std::iota(probe.pages_.begin(), probe.pages_.end(), 0);
     return probe;
@@ -158,18 +166,24 @@ class DraftProbe {
   DraftBlock block_;
 };
 
-constexpr int kMostRuns = 10;  // of one trial, the first to warm up
-constexpr int kMostLargeRuns = 2;
-
-// What a run will take: as long as the last one, or in proportion to the largest smaller one of its kind.
+// What a run will take: as long as the last one, or in proportion to the largest smaller one of its kind. As
+// many rows at another context take no more than in proportion to it either.
 double expected_seconds(std::span<const Trial> trials, size_t i) {
-  if (!trials[i].seconds.empty()) return trials[i].seconds.back();
+  const Trial& trial = trials[i];
+  if (!trial.seconds.empty()) return trial.seconds.back();
+  double by_size = 0.0, by_context = 0.0;
   for (size_t j = i; j-- > 0;) {
-    const Trial& smaller = trials[j];
-    if (smaller.context != trials[i].context || smaller.length != trials[i].length) continue;
-    if (!smaller.seconds.empty()) return smaller.seconds.back() * trials[i].n / smaller.n;
+    const Trial& other = trials[j];
+    if (other.length != trial.length || other.seconds.empty()) continue;
+    const double seconds = other.seconds.back();
+    if (other.context == trial.context) {
+      if (by_size <= 0.0) by_size = seconds * trial.n / other.n;
+    } else if (other.n == trial.n) {
+      const double most = seconds * std::max(1.0, static_cast<double>(trial.context) / other.context);
+      by_context = by_context > 0.0 ? std::min(by_context, most) : most;
+    }
   }
-  return 0.0;
+  return by_size > 0.0 && by_context > 0.0 ? std::min(by_size, by_context) : std::max(by_size, by_context);
 }
 
 // Runs trials first .. last - 1 in turn, those with the fewest runs first, until each was run `most_runs`
@@ -181,7 +195,7 @@ Status run_rounds(Probe& probe, std::span<Trial> trials, size_t first, size_t la
   for (int runs = 0; runs < most_runs; ++runs) {
     for (size_t i = first; i < last; ++i) {
       Trial& trial = trials[i];
-      if (trial.n_runs > runs) continue;
+      if (trial.n_runs > runs || trial.n_runs >= trial.most_runs) continue;
       const bool must = i < 2 && trial.n_runs == 0;
       const double run_s = expected_seconds(trials, i) + probe.preparation_seconds(trial);
       if (!must && watch.seconds() + run_s > end_s) continue;
@@ -216,40 +230,105 @@ double seconds_of(std::span<const Trial> trials, int32_t n, int32_t context) {
   return 0.0;
 }
 
+// Target passes of the probe: one row and `many_rows` at every context, other sizes at the first one.
+struct TargetTrials {
+  std::vector<int32_t> contexts;  // beside the first, ascending
+  int32_t many_rows = 1;
+  std::vector<Trial> trials;
+};
+
+// The slopes need the second context, so that it comes with the sizes. The others come behind the small
+// sizes: where passes are slow they are what time is missing for.
+TargetTrials target_trials(const CostProbeOptions& options, std::vector<int32_t> contexts) {
+  const std::vector<int32_t> sizes = probe_rows(options.max_rows);
+  TargetTrials out;
+  out.contexts = std::move(contexts);
+  out.many_rows = sizes[std::min<size_t>(5, sizes.size() - 1)];
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const int32_t n = sizes[i];
+    const bool at_all = n == 1 || n == out.many_rows;
+    out.trials.push_back({n, options.context, 0});
+    if (at_all) out.trials.push_back({n, options.long_context, 0});
+    const bool is_last_small =
+        n <= kSmallProbeRows && (i + 1 == sizes.size() || sizes[i + 1] > kSmallProbeRows);
+    if (!is_last_small) continue;
+    for (const int32_t context : out.contexts) {
+      if (context == options.long_context) continue;
+      out.trials.push_back({1, context, 0, kMostContextRuns});
+      if (out.many_rows > 1) out.trials.push_back({out.many_rows, context, 0, kMostContextRuns});
+    }
+  }
+  return out;
+}
+
+// What passes with more context than the first one take longer; < 0: not known.
+double longer_seconds(const TargetTrials& target, int32_t n, int32_t near_context, int32_t context) {
+  const double near = seconds_of(target.trials, n, near_context);
+  const double far = seconds_of(target.trials, n, context);
+  return near > 0.0 && far > 0.0 ? std::max(0.0, far - near) : -1.0;
+}
+
+// Positions do not all cost the same where layers have windows. `unit`: what one costs in the mean up to the
+// second context, in as many passes as are looked at here.
+std::vector<ContextPoint> fit_curve(const TargetTrials& target, bool with_many, double unit,
+                                    int32_t near_context) {
+  std::vector<ContextPoint> curve;
+  for (const int32_t context : target.contexts) {
+    const double one = longer_seconds(target, 1, near_context, context);
+    const double many = with_many ? longer_seconds(target, target.many_rows, near_context, context) : 0.0;
+    if (one >= 0.0 && many >= 0.0) curve.push_back({context, (one + many) / unit});
+  }
+  if (curve.size() < 2) return {};  // the slopes say it all
+  // What disturbs a measurement makes it longer.
+  for (size_t i = curve.size(); i-- > 1;) {
+    curve[i - 1].counted = std::min(curve[i - 1].counted, curve[i].counted);
+  }
+  // Counted from the first context so far; what lies before it costs what lies behind it does.
+  const double slope = curve.front().counted / (curve.front().positions - near_context);
+  for (ContextPoint& point : curve) point.counted += slope * near_context;
+  return curve;
+}
+
 // Reading n positions costs n * context_s; every row scores them for row_context_s more.
-void fit_context(std::span<const Trial> trials, int32_t many_rows, const CostProbeOptions& options,
-                 CostTable& table) {
-  const double positions = options.long_context - options.context;
-  const auto per_position = [&](int32_t n) {
-    const double near = seconds_of(trials, n, options.context);
-    const double far = seconds_of(trials, n, options.long_context);
-    return near > 0.0 && far > 0.0 ? std::max(0.0, (far - near) / positions) : -1.0;
-  };
-  const double one = per_position(1), many = per_position(many_rows);
+void fit_context(const TargetTrials& target, const CostProbeOptions& options, CostTable& table) {
+  const int32_t near = options.context, many_rows = target.many_rows;
+  const double positions = options.long_context - near;
+  const double one = longer_seconds(target, 1, near, options.long_context) / positions;
+  const double many = longer_seconds(target, many_rows, near, options.long_context) / positions;
   if (one < 0.0) return;
-  if (many >= 0.0 && many_rows > 1) table.row_context_s = std::max(0.0, (many - one) / (many_rows - 1));
+  const bool with_many = many >= 0.0 && many_rows > 1;
+  if (with_many) table.row_context_s = std::max(0.0, (many - one) / (many_rows - 1));
   table.context_s = std::max(0.0, one - table.row_context_s);
+  const double unit = one + (with_many ? many : 0.0);
+  if (unit > 0.0) table.context_curve = fit_curve(target, with_many, unit, near);
+}
+
+// Contexts to measure: without those whose cache would be too large.
+Result<std::vector<int32_t>> affordable_contexts(const TargetModel& model, const CostProbeOptions& options) {
+  constexpr int64_t kMostCacheBytes = int64_t{256} << 20;
+  std::vector<int32_t> contexts = probe_contexts(options.context, options.long_context, options.most_context);
+  if (contexts.back() <= options.long_context) return contexts;
+  DSPARK_ASSIGN_OR_RETURN(const KvPool page, KvPool::create(options.kv_dtype, model.kv_shapes(), 1));
+  const int64_t n_pages = PageAllocator::pages_for(int64_t{contexts.back()} + options.max_rows);
+  if (n_pages * static_cast<int64_t>(page.page_bytes) > kMostCacheBytes) contexts.pop_back();
+  return contexts;
 }
 
 // The target's part of the table.
 Status measure_target(TargetModel& model, const CostProbeOptions& options, const Stopwatch& watch,
                       double end_s, CostTable& table) {
-  DSPARK_ASSIGN_OR_RETURN(TargetProbe probe, TargetProbe::create(model, options));
-  const std::vector<int32_t> sizes = probe_rows(options.max_rows);
-  const int32_t many_rows = sizes[std::min<size_t>(5, sizes.size() - 1)];
-  std::vector<Trial> trials;
-  for (const int32_t n : sizes) {
-    trials.push_back({n, options.context, 0});
-    if (n == 1 || n == many_rows) trials.push_back({n, options.long_context, 0});
-  }
-  DSPARK_RETURN_IF_ERROR(run_trials(probe, trials, kSmallProbeRows, watch, end_s));
-  fit_context(trials, many_rows, options, table);
-  for (const Trial& trial : trials) {
+  DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> contexts, affordable_contexts(model, options));
+  DSPARK_ASSIGN_OR_RETURN(TargetProbe probe, TargetProbe::create(model, options, contexts.back()));
+  TargetTrials target = target_trials(options, std::move(contexts));
+  DSPARK_RETURN_IF_ERROR(run_trials(probe, target.trials, kSmallProbeRows, watch, end_s));
+  fit_context(target, options, table);
+  for (const Trial& trial : target.trials) {
     if (trial.context != options.context) continue;
     // The table is for no context at all; the passes above had some, and each row the rows before it.
     const double seconds = median(trial.seconds);
-    const double row_context = trial.n * (options.context + (trial.n - 1) / 2.0);
-    const double context_s = options.context * table.context_s + row_context * table.row_context_s;
+    const double row_context = trial.n * table.counted_positions(options.context + (trial.n - 1) / 2.0);
+    const double context_s =
+        table.counted_positions(options.context) * table.context_s + row_context * table.row_context_s;
     table.verify.push_back({trial.n, std::max(seconds * 0.5, seconds - context_s)});
   }
   return ok_status();
@@ -284,6 +363,15 @@ std::vector<int32_t> probe_rows(int32_t most) {
     sizes.push_back(static_cast<int32_t>(n));
   sizes.push_back(most);
   return sizes;
+}
+
+std::vector<int32_t> probe_contexts(int32_t context, int32_t long_context, int32_t most_context) {
+  constexpr int32_t kMiddle = 512;
+  std::vector<int32_t> contexts;
+  if (2 * context <= kMiddle && 2 * kMiddle <= long_context) contexts.push_back(kMiddle);
+  contexts.push_back(long_context);
+  if (most_context / 2 >= long_context) contexts.push_back(most_context);
+  return contexts;
 }
 
 std::vector<int32_t> probe_sequences(int32_t most) {

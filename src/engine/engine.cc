@@ -97,15 +97,17 @@ int64_t Engine::max_decode_rows() const {
   return std::min(int64_t{options_.max_batch_rows}, std::max(least, options_.logit_bytes / row_bytes));
 }
 
-/// Makes the buffers of the model as large as steps under the engine's own policy can need; a request with a
-/// longer policy of its own may grow them once.
+/// Makes the batch and the buffers of the model as large as steps under the engine's own policy can need; a
+/// request with a longer policy of its own may grow them once.
 Status Engine::reserve() {
   const int64_t most_drafts =
       drafter_ == nullptr ? 0 : std::min(options_.policy.draft_tokens(), drafter_->max_block());
-  const int64_t most_rows = options_.max_batch_rows;
   const int64_t decode_rows =
       std::min(max_decode_rows(), int64_t{options_.max_sequences} * (1 + std::max<int64_t>(most_drafts, 0)));
-  return model_.reserve(std::min(most_rows, decode_rows + options_.prefill_rows), decode_rows);
+  const int64_t most_rows = std::min(int64_t{options_.max_batch_rows}, decode_rows + options_.prefill_rows);
+  DSPARK_RETURN_IF_ERROR(model_.reserve(most_rows, decode_rows, options_.context_length));
+  batch_.reserve(most_rows, options_.max_sequences);
+  return ok_status();
 }
 
 /// After the measurements of make_planner, in which the drafter still has pages of its own.
@@ -135,12 +137,16 @@ int32_t Engine::most_probed_rows() const {
 /// Measures what passes cost unless the options say it or nobody asks, up to the largest pass that the
 /// engine's places can fill.
 Status Engine::make_planner() {
-  if (drafter_ == nullptr || (!options_.policy.needs_costs() && !options_.costs)) return ok_status();
+  constexpr int32_t kMostContext = 8192;
+  const bool wanted = options_.policy.needs_costs() || options_.always_costs || options_.costs.has_value();
+  if (drafter_ == nullptr || !wanted) return ok_status();
   if (!options_.costs) {
     CostProbeOptions probe;
     probe.max_sequences = options_.max_sequences;
     probe.max_rows = most_probed_rows();
+    probe.kv_dtype = options_.kv_dtype;
     probe.context = std::min(probe.context, options_.context_length / 2);
+    probe.most_context = std::min(kMostContext, options_.context_length - probe.max_rows);
     probe.budget_s = options_.cost_probe_s * (probe.max_rows > kSmallProbeRows ? 2.0 : 1.0);
     probe.clock = options_.clock;
     DSPARK_ASSIGN_OR_RETURN(options_.costs, measure_costs(model_, drafter_.get(), probe));
@@ -159,7 +165,20 @@ EngineLoad Engine::load() const {
   load.n_pages = pages_.n_pages();
   load.n_pages_idle = pages_.n_idle();
   load.n_pages_used = pages_.n_pages() - pages_.n_available();
+  for (const auto* list : {&waiting_, &running_}) {
+    for (const auto& sequence : *list) load.n_held += sequence->held ? 1 : 0;
+  }
   return load;
+}
+
+std::chrono::steady_clock::time_point Engine::next_expiry() const {
+  Clock::time_point next = Clock::time_point::max();
+  for (const auto& sequence : running_) next = std::min(next, sequence->deadline);
+  for (const auto& sequence : waiting_) {
+    next = std::min(next, sequence->deadline);
+    if (!sequence->has_run) next = std::min(next, sequence->queue_end);
+  }
+  return next;
 }
 
 Status Engine::check_integrity() const {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -48,8 +49,11 @@ struct EngineOptions {
   VerifyPolicy policy;      // default verify policy; without a drafter nothing is drafted
   AcceptRule accept_rule = AcceptRule::kCoupled;  // default rule; greedy requests accept by equality always
   /// What passes cost, for the policies that need to know; measured by Engine::create when it is not given
-  /// and the default policy is one of them.
+  /// and the default policy is one of them, or always_costs.
   std::optional<CostTable> costs;
+  /// Costs are known whatever the default policy is, so that single requests may ask for `adaptive` or
+  /// `causal`. Without a drafter nobody needs them.
+  bool always_costs = false;
   double cost_probe_s = 0.8;     // time for that measurement; twice that where passes exceed 64 rows
   PlannerMemory planner_memory;  // how drafts fared in earlier runs (engine/cost_file.h)
   std::function<void(const Engine&)>
@@ -84,6 +88,7 @@ struct StepStats {
   int32_t planned_rounds = 0;
   int32_t planned_tokens = 0;
   PlanNeighbours neighbours;
+  int32_t updates = 0;  // told to requests: what was committed, prompts that go on, ends
 };
 
 /// Prompt rows per step for a model: as few as keep its passes bound by arithmetic, so that whoever decodes
@@ -118,13 +123,14 @@ struct EngineLoad {
   int32_t n_pages = 0;
   int32_t n_pages_used = 0;
   int32_t n_pages_idle = 0;  // remembered, in nobody's use
+  int32_t n_held = 0;        // of those that run and those that wait, see Engine::hold
 };
 
-/// thread: submit(), submit_embedding(), cancel(), has_work() and n_waiting() from any thread; everything
-/// else from the one engine thread. The text of a request is a function of its prompt, its sampling
-/// parameters and the model alone: not of the drafter, the policy, the other requests, or how the prompt was
-/// cut into steps. Under kRejection and kBlock that holds for its distribution; the text itself depends on
-/// drafter and policy too.
+/// thread: submit(), submit_embedding(), cancel(), hold(), release(), has_work() and n_waiting() from any
+/// thread; everything else from the one engine thread. The text of a request is a function of its prompt, its
+/// sampling parameters and the model alone: not of the drafter, the policy, the other requests, or how the
+/// prompt was cut into steps. Under kRejection and kBlock that holds for its distribution; the text itself
+/// depends on drafter and policy too.
 class Engine {
  public:
   /// requires: `model` outlives the engine and is used by it alone, or by several engines that step in turn
@@ -144,13 +150,26 @@ class Engine {
   Result<RequestId> submit_embedding(EmbedRequest request, EmbedCallback on_result);
   /// Ends a request at the next step; unknown or finished ids are ignored.
   void cancel(RequestId id);
-  /// Requests waiting or running, or cancellations to be delivered.
+  /// From the next step on a request gets no rows, whatever it is about, until it is released: for readers
+  /// that are slower than the model. It keeps its slot, and its pages unless others need them; then it goes
+  /// back to the queue, and there, as one that has not started yet, it stays and lets others pass. Its text
+  /// does not change by it, nor do others'. Its deadline and its time in the queue go on to count, and it can
+  /// be cancelled. Unknown or finished ids are ignored.
+  void hold(RequestId id);
+  /// Lets a held request go on from the next step on; others are ignored.
+  void release(RequestId id);
+  /// Requests waiting or running, held ones too, or cancellations to be delivered.
   bool has_work() const;
   /// Requests that wait for their first start.
   int64_t n_waiting() const { return n_waiting_.load(std::memory_order_relaxed); }
 
-  /// One step of every running sequence; callbacks are called inside. A no-op without work.
-  void step();
+  /// One step of every running sequence that is not held; callbacks are called inside. returns: false when
+  /// nobody had a row and nobody was told anything: there is no work, or all of it is held or waits for what
+  /// is held. Then another step does nothing either before a submit(), cancel() or release(), or
+  /// next_expiry().
+  bool step();
+  /// When the next deadline or time in the queue ends, by the clock of the options; max(): none does.
+  std::chrono::steady_clock::time_point next_expiry() const;
 
   const EngineOptions& options() const { return options_; }
   const ModelConfig& model_config() const { return model_.config(); }
@@ -199,6 +218,7 @@ class Engine {
   void learn_round(const Sequence& sequence);
 
   // Sequences with an adaptive policy (plan_step.cc)
+  int64_t counted_positions(int64_t n_cached) const;
   StepShape shape_without_drafts() const;
   int32_t draft_limit(const Sequence& sequence, int32_t most) const;
   int32_t adaptive_draft_length();
@@ -220,7 +240,9 @@ class Engine {
   int32_t most_shared_pages(const Sequence& sequence) const;
   void start(Sequence& sequence);
   void secure_pages();
-  bool preempt_most_junior();
+  void preempt(size_t index);
+  std::optional<size_t> preempt_one();
+  bool preempt_for_start();
   void trim_drafts_to_pages();
 
   bool decodes(const Sequence& sequence) const;
@@ -299,6 +321,7 @@ class Engine {
   mutable std::mutex inbox_mutex_;
   std::vector<std::unique_ptr<Sequence>> submitted_;
   std::vector<RequestId> cancelled_;
+  std::vector<std::pair<RequestId, bool>> holds_;  // in their order; false: released
   RequestId next_id_ = 1;
   std::atomic<int64_t> n_open_{0};     // requests whose last update was not delivered yet
   std::atomic<int64_t> n_waiting_{0};  // requests that have not started yet

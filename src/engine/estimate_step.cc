@@ -33,8 +33,8 @@ void Engine::learn_round(const Sequence& sequence) {
   if (planner_ == nullptr || sequence.prefilling()) return;
   const RoundRecord& round = sequence.step.round;
   if (!sequence.is_planned()) {
-    step_stats_.neighbours.add(sequence.step.n_rows - 1, n_asked(sequence), sequence.n_cached,
-                               round.acceptance_length);
+    step_stats_.neighbours.add(sequence.step.n_rows - 1, n_asked(sequence),
+                               counted_positions(sequence.n_cached), round.acceptance_length);
     return;
   }
   planner_->observe_round(round.proposal_length, round.accepted);

@@ -25,7 +25,7 @@ double expected_tokens(std::span<const float> confidence) {
 void Engine::begin_draft_rows() {
   int32_t n = 0, n_without = 0;
   for (const auto& sequence : running_) {
-    if (sequence->finished() || !sequence->is_planned()) continue;
+    if (!sequence->goes_on() || !sequence->is_planned()) continue;
     ++n;
     n_without += sequence->gives_rows ? 0 : 1;
   }
@@ -33,19 +33,25 @@ void Engine::begin_draft_rows() {
   for (auto& sequence : running_) sequence->gives_rows = true;
 }
 
+/// Cached positions, as far as they cost something.
+int64_t Engine::counted_positions(int64_t n_cached) const {
+  return planner_ != nullptr ? planner_->costs().counted_positions(n_cached) : n_cached;
+}
+
 /// What the step costs at least: anchors, and the prompt rows that batch() will add.
 StepShape Engine::shape_without_drafts() const {
   StepShape shape;
   int32_t prompt_rows = 0;
   for (const auto& sequence : running_) {
-    if (sequence->finished()) continue;
-    shape.context += sequence->n_cached;
+    if (!sequence->goes_on()) continue;
+    const int64_t context = counted_positions(sequence->n_cached);
+    shape.context += context;
     if (sequence->prefilling()) {
       prompt_rows += sequence->n_prefill - sequence->n_cached;
-      shape.prompt_context += sequence->n_cached;
+      shape.prompt_context += context;
     } else {
       ++shape.rows;
-      shape.row_context += sequence->n_cached;
+      shape.row_context += context;
     }
   }
   shape.prompt_rows = std::min(prompt_rows, options_.prefill_rows);
@@ -59,12 +65,12 @@ int32_t Engine::adaptive_draft_length() {
   PlanLoad load;
   int32_t prompt_rows = 0;
   for (const auto& sequence : running_) {
-    if (sequence->finished()) continue;
+    if (!sequence->goes_on()) continue;
     if (sequence->prefilling()) {
       prompt_rows += sequence->n_prefill - sequence->n_cached;
     } else if (!sequence->is_planned()) {
       const int32_t most = sequence->drafts ? draft_limit(*sequence, sequence->policy.draft_tokens()) : 0;
-      load.neighbours.add(most, most, sequence->n_cached, 0.0);
+      load.neighbours.add(most, most, counted_positions(sequence->n_cached), 0.0);
     } else {
       ++load.n_sequences;
       const bool is_ready =
@@ -95,10 +101,11 @@ void Engine::plan_adaptive() {
     const int32_t length = verify_lengths_[next++];
     const std::span<const float> confidence = confidences(*sequence);
     if (!sequence->is_planned()) {
-      neighbours.add(length, n_asked(*sequence), sequence->n_cached,
+      const int64_t context = counted_positions(sequence->n_cached);
+      neighbours.add(length, n_asked(*sequence), context,
                      expected_tokens(confidence.first(static_cast<size_t>(length))));
       shape.rows += length;
-      shape.row_context += int64_t{length} * sequence->n_cached;
+      shape.row_context += length * context;
       continue;
     }
     plan_sequences_.push_back({sequence->step.n_drafted, n_asked(*sequence), confidence,
@@ -129,8 +136,9 @@ void Engine::learn_costs() {
     shape.draft_length = std::max(shape.draft_length, request.max_tokens);
   }
   for (const KvRun& run : batch_.runs) {
-    shape.context += run.pos_begin;
-    shape.row_context += int64_t{run.n_rows} * run.pos_begin;
+    const int64_t context = counted_positions(run.pos_begin);
+    shape.context += context;
+    shape.row_context += run.n_rows * context;
   }
   if (planner_ != nullptr) {
     PlanNeighbours& neighbours = step_stats_.neighbours;

@@ -55,6 +55,7 @@ struct Sequence {
   int32_t n_prompt = 0;
   int32_t token_limit = 0;  // prompt + output never exceed this
   bool cancel_requested = false;
+  bool held = false;                             // gets no rows and does not start, see Engine::hold
   std::unique_ptr<ConstraintState> constraint;   // behind the committed tokens; null without a constraint
   std::unique_ptr<SequenceEmbedding> embedding;  // null for generation
 
@@ -88,6 +89,8 @@ struct Sequence {
 
   bool prefilling() const { return n_cached < n_prefill; }
   bool finished() const { return finish_reason != FinishReason::kNone; }
+  /// A running sequence that steps may have rows of.
+  bool goes_on() const { return !finished() && !held; }
   /// A planner decides about its drafts; other sequences are neighbours of those it decides about.
   bool is_planned() const { return drafts && policy.needs_costs(); }
   int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }

@@ -16,7 +16,7 @@ double seconds(std::chrono::steady_clock::duration d) {
 
 }  // namespace
 
-void Engine::step() {
+bool Engine::step() {
   admit();
   draft();
   plan();
@@ -27,6 +27,7 @@ void Engine::step() {
   emit();
   if (drafter_ != nullptr) catch_up();
   learn();
+  return batch_.n_rows() > 0 || step_stats_.updates > 0;
 }
 
 /// What the drafter owes for the commit, once nobody waits for it.
@@ -37,7 +38,7 @@ void Engine::catch_up() {
 }
 
 bool Engine::decodes(const Sequence& sequence) const {
-  return !sequence.finished() && !sequence.prefilling();
+  return sequence.goes_on() && !sequence.prefilling();
 }
 
 /// Drafts to ask for of a sequence whose policy wants `most`. They never reach beyond the end of the text:
@@ -109,7 +110,7 @@ void Engine::plan() {
   verify_lengths_.clear();
   bool prefills = false;
   for (const auto& sequence : running_) {
-    prefills |= !sequence->finished() && sequence->prefilling();
+    prefills |= sequence->goes_on() && sequence->prefilling();
     if (decodes(*sequence)) {
       verify_lengths_.push_back(
           verify_length(sequence->policy, sequence->step.n_drafted, confidences(*sequence)));
@@ -155,7 +156,7 @@ void Engine::batch() {
 void Engine::share_prompt_rows(int32_t budget) {
   prefills_.clear();
   for (auto& sequence : running_) {
-    if (!sequence->finished() && sequence->prefilling()) prefills_.push_back(sequence.get());
+    if (sequence->goes_on() && sequence->prefilling()) prefills_.push_back(sequence.get());
   }
   if (prefills_.empty() || budget <= 0) return;
   const auto rows_left = [](const Sequence* s) { return s->n_prefill - s->n_cached - s->step.n_prompt_rows; };

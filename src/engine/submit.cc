@@ -107,6 +107,16 @@ void Engine::cancel(RequestId id) {
   cancelled_.push_back(id);
 }
 
+void Engine::hold(RequestId id) {
+  const std::lock_guard lock(inbox_mutex_);
+  holds_.emplace_back(id, true);
+}
+
+void Engine::release(RequestId id) {
+  const std::lock_guard lock(inbox_mutex_);
+  holds_.emplace_back(id, false);
+}
+
 bool Engine::has_work() const {
   return n_open_.load(std::memory_order_relaxed) > 0;
 }

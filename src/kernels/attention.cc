@@ -35,11 +35,24 @@ constexpr int32_t kTileVectors = 64;  // query vectors that share one walk over 
 constexpr int64_t kReadCost = 4;      // reading one position of K and V, in units of one query vector's work
 constexpr int64_t kInlineCost = 1 << 17;  // multiply-adds that take about as long as waking the threads
 constexpr int64_t kTasksPerThread = 8;    // aim when tiles are cut
+// Bounds for a call (see reserve): tiles that are cut, and tasks that cutting adds, per thread.
+constexpr int64_t kMostCutTiles = kTasksPerThread;
+constexpr int64_t kMostCutTasks = 4 * kTasksPerThread;
 
 // Most rows of a tile: about kTileVectors vectors, a multiple of the kernels' blocks of eight.
 int32_t largest_tile(int32_t group) {
   if (group > 8) return std::max(1, kTileVectors / group);
   return 8 * std::max(1, kTileVectors / (8 * group));
+}
+
+size_t workspace_bytes_of(const AttentionKernels& kernels, int32_t group, int32_t head_dim) {
+  return (kernels.workspace_bytes(largest_tile(group) * group, head_dim) + 127) / 128 * 128;
+}
+
+// returns: false when memory is short.
+bool grow_to(AlignedBuffer& buffer, size_t bytes) {
+  if (buffer.size() < bytes) buffer = AlignedBuffer(bytes);
+  return buffer.size() >= bytes;
 }
 
 struct Call {
@@ -152,12 +165,9 @@ int64_t plan(Call& call, int n_threads) {
       floats += add_tile(call, task, parts, floats);
     });
   }
-  const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
-  if (scratch.partials.size() < bytes) scratch.partials = AlignedBuffer(bytes);
-  const int32_t vectors = largest_tile(call.group) * call.group;
-  call.workspace_bytes = (call.kernels.workspace_bytes(vectors, call.layout().head_dim) + 127) / 128 * 128;
-  const size_t all = call.workspace_bytes * static_cast<size_t>(n_threads);
-  if (scratch.workspaces.size() < all) scratch.workspaces = AlignedBuffer(all);
+  grow_to(scratch.partials, static_cast<size_t>(floats) * sizeof(float));
+  call.workspace_bytes = workspace_bytes_of(call.kernels, call.group, call.layout().head_dim);
+  grow_to(scratch.workspaces, call.workspace_bytes * static_cast<size_t>(n_threads));
   return total;
 }
 
@@ -203,6 +213,25 @@ void run_task(const Call& call, const AttentionTask& task, int thread_idx) {
 }
 
 }  // namespace
+
+// Tiles have at least one row. A tile that is cut costs more than two shares, and shares are a part in
+// kTasksPerThread * n_threads of everything; shrunk tiles, which each read their context, cost up to half as
+// much again: fewer than kMostCutTiles * n_threads are cut, into fewer than kMostCutTasks * n_threads tasks.
+bool AttentionScratch::reserve(int n_threads, const AttentionCapacity& capacity) {
+  const int32_t group = capacity.n_heads / capacity.shape.n_kv_heads;
+  const bool cut = n_threads > 1;
+  tasks.reserve(static_cast<size_t>(capacity.n_rows * capacity.shape.n_kv_heads +
+                                    (cut ? kMostCutTasks * n_threads : 0)));
+  const size_t workspace = workspace_bytes_of(active_attention_kernels(), group, capacity.shape.head_dim);
+  if (!grow_to(workspaces, workspace * static_cast<size_t>(n_threads))) return false;
+  if (!cut) return true;
+  pending.reserve(static_cast<size_t>(kMostCutTiles * n_threads));
+  const int64_t vectors =
+      std::min(kMostCutTiles * n_threads * largest_tile(group) * group, capacity.n_rows * capacity.n_heads);
+  const int64_t chunks = (capacity.context_length + kKvChunk - 1) / kKvChunk;
+  const int64_t floats = vectors * chunks * partial_floats((capacity.shape.head_dim + 15) / 16 * 16);
+  return grow_to(partials, std::min(kMostReserved, static_cast<size_t>(floats) * sizeof(float)));
+}
 
 void attention(ThreadPool& pool, const KvPool& cache, int layer, std::span<const KvRun> runs,
                const AttentionArgs& args, AttentionScratch& scratch) {

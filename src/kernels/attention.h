@@ -50,8 +50,24 @@ struct AttentionTask {
   int64_t partial_at = 0;   // floats from the start of the partials to those of tile_chunk_begin
 };
 
+/// The largest calls that scratch is made ready for.
+struct AttentionCapacity {
+  int64_t n_rows = 0;  // of all runs
+  int32_t n_heads = 0;
+  KvLayerShape shape;          // of the layer
+  int64_t context_length = 0;  // most positions of one sequence, a block behind them included
+};
+
 /// Scratch of attention, grown on demand and reused. One call at a time.
 struct AttentionScratch {
+  /// Most bytes of partial results that reserve() takes; what longer contexts on many threads need beyond
+  /// comes on demand. Memory that was never used is not resident.
+  static constexpr size_t kMostReserved = size_t{64} << 20;
+
+  /// Makes room for such calls on `n_threads` threads, so that they allocate nothing. Room for calls of other
+  /// shapes stays. returns: false when memory is short.
+  bool reserve(int n_threads, const AttentionCapacity& capacity);
+
   AlignedBuffer partials;    // partial results of tiles that are cut
   AlignedBuffer workspaces;  // one part per thread
   std::vector<AttentionTask> tasks;

@@ -31,6 +31,13 @@ struct RopeTable {
   std::vector<float> inv_freq;    // head_dim / 2; 0 for pairs that do not rotate
   float attention_factor = 1.0f;  // YaRN: multiplies cos and sin
   mutable RopeAngles angles;      // requires: the fields above do not change after the first use
+
+  /// Makes room for passes of up to `n_rows` rows, so that apply_rope takes no memory for them.
+  void reserve(int64_t n_rows) const {
+    const auto n = static_cast<size_t>(n_rows);
+    angles.positions.reserve(n);
+    angles.cos_sin.reserve(n * 2 * inv_freq.size());
+  }
 };
 
 /// Rotates x (n_rows, n_heads * head_dim) in place; position of row r is positions[r].

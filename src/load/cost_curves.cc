@@ -56,6 +56,21 @@ Status read_points(const Json& object, const char* list, bool required, const st
   return ok_status();
 }
 
+Status read_curve(const Json& object, const std::string& where, std::vector<ContextPoint>& out) {
+  constexpr uint64_t kMostPositions = 1000000000;
+  const auto at = object.find("context_curve");
+  if (at == object.end()) return ok_status();
+  const auto is_point = [](const Json& point) {
+    return point.is_array() && point.size() == 2 && point[0].is_number_unsigned() &&
+           point[0].get<uint64_t>() <= kMostPositions && point[1].is_number();
+  };
+  if (!at->is_array() || at->size() > kMostPoints || !std::all_of(at->begin(), at->end(), is_point)) {
+    return invalid_argument(where + ": context_curve: want a list of [positions, counted]");
+  }
+  for (const Json& point : *at) out.push_back({point[0].get<int32_t>(), point[1].get<double>()});
+  return ok_status();
+}
+
 Status read_number(const Json& object, const char* key, const std::string& where, double& out) {
   const auto at = object.find(key);
   if (at == object.end()) return ok_status();
@@ -109,6 +124,7 @@ Result<CostTable> read_cost_table(const std::string& path) {
   DSPARK_RETURN_IF_ERROR(read_number(object, "context_s", where, table.context_s));
   DSPARK_RETURN_IF_ERROR(read_number(object, "row_context_s", where, table.row_context_s));
   DSPARK_RETURN_IF_ERROR(read_number(object, "overhead_s", where, table.overhead_s));
+  DSPARK_RETURN_IF_ERROR(read_curve(object, where, table.context_curve));
   double draft_length = 0.0;
   DSPARK_RETURN_IF_ERROR(read_number(object, "draft_length", where, draft_length));
   if (!(draft_length >= 0.0 && draft_length <= 64.0)) {

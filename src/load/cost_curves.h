@@ -21,9 +21,9 @@ namespace dspark {
 Result<CostTable> built_in_costs(std::string_view name, int32_t max_rows, int32_t max_sequences);
 
 /// {"verify": [{"n": 1, "seconds": s}, ...], "draft": [...], "context_s": s, "row_context_s": s,
-/// "overhead_s": s, "draft_length": n, "draft_short": [...]}, alone or as the member "costs" of an object (a
-/// report of `dspark bench load`). Lists but "verify" and numbers may be missing. errors: not_found,
-/// corrupt_data, invalid_argument naming the file and the field.
+/// "overhead_s": s, "draft_length": n, "draft_short": [...], "context_curve": [[positions, counted], ...]},
+/// alone or as the member "costs" of an object (a report of `dspark bench load`). Lists but "verify" and
+/// numbers may be missing. errors: not_found, corrupt_data, invalid_argument naming the file and the field.
 Result<CostTable> read_cost_table(const std::string& path);
 
 /// The entries of `table` that a measurement at start-up would find: probe_rows() up to max_rows and

@@ -1,6 +1,7 @@
 #include "load/schedule_sim.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <memory>
 #include <string>
@@ -99,18 +100,24 @@ class Simulation {
     }
   }
 
+  /// As CostModel::counted_positions.
+  int64_t counted_positions(const SimSequence& sequence) const {
+    return std::llround(options_.truth.counted_positions(static_cast<double>(sequence.n_cached())));
+  }
+
   /// The step without its drafts, as Engine::shape_without_drafts.
   StepShape shape_without_drafts() const {
     StepShape shape = shape_;
     int32_t prompt_rows = 0;
     for (const SimSequence& sequence : running_) {
-      shape.context += sequence.n_cached();
+      const int64_t context = counted_positions(sequence);
+      shape.context += context;
       if (sequence.decodes()) {
         ++shape.rows;
-        shape.row_context += sequence.n_cached();
+        shape.row_context += context;
       } else {
         prompt_rows += sequence.answer->prompt_tokens - sequence.n_prompt;
-        shape.prompt_context += sequence.n_cached();
+        shape.prompt_context += context;
       }
     }
     shape.prompt_rows = std::min(prompt_rows, options_.prefill_rows);
@@ -146,8 +153,8 @@ class Simulation {
 
   void add_rows(const SimSequence& sequence, int32_t n) {
     shape_.rows += n;
-    shape_.context += sequence.n_cached();
-    shape_.row_context += int64_t{n} * sequence.n_cached();
+    shape_.context += counted_positions(sequence);
+    shape_.row_context += n * counted_positions(sequence);
   }
 
   void read_prompts() {
@@ -157,7 +164,7 @@ class Simulation {
       sequence.n_prompt_rows = std::min(budget, sequence.answer->prompt_tokens - sequence.n_prompt);
       add_rows(sequence, sequence.n_prompt_rows);
       shape_.prompt_rows += sequence.n_prompt_rows;
-      shape_.prompt_context += sequence.n_cached();
+      shape_.prompt_context += counted_positions(sequence);
       budget -= sequence.n_prompt_rows;
     }
     result_.prompt_tokens += shape_.prompt_rows;

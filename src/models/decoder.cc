@@ -90,8 +90,22 @@ bool Decoder::grow_expert_buffers(int64_t n_rows) {
   return moe_.grow(config_.moe, config_.dim, n_rows);
 }
 
-Status Decoder::reserve(int64_t n_rows, int64_t n_logit_rows) {
-  if (grow_buffers(n_rows, n_logit_rows, n_rows)) return ok_status();
+/// Layers may have heads of different sizes.
+bool Decoder::reserve_attention(int64_t n_rows, int64_t context_length) {
+  for (const KvLayerShape& shape : kv_shapes()) {
+    const AttentionCapacity capacity{n_rows, config_.n_heads, shape, context_length};
+    const bool reserved = config_.mla.kv_rank > 0 ? mla_.reserve_attention(pool_.n_threads(), capacity)
+                                                  : scratch_.reserve(pool_.n_threads(), capacity);
+    if (!reserved) return false;
+  }
+  return true;
+}
+
+Status Decoder::reserve(int64_t n_rows, int64_t n_logit_rows, int64_t context_length) {
+  if (grow_buffers(n_rows, n_logit_rows, n_rows) && reserve_attention(n_rows, context_length)) {
+    for (const RopeTable& rope : config_.ropes) rope.reserve(n_rows);
+    return ok_status();
+  }
   return out_of_memory("no memory for batches of " + std::to_string(n_rows) + " rows with " +
                        std::to_string(n_logit_rows) + " rows of logits");
 }

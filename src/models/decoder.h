@@ -25,7 +25,7 @@ class Decoder final : public TargetModel {
   const Checkpoint& checkpoint() const override { return *checkpoint_; }
   std::vector<KvLayerShape> kv_shapes() const override;
   void set_capture_layers(std::vector<int32_t> layers) override { capture_layers_ = std::move(layers); }
-  Status reserve(int64_t n_rows, int64_t n_logit_rows) override;
+  Status reserve(int64_t n_rows, int64_t n_logit_rows, int64_t context_length) override;
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override;
   SharedWeights shared_weights() const override;
   size_t weight_bytes() const override { return weights_.packed_bytes; }
@@ -36,6 +36,7 @@ class Decoder final : public TargetModel {
 
   bool grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_capture_rows);
   bool grow_expert_buffers(int64_t n_rows);
+  bool reserve_attention(int64_t n_rows, int64_t context_length);
   void embed(const ForwardBatch& batch);
   void decode_rows(const TensorView& table, const ForwardBatch& batch, float scale, float* out) const;
   void make_per_layer_inputs(const ForwardBatch& batch);

@@ -50,8 +50,11 @@ bool DeepseekV4::grow_buffers(int64_t n_rows, int64_t n_logit_rows, int64_t n_ca
          moe_.grow(config_.moe, dim, n_rows);
 }
 
-Status DeepseekV4::reserve(int64_t n_rows, int64_t n_logit_rows) {
-  if (grow_buffers(n_rows, n_logit_rows, n_rows)) return ok_status();
+Status DeepseekV4::reserve(int64_t n_rows, int64_t n_logit_rows, int64_t) {
+  if (grow_buffers(n_rows, n_logit_rows, n_rows)) {
+    for (const RopeTable& rope : config_.ropes) rope.reserve(n_rows);
+    return ok_status();
+  }
   return out_of_memory("no memory for batches of " + std::to_string(n_rows) + " rows with " +
                        std::to_string(n_logit_rows) + " rows of logits");
 }

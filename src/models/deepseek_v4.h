@@ -28,7 +28,8 @@ class DeepseekV4 final : public TargetModel {
   const Checkpoint& checkpoint() const override { return *checkpoint_; }
   std::vector<KvLayerShape> kv_shapes() const override;
   void set_capture_layers(std::vector<int32_t> layers) override { capture_layers_ = std::move(layers); }
-  Status reserve(int64_t n_rows, int64_t n_logit_rows) override;
+  /// Its attention takes what a context needs while it grows.
+  Status reserve(int64_t n_rows, int64_t n_logit_rows, int64_t context_length) override;
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override;
   SharedWeights shared_weights() const override;
   size_t weight_bytes() const override { return weights_.packed_bytes; }

@@ -53,6 +53,10 @@ class MlaBlock {
  public:
   /// returns: false when memory is short.
   bool grow(const ModelConfig& config, int64_t n_rows);
+  /// See AttentionScratch::reserve.
+  bool reserve_attention(int n_threads, const AttentionCapacity& capacity) {
+    return scratch_.reserve(n_threads, capacity);
+  }
   /// From normed rows to what the output product reads; writes the cache. requires: grow for these rows.
   void run(ThreadPool& pool, const ModelConfig& config, const MlaWeights& weights, KvPool& cache,
            const MlaArgs& args);

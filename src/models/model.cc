@@ -15,6 +15,13 @@ void ForwardBatch::clear() {
   capture_rows.clear();
 }
 
+void ForwardBatch::reserve(int64_t most_rows, int64_t most_runs) {
+  for (std::vector<int32_t>* list : {&tokens, &positions, &logit_rows, &capture_rows}) {
+    list->reserve(static_cast<size_t>(most_rows));
+  }
+  runs.reserve(static_cast<size_t>(most_runs));
+}
+
 Result<std::unique_ptr<TargetModel>> TargetModel::load(std::shared_ptr<const Checkpoint> checkpoint,
                                                        ThreadPool& pool, const ModelOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(ModelConfig config, read_model_config(*checkpoint));

@@ -25,6 +25,8 @@ struct ForwardBatch {
   std::vector<int32_t> logit_rows;    // ascending row indices whose logits are wanted
   std::vector<int32_t> capture_rows;  // ascending row indices whose residual streams are wanted
   void clear();
+  /// Makes room for so many rows, whatever is wanted of them, in so many runs.
+  void reserve(int64_t most_rows, int64_t most_runs);
   int64_t n_rows() const { return static_cast<int64_t>(tokens.size()); }
 };
 
@@ -69,9 +71,10 @@ class TargetModel {
   /// Residual streams to keep in every forward: 0 = after the (scaled) embedding, l + 1 = after layer l.
   /// `captured` holds them in the order given here. requires: every entry in [0, n_layers].
   virtual void set_capture_layers(std::vector<int32_t> layers) = 0;
-  /// Makes room for batches of up to `n_rows` rows with `n_logit_rows` logits, so that forward never
-  /// allocates. Optional: forward grows its buffers to the largest batch seen. errors: out_of_memory.
-  virtual Status reserve(int64_t n_rows, int64_t n_logit_rows) = 0;
+  /// Makes room for batches of up to `n_rows` rows with `n_logit_rows` logits, of sequences of up to
+  /// `context_length` positions, so that forward does not allocate. Optional: forward grows its buffers to
+  /// the largest batch seen. errors: out_of_memory.
+  virtual Status reserve(int64_t n_rows, int64_t n_logit_rows, int64_t context_length) = 0;
   /// One pass. K and V of all rows are written to `cache` at their positions.
   /// requires: token ids in [0, vocab_size), pages cover the positions.
   virtual ForwardResult forward(const ForwardBatch& batch, KvPool& cache) = 0;

@@ -1,7 +1,12 @@
 #include "server/access.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace dspark {
 namespace {
@@ -9,11 +14,34 @@ namespace {
 constexpr size_t kMaxKeyBytes = 512;
 // Clients that are remembered before those with a full bucket are forgotten.
 constexpr size_t kManyClients = 4096;
+// What HttpRequest::peer says of clients of a unix socket.
+constexpr std::string_view kUnixPeer = "unix";
 
 std::string_view trimmed(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t\r");
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
+}
+
+// An address as it is usually written, so that one client has one name; "" for what is none. IPv4 inside IPv6
+// ("::ffff:127.0.0.1", as a server that listens on "::" sees it) counts as IPv4.
+std::string usual_spelling(std::string_view address) {
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address.size() >= sizeof(text)) return {};
+  const std::string terminated(address);
+  in6_addr v6{};
+  in_addr v4{};
+  bool is_v4 = inet_pton(AF_INET, terminated.c_str(), &v4) == 1;
+  if (!is_v4 && inet_pton(AF_INET6, terminated.c_str(), &v6) != 1) return {};
+  constexpr unsigned char kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  if (!is_v4 && std::memcmp(v6.s6_addr, kMapped, sizeof(kMapped)) == 0) {
+    std::memcpy(&v4, v6.s6_addr + sizeof(kMapped), sizeof(v4));
+    is_v4 = true;
+  }
+  const void* bytes = &v6;
+  if (is_v4) bytes = &v4;
+  inet_ntop(is_v4 ? AF_INET : AF_INET6, bytes, text, sizeof(text));
+  return text;
 }
 
 }  // namespace
@@ -61,6 +89,27 @@ std::string_view key_of(std::string_view authorization, std::string_view x_api_k
     bearer = (authorization[i] | 0x20) == (kBearer[i] | 0x20);
   if (bearer) return trimmed(authorization.substr(kBearer.size()));
   return trimmed(x_api_key);
+}
+
+Status TrustedProxies::add(std::string_view address) {
+  std::string usual = address == kUnixPeer ? std::string(address) : usual_spelling(address);
+  if (usual.empty()) {
+    return invalid_argument("want an address without port or 'unix', found '" + std::string(address) + "'");
+  }
+  addresses_.push_back(std::move(usual));
+  return ok_status();
+}
+
+std::string TrustedProxies::client_of(const std::string& peer, std::string_view forwarded_for) const {
+  if (addresses_.empty() || forwarded_for.empty()) return peer;
+  const std::string usual_peer = peer == kUnixPeer ? peer : usual_spelling(peer);
+  if (std::find(addresses_.begin(), addresses_.end(), usual_peer) == addresses_.end()) return peer;
+  // What stands before the last comma is what the client itself said.
+  const size_t comma = forwarded_for.rfind(',');
+  const std::string_view last =
+      comma == std::string_view::npos ? forwarded_for : forwarded_for.substr(comma + 1);
+  std::string client = usual_spelling(trimmed(last));
+  return client.empty() ? peer : client;
 }
 
 void RateLimiter::forget_full(Clock::time_point now) {

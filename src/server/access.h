@@ -1,5 +1,5 @@
 #pragma once
-// Who may ask, and how often: API keys and rate limits.
+// Who may ask, who is asking, and how often: API keys, clients behind proxies, rate limits.
 
 #include <chrono>
 #include <cstdint>
@@ -33,6 +33,22 @@ class ApiKeys {
 
 /// The key in the headers' values, "" when there is none.
 std::string_view key_of(std::string_view authorization, std::string_view x_api_key);
+
+/// Proxies that are believed when they say for whom they ask. thread: const, any.
+class TrustedProxies {
+ public:
+  /// address: a peer's, IPv4 or IPv6 without port, or "unix": whoever connects to the unix socket. errors:
+  /// invalid_argument: neither.
+  Status add(std::string_view address);
+  /// Whose turn and bucket a request counts for when there are no keys. peer: address of the other end of the
+  /// connection, or "unix". forwarded_for: value of the last X-Forwarded-For header, "" when there is none.
+  /// returns: its last entry, which the proxy itself wrote, in the usual spelling, when the peer is a trusted
+  /// proxy and the entry an address without port; else `peer`.
+  std::string client_of(const std::string& peer, std::string_view forwarded_for) const;
+
+ private:
+  std::vector<std::string> addresses_;  // in the usual spelling
+};
 
 /// Lets every client start `per_minute` requests a minute, as many at once (token buckets). thread: any.
 class RateLimiter {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "server/json_fields.h"
+#include "server/refused_fields.h"
 
 namespace dspark {
 namespace {
@@ -167,6 +168,23 @@ void read_grammar_scope(JsonFields& fields, ResponseFormat& format) {
   format.whole_text = *scope == "text";
 }
 
+// schema_place: where the body has the schema of its parameters.
+ApiError check_tool(const Json& tool, const std::string& place, const std::string& schema_place) {
+  if (!tool.is_object() || tool.value("type", Json()) != "function" || !tool.contains("function") ||
+      !tool["function"].is_object() || !tool["function"].value("name", Json()).is_string()) {
+    return bad_field(place, "want {\"type\": \"function\", \"function\": {\"name\": ..., ...}}");
+  }
+  const Json strict = tool["function"].value("strict", Json());
+  if (!strict.is_null() && !strict.is_boolean()) {
+    return bad_field(place + ".function.strict", std::string("want a boolean, found ") + json_kind(strict));
+  }
+  const Json parameters = tool["function"].value("parameters", Json());
+  if (!parameters.is_null() && !parameters.is_object()) {
+    return bad_field(schema_place, std::string("want an object, found ") + json_kind(parameters));
+  }
+  return {};
+}
+
 ApiError read_tools(JsonFields& fields, const Json& body, CompletionRequest& out) {
   const Json* tools = fields.array("tools");
   out.parallel_tool_calls = fields.boolean("parallel_tool_calls").value_or(true);
@@ -174,17 +192,10 @@ ApiError read_tools(JsonFields& fields, const Json& body, CompletionRequest& out
   if (tools != nullptr && !tools->empty()) {
     if (tools->size() > kMaxTools) return bad_field("tools", "want at most " + std::to_string(kMaxTools));
     for (size_t i = 0; i < tools->size(); ++i) {
-      const Json& tool = (*tools)[i];
       const std::string place = "tools[" + std::to_string(i) + "]";
-      if (!tool.is_object() || tool.value("type", Json()) != "function" || !tool.contains("function") ||
-          !tool["function"].is_object() || !tool["function"].value("name", Json()).is_string()) {
-        return bad_field(place, "want {\"type\": \"function\", \"function\": {\"name\": ..., ...}}");
-      }
-      const Json strict = tool["function"].value("strict", Json());
-      if (!strict.is_null() && !strict.is_boolean()) {
-        return bad_field(place + ".function.strict",
-                         std::string("want a boolean, found ") + json_kind(strict));
-      }
+      // Other interfaces have told theirs already.
+      if (out.schema_places.size() <= i) out.schema_places.push_back(place + ".function.parameters");
+      if (ApiError error = check_tool((*tools)[i], place, out.schema_places[i]); !error.ok()) return error;
     }
     out.tools = std::make_shared<const Json>(*tools);
   }
@@ -337,6 +348,7 @@ ApiError parse_completion(std::string_view text, ApiKind kind, const SamplingDef
 ApiError read_completion(const Json& body, ApiKind kind, const SamplingDefaults& defaults,
                          CompletionRequest& out) {
   out.kind = kind;
+  if (ApiError error = refuse_fields(body, kind); !error.ok()) return error;
   JsonFields fields(body);
   out.model = fields.string("model").value_or("");
   const ApiError prompt_error =

@@ -25,8 +25,9 @@ enum class ApiKind : uint8_t { kChat, kCompletion, kResponses, kMessages };
 struct ResponseFormat {
   enum class Kind : uint8_t { kText, kJsonObject, kJsonSchema, kGrammar };
   Kind kind = Kind::kText;
-  std::string source;       // kJsonSchema: the schema; kGrammar: GBNF
-  bool whole_text = false;  // kGrammar: reasoning is a part of what it holds
+  std::string source;                     // kJsonSchema: the schema; kGrammar: GBNF
+  bool whole_text = false;                // kGrammar: reasoning is a part of what it holds
+  std::string field = "response_format";  // of the body, that asks for the format
 };
 
 struct CompletionRequest {
@@ -37,8 +38,9 @@ struct CompletionRequest {
   std::shared_ptr<const nlohmann::ordered_json> template_fields;  // chat: chat_template_kwargs, or null
   /// "auto", "none", "required", or a function's name behind "=".
   std::string tool_choice = "auto";
-  bool parallel_tool_calls = true;        // chat: an answer may have several calls
-  std::vector<std::string> custom_tools;  // responses: names of the tools that take plain text
+  std::vector<std::string> schema_places;  // of each of the tools: where the body has its schema
+  bool parallel_tool_calls = true;         // chat: an answer may have several calls
+  std::vector<std::string> custom_tools;   // responses: names of the tools that take plain text
   std::vector<std::variant<std::string, std::vector<int32_t>>> prompts;  // completions: texts or ids
   GenerateRequest generate;                                              // everything but the prompt
   bool has_seed = false;
@@ -60,7 +62,7 @@ struct SamplingDefaults {
   float min_p = 0.05f;
 };
 
-/// Reads a body. errors: 400 naming the field. Unknown fields are ignored.
+/// Reads a body. errors: 400 naming the field. Unknown fields are ignored, but for those of refused_fields.h.
 ApiError parse_completion(std::string_view body, ApiKind kind, const SamplingDefaults& defaults,
                           CompletionRequest& out);
 

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "text/utf8.h"
+
 namespace dspark {
 namespace {
 
@@ -44,18 +46,39 @@ Json chat_logprobs(const std::vector<TokenNote>& tokens) {
   return {{"content", std::move(content)}};
 }
 
+// Parts of characters would all come out as U+FFFD: they are told by their bytes, as OpenAI does it.
+std::string token_name(const std::string& bytes) {
+  if (is_valid_utf8(bytes)) return bytes;
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string name = "bytes:";
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    name += "\\x";
+    name += kDigits[byte >> 4];
+    name += kDigits[byte & 15];
+  }
+  return name;
+}
+
 Json completion_logprobs(const std::vector<TokenNote>& tokens) {
-  Json names = Json::array(), values = Json::array(), tops = Json::array();
+  Json names = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
   for (const TokenNote& note : tokens) {
     if (note.event.is_stop) continue;
-    names.push_back(note.bytes);
+    names.push_back(token_name(note.bytes));
     values.push_back(finite(note.event.logprob));
     Json top = Json::object();
-    for (const auto& [bytes, logprob] : note.top) top[bytes] = finite(logprob);
+    for (const auto& [bytes, logprob] : note.top) {
+      // Two tokens may spell the same; the likelier one comes first.
+      const std::string name = token_name(bytes);
+      if (!top.contains(name)) top[name] = finite(logprob);
+    }
     tops.push_back(std::move(top));
+    offsets.push_back(note.text_offset);
   }
-  return {
-      {"tokens", std::move(names)}, {"token_logprobs", std::move(values)}, {"top_logprobs", std::move(tops)}};
+  return {{"tokens", std::move(names)},
+          {"token_logprobs", std::move(values)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
 }
 
 Json logprobs_of(const AnswerHead& head, const AnswerPiece& piece) {
@@ -252,6 +275,7 @@ std::string sse_event(std::string_view json) {
 std::string write_chunk(const AnswerHead& head, const AnswerPiece& piece) {
   Json chunk = open(head, true);
   chunk["choices"] = Json::array({choice_of(head, piece, true)});
+  if (head.include_usage) chunk["usage"] = nullptr;
   if (head.trace) chunk["dspark"] = trace_of(piece);
   return dump(chunk);
 }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,8 +25,11 @@ struct AnswerHead {
   ApiKind kind = ApiKind::kChat;
   bool trace = false;
   bool logprobs = false;
+  bool include_usage = false;  // chunks in front of the one with the usage say that theirs is null
   bool parallel_tool_calls = true;
   std::vector<std::string> custom_tools;  // of /v1/responses: their calls are plain text
+  /// As in a chat, those that the model was shown; or null.
+  std::shared_ptr<const nlohmann::ordered_json> tools;
   // Known when a stream begins, for interfaces that tell then.
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // of these
@@ -34,6 +39,7 @@ struct AnswerHead {
 struct TokenNote {
   std::string bytes;  // may be a part of a character
   TokenEvent event;
+  int64_t text_offset = 0;                         // of a completion: characters of its text in front of it
   std::vector<std::pair<std::string, float>> top;  // likeliest first: bytes, log-probability
   float confidence = -1.0f;                        // of an accepted draft; negative: unknown
   float draft_probability = -1.0f;                 // what the drafter gave it; negative: unknown

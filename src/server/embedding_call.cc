@@ -23,6 +23,27 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
+std::string answer_text(const std::vector<std::vector<float>>& vectors, const std::string& model,
+                        int64_t n_tokens, bool as_base64) {
+  Json data = Json::array();
+  for (size_t i = 0; i < vectors.size(); ++i) {
+    Json entry = {{"object", "embedding"}, {"index", i}};
+    if (as_base64) {
+      std::string bytes(vectors[i].size() * sizeof(float), '\0');
+      std::memcpy(bytes.data(), vectors[i].data(), bytes.size());
+      entry["embedding"] = base64(bytes);
+    } else {
+      entry["embedding"] = vectors[i];
+    }
+    data.push_back(std::move(entry));
+  }
+  const Json answer = {{"object", "list"},
+                       {"data", std::move(data)},
+                       {"model", model},
+                       {"usage", {{"prompt_tokens", n_tokens}, {"total_tokens", n_tokens}}}};
+  return answer.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 }  // namespace
 
 EmbeddingCall::EmbeddingCall(ModelHost& host, std::shared_ptr<Exchange> exchange, bool as_base64)
@@ -32,11 +53,12 @@ void EmbeddingCall::start(std::vector<EmbedRequest> requests) {
   ApiError error;
   {
     const std::lock_guard lock(mutex_);
-    vectors_.resize(requests.size());
-    ids_.assign(requests.size(), 0);
-    n_left_ = requests.size();
-    for (const EmbedRequest& request : requests) n_tokens_ += static_cast<int64_t>(request.tokens.size());
-    error = submit_all(std::move(requests));
+    requests_ = std::move(requests);
+    vectors_.resize(requests_.size());
+    ids_.assign(requests_.size(), 0);
+    n_left_ = requests_.size();
+    for (const EmbedRequest& request : requests_) n_tokens_ += static_cast<int64_t>(request.tokens.size());
+    error = submit_more();
     failed_ = !error.ok();
     if (failed_) cancel_all();
   }
@@ -47,13 +69,25 @@ void EmbeddingCall::start(std::vector<EmbedRequest> requests) {
   });
 }
 
-ApiError EmbeddingCall::submit_all(std::vector<EmbedRequest> requests) {
-  for (size_t i = 0; i < requests.size(); ++i) {
+// As many as the engine works on at a time: a text that is done is followed before the engine's next step, so
+// more would only wait, in the way of others.
+ApiError EmbeddingCall::submit_more() {
+  if (n_submitted_ == requests_.size()) return {};
+  if (cancelled_) return error_of_end(FinishReason::kCancelled, cancel_message_);
+  const auto most = static_cast<size_t>(std::max(1, host_.options().max_sequences));
+  while (n_submitted_ < requests_.size() && n_running_ < most) {
+    const size_t i = n_submitted_;
     const Result<RequestId> id = host_.submit_embedding(
-        std::move(requests[i]),
-        [self = shared_from_this(), i](const EmbedResult& result) { self->take(i, result); });
-    if (!id.ok()) return error_of_submit(id.status());
+        requests_[i], [self = shared_from_this(), i](const EmbedResult& result) { self->take(i, result); });
+    if (!id.ok()) {
+      // A full queue is tried again when one of those on their way is done.
+      const bool tries_again = id.status().code() == StatusCode::kResourceExhausted && n_running_ > 0;
+      return tries_again ? ApiError() : error_of_submit(id.status());
+    }
     ids_[i] = *id;
+    requests_[i] = EmbedRequest();
+    ++n_submitted_;
+    ++n_running_;
   }
   return {};
 }
@@ -61,43 +95,32 @@ ApiError EmbeddingCall::submit_all(std::vector<EmbedRequest> requests) {
 void EmbeddingCall::take(size_t index, const EmbedResult& result) {
   const std::lock_guard lock(mutex_);
   ids_[index] = 0;
+  --n_running_;
   --n_left_;
   if (failed_) return;
   ApiError error = error_of_end(result.finish_reason, cancel_message_);
   if (error.ok() && result.finish_reason != FinishReason::kStop) {
     error = api_error(500, {}, std::string("no vector: ") + finish_reason_name(result.finish_reason));
   }
+  if (error.ok()) {
+    vectors_[index].assign(result.embedding.begin(), result.embedding.end());
+    error = submit_more();
+  }
   if (!error.ok()) {
     failed_ = true;
     cancel_all();
     return exchange_->fail(error);
   }
-  vectors_[index].assign(result.embedding.begin(), result.embedding.end());
-  if (n_left_ > 0) return;
-  exchange_->add_log(" prompt_tokens=" + std::to_string(n_tokens_));
-  HttpResponse response;
-  response.body = body();
-  exchange_->respond(std::move(response));
+  if (n_left_ == 0) finish();
 }
 
-std::string EmbeddingCall::body() const {
-  Json data = Json::array();
-  for (size_t i = 0; i < vectors_.size(); ++i) {
-    Json entry = {{"object", "embedding"}, {"index", i}};
-    if (as_base64_) {
-      std::string bytes(vectors_[i].size() * sizeof(float), '\0');
-      std::memcpy(bytes.data(), vectors_[i].data(), bytes.size());
-      entry["embedding"] = base64(bytes);
-    } else {
-      entry["embedding"] = vectors_[i];
-    }
-    data.push_back(std::move(entry));
-  }
-  const Json answer = {{"object", "list"},
-                       {"data", std::move(data)},
-                       {"model", host_.name()},
-                       {"usage", {{"prompt_tokens", n_tokens_}, {"total_tokens", n_tokens_}}}};
-  return answer.dump(-1, ' ', false, Json::error_handler_t::replace);
+// Thousands of vectors as JSON take longer than a step of the engine, whose thread this is.
+void EmbeddingCall::finish() {
+  exchange_->add_log(" prompt_tokens=" + std::to_string(n_tokens_));
+  HttpResponse response;
+  response.write_body = [vectors = std::move(vectors_), model = host_.name(), n_tokens = n_tokens_,
+                         as_base64 = as_base64_] { return answer_text(vectors, model, n_tokens, as_base64); };
+  exchange_->respond(std::move(response));
 }
 
 void EmbeddingCall::cancel_all() {
@@ -108,6 +131,7 @@ void EmbeddingCall::cancel_all() {
 
 void EmbeddingCall::cancel(const std::string& message) {
   const std::lock_guard lock(mutex_);
+  cancelled_ = true;
   cancel_message_ = message;
   cancel_all();
 }

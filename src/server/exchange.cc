@@ -47,13 +47,20 @@ void Exchange::begin_stream(HttpResponse head) {
 bool Exchange::write(std::string_view data) {
   std::unique_lock lock(mutex_);
   if (aborted_ || ended_) return false;
-  if (data_.size() + data.size() > max_buffered_) {
-    broken_ = true;
-    return false;
-  }
   data_.append(data);
+  full_ = data_.size() > max_buffered_ / 2;
   wake(lock);
   return true;
+}
+
+bool Exchange::full() const {
+  const std::lock_guard lock(mutex_);
+  return full_;
+}
+
+void Exchange::on_drained(std::function<void()> callback) {
+  const std::lock_guard lock(mutex_);
+  on_drained_ = std::move(callback);
 }
 
 void Exchange::end() {
@@ -105,16 +112,22 @@ void Exchange::set_notify(std::function<void()> notify) {
 }
 
 Exchange::Taken Exchange::take() {
-  const std::lock_guard lock(mutex_);
   Taken taken;
-  taken.has_head = std::exchange(has_head_, false);
-  taken.streamed = streamed_;
-  if (taken.has_head) taken.head = std::move(head_);
-  taken.data = std::exchange(data_, {});
-  taken.done = ended_;
-  taken.broken = broken_;
-  taken.broken = broken_;
-  notified_ = false;
+  std::function<void()> drained;
+  {
+    const std::lock_guard lock(mutex_);
+    taken.has_head = std::exchange(has_head_, false);
+    taken.streamed = streamed_;
+    if (taken.has_head) taken.head = std::move(head_);
+    taken.data = std::exchange(data_, {});
+    taken.done = ended_;
+    taken.broken = broken_;
+    notified_ = false;
+    if (std::exchange(full_, false)) drained = on_drained_;
+  }
+  // Outside the lock: the producer may hold its own while it writes.
+  if (drained) drained();
+  if (taken.head.write_body) taken.head.body = std::exchange(taken.head.write_body, nullptr)();
   return taken;
 }
 

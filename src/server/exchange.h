@@ -23,7 +23,7 @@ struct HttpRequest {
   std::string query;   // behind '?', without it
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
-  std::string peer;  // address of the client
+  std::string peer;  // address of the other end, or "unix"
 
   /// "" when absent.
   std::string_view header(std::string_view name) const;
@@ -35,13 +35,17 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;
+  /// Not null: makes the body, instead of `body`, on the thread that takes the answer. For bodies that cost
+  /// time which the thread that knows their content should not spend.
+  std::function<std::string()> write_body;
 };
 
 /// thread: every member from any thread. The producer calls respond() once, or begin_stream(), write() any
-/// number of times and end(); the connection takes.
+/// number of times and end(); the connection takes. A producer that can pause does so while the exchange is
+/// full().
 class Exchange {
  public:
-  /// max_buffered: bytes a slow reader may leave unread before the stream counts as lost.
+  /// max_buffered: bytes of a streamed answer that are kept for a slow reader, see full().
   explicit Exchange(HttpRequest request, size_t max_buffered)
       : request_(std::move(request)), max_buffered_(max_buffered) {}
 
@@ -52,8 +56,13 @@ class Exchange {
   void fail(const ApiError& error);
   /// The head of a streamed answer; its body is ignored.
   void begin_stream(HttpResponse head);
-  /// returns: false when nobody reads any more (hang-up, or too much is unread): stop producing.
+  /// Takes all of it, full() or not. returns: false when nobody reads any more: stop producing.
   bool write(std::string_view data);
+  /// More than half of max_buffered waits to be taken: pause until on_drained. The other half is for what the
+  /// connection took and has not sent yet.
+  bool full() const;
+  /// Called, by the thread that takes, whenever what made the exchange full was taken.
+  void on_drained(std::function<void()> callback);
   void end();
   /// Called at most once, when the client went away before the end; at once when it is gone already.
   void on_abort(std::function<void()> callback);
@@ -65,10 +74,11 @@ class Exchange {
     HttpResponse head;
     std::string data;  // pieces, for a streamed answer
     bool done = false;
-    bool broken = false;  // the reader was too slow: close without an end
+    bool broken = false;  // broken off: close without an end
   };
   /// notify: called once whenever something new can be taken after a take() that found nothing more to do.
   void set_notify(std::function<void()> notify);
+  /// A body that is still to be written (HttpResponse::write_body) is written here.
   Taken take();
   /// The client went away.
   void hang_up();
@@ -93,8 +103,9 @@ class Exchange {
   mutable std::mutex mutex_;
   std::function<void()> notify_;
   std::function<void()> on_abort_;
+  std::function<void()> on_drained_;
   bool notified_ = false;
-  bool has_head_ = false, streamed_ = false, ended_ = false, broken_ = false;
+  bool has_head_ = false, streamed_ = false, ended_ = false, broken_ = false, full_ = false;
   HttpResponse head_;
   std::string data_;
   std::string log_words_;

@@ -58,12 +58,18 @@ GenerationCall::GenerationCall(ModelHost& host, CompletionRequest request, std::
   head_.kind = request_.kind;
   head_.trace = request_.trace;
   head_.logprobs = request_.logprobs;
+  head_.include_usage = request_.include_usage;
   head_.parallel_tool_calls = request_.parallel_tool_calls;
   head_.custom_tools = request_.custom_tools;
+  if (request_.tool_choice != "none") head_.tools = request_.tools;
 }
 
 void GenerationCall::start(const std::vector<std::vector<int32_t>>& prompts, const std::string& client) {
   ApiError error;
+  // Before the first answer may fill it. Weak: the exchange is part of this call.
+  exchange_->on_drained([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->release_all();
+  });
   {
     const std::lock_guard lock(mutex_);
     choices_.resize(prompts.size() * static_cast<size_t>(request_.n));
@@ -73,7 +79,6 @@ void GenerationCall::start(const std::vector<std::vector<int32_t>>& prompts, con
     if (failed_) cancel_all();
   }
   if (!error.ok()) return exchange_->fail(error);
-  // Weak: the exchange is part of this call.
   exchange_->on_abort([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->cancel({});
   });
@@ -107,7 +112,7 @@ ApiError GenerationCall::submit_all(const std::vector<std::vector<int32_t>>& pro
     const Result<RequestId> id = host_.submit(
         std::move(generate),
         [self = shared_from_this(), i](const StreamUpdate& update) { self->on_update(i, update); });
-    if (!id.ok()) return error_of_submit(id.status());
+    if (!id.ok()) return error_of_submit(id.status(), request_.kind);
     choice.id = *id;
   }
   return {};
@@ -136,13 +141,20 @@ void GenerationCall::measure(Choice& choice, const StreamUpdate& update) {
   choice.last_token = now;
 }
 
-void GenerationCall::add_notes(AnswerPiece& piece, const StreamUpdate& update) const {
+void GenerationCall::add_notes(Choice& choice, AnswerPiece& piece, const StreamUpdate& update) const {
   if (!request_.logprobs && !request_.trace) return;
+  const bool tells_offsets = request_.logprobs && request_.kind == ApiKind::kCompletion;
+  std::string text;  // of one token: tags and the like have bytes, but are no text
   const auto n_top = static_cast<size_t>(std::max(0, request_.generate.n_logprobs));
   for (size_t i = 0; i < update.tokens.size(); ++i) {
     TokenNote note;
     note.event = update.tokens[i];
     note.bytes = bytes_of(note.event.token);
+    if (tells_offsets && !note.event.is_stop) {
+      text.clear();
+      host_.options().token_bytes(note.event.token, text);
+      note.text_offset = choice.offsets.add(text);
+    }
     for (size_t k = 0; k < n_top && i * n_top + k < update.top_logprobs.size(); ++k) {
       const TokenLogprob& other = update.top_logprobs[i * n_top + k];
       note.top.emplace_back(bytes_of(other.token), other.logprob);
@@ -261,6 +273,9 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
     count_end(index, update);
   }
   if (failed_ || fail_early(update)) return;
+  // A prompt that is still being read. A streamed answer does not begin yet: until it does a proxy may ask
+  // another server, and a failure has a status of its own.
+  if (!ends && update.tokens.empty()) return;
   AnswerPiece piece;
   piece.index = choice.whole.index;
   // Prompts are told once they were read.
@@ -268,7 +283,7 @@ void GenerationCall::on_update(size_t index, const StreamUpdate& update) {
   const std::vector<OutputEvent> events = split_text(choice, update);
   for (const OutputEvent& event : events) add_event(event, piece);
   count_reasoning(choice, update, events);
-  add_notes(piece, update);
+  add_notes(choice, piece, update);
   if (request_.trace) {
     std::vector<TokenNote> tokens = std::exchange(piece.tokens, {});
     choice.trace.share(update.text, events, ends, tokens, piece.tokens);
@@ -297,8 +312,11 @@ void GenerationCall::stream_piece(Choice& choice, AnswerPiece piece) {
                      piece.tokens.empty() && piece.finish_reason.empty();
   if (empty) return;
   piece.is_first = !std::exchange(choice.sent_first, true);
-  if (exchange_->write(stream_->piece(piece))) return;
-  // Nobody reads, or too slowly.
+  if (exchange_->write(stream_->piece(piece))) {
+    if (exchange_->full()) hold_all();
+    return;
+  }
+  // Nobody reads.
   failed_ = true;
   cancel_all();
   exchange_->break_off();
@@ -336,6 +354,24 @@ void GenerationCall::finish() {
 void GenerationCall::cancel_all() {
   for (const Choice& choice : choices_) {
     if (!choice.ended && choice.id != 0) host_.cancel(choice.id);
+  }
+}
+
+// All of them: they share the stream. What the step in hand still tells comes on top of what waits.
+void GenerationCall::hold_all() {
+  if (std::exchange(held_, true)) return;
+  for (const Choice& choice : choices_) {
+    if (!choice.ended && choice.id != 0) host_.hold(choice.id);
+  }
+}
+
+// The reader took what waited. Comes behind the hold_all() of the update that made it wait, whose lock this
+// waits for.
+void GenerationCall::release_all() {
+  const std::lock_guard lock(mutex_);
+  if (!std::exchange(held_, false)) return;
+  for (const Choice& choice : choices_) {
+    if (!choice.ended && choice.id != 0) host_.release(choice.id);
   }
 }
 

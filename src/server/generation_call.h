@@ -16,6 +16,7 @@
 #include "server/model_host.h"
 #include "server/reasoning_tokens.h"
 #include "server/running_call.h"
+#include "server/text_offsets.h"
 
 namespace dspark {
 
@@ -44,6 +45,7 @@ class GenerationCall final : public RunningCall, public std::enable_shared_from_
     std::unique_ptr<OutputParser> parser;  // null: all text is content
     TraceText trace;
     ReasoningTokens reasoning;
+    TextOffsets offsets;    // of completions with logprobs
     size_t text_bytes = 0;  // released so far
     GenerateStats stats;
     Clock::time_point last_token;
@@ -53,7 +55,7 @@ class GenerationCall final : public RunningCall, public std::enable_shared_from_
   ApiError submit_all(const std::vector<std::vector<int32_t>>& prompts, const std::string& client);
   void on_update(size_t index, const StreamUpdate& update);
   void measure(Choice& choice, const StreamUpdate& update);
-  void add_notes(AnswerPiece& piece, const StreamUpdate& update) const;
+  void add_notes(Choice& choice, AnswerPiece& piece, const StreamUpdate& update) const;
   void stream_piece(Choice& choice, AnswerPiece piece);
   std::vector<OutputEvent> split_text(Choice& choice, const StreamUpdate& update) const;
   void count_reasoning(Choice& choice, const StreamUpdate& update,
@@ -64,6 +66,8 @@ class GenerationCall final : public RunningCall, public std::enable_shared_from_
   bool fail_early(const StreamUpdate& update);
   void finish();
   void cancel_all();
+  void hold_all();
+  void release_all();
   UsageCounts usage() const;
   std::string bytes_of(int32_t token) const;
 
@@ -80,6 +84,7 @@ class GenerationCall final : public RunningCall, public std::enable_shared_from_
   std::unique_ptr<AnswerStream> stream_;  // not null once streaming began
   bool logged_first_ = false;
   bool failed_ = false;  // an error was sent; what still comes is dropped
+  bool held_ = false;    // all answers wait for the reader
   std::string cancel_message_;
 };
 

@@ -345,14 +345,16 @@ bool Connection::append(std::string& out, const Exchange::Taken& taken, const st
 asio::awaitable<bool> Connection::send_exchange(Exchange& exchange, const std::string& common) {
   std::string out;
   for (;;) {
-    const Exchange::Taken taken = exchange.take();
+    Exchange::Taken taken = exchange.take();
+    const bool is_new = taken.has_head || !taken.data.empty();
     out.clear();
     const bool whole = append(out, taken, common);
+    taken.data = std::string();  // not kept twice while it is sent
     if (!out.empty() && !co_await send(out)) co_return false;
     if (!whole || gone_) co_return false;
     if (taken.done) co_return true;
     // take() and a wake-up for something new are in order: the flag is set on this strand.
-    if (!taken.has_head && taken.data.empty()) co_await wait_wake();
+    if (!is_new) co_await wait_wake();
   }
 }
 

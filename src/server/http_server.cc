@@ -1,5 +1,8 @@
 #include "server/http_server.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +37,20 @@ constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
 
 // After a failure to accept: others have to leave first.
 constexpr auto kAcceptPause = std::chrono::milliseconds(50);
+
+// Most bytes that the kernel keeps of an answer beside those on their way. Else it takes megabytes that no
+// option of the server bounds, and a socket that is full of them can be written to only when a third is gone:
+// a slow reader would be taken for one that has stopped.
+constexpr int kMostUnsent = 1 << 14;
+
+void limit_unsent(int socket) {
+#ifdef TCP_NOTSENT_LOWAT
+  // Where it does not work, it is not needed for the answers to be right.
+  ::setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kMostUnsent, sizeof(kMostUnsent));
+#else
+  static_cast<void>(socket);
+#endif
+}
 
 }  // namespace
 
@@ -115,6 +132,7 @@ asio::awaitable<void> HttpServer::Impl::accept_all(Acceptor& acceptor) {
     std::string peer = "unix";
     if constexpr (std::is_same_v<Acceptor, asio::ip::tcp::acceptor>) {
       accepted.set_option(asio::ip::tcp::no_delay(true), ec);
+      limit_unsent(accepted.native_handle());
       const auto endpoint = accepted.remote_endpoint(ec);
       if (!ec) peer = endpoint.address().to_string();
     }

@@ -21,7 +21,7 @@ struct HttpOptions {
   int max_connections = 4096;                 // more are told 503 and closed
   size_t max_header_bytes = size_t{1} << 15;  // else 431
   size_t max_body_bytes = size_t{8} << 20;    // else 413
-  size_t max_buffered = size_t{1} << 20;      // see Exchange
+  size_t max_buffered = size_t{1} << 20;      // of one answer; see Exchange
   double idle_timeout_s = 75;                 // without a request; closed without a word
   double header_timeout_s = 10;               // first byte to end of headers; else 408
   double body_timeout_s = 30;                 // end of headers to end of body; else 408

@@ -121,6 +121,7 @@ struct ToolReader {
   const char* schema;                // the field with the schema of the arguments
   std::vector<std::string>* custom;  // names of tools that take plain text; null: there are none, and the
                                      // type "custom" is another word for functions
+  std::vector<std::string>* places;  // of the schemas of those that are not left out
 
   ApiError read(const Json& tools, Json& out) const;
   ApiError read_text_tool(const Json& tool, const std::string& place, Json& function) const;
@@ -161,6 +162,7 @@ ApiError ToolReader::read(const Json& tools, Json& out) const {
       function["parameters"] = *it;
     }
     out.push_back({{"type", "function"}, {"function", std::move(function)}});
+    places->push_back(place + "." + schema);
   }
   return {};
 }
@@ -365,10 +367,11 @@ ApiError read_output_format(JsonFields& fields, Json& chat, std::string* place) 
 }
 
 // What a body of /v1/messages says beside the conversation. *format_place: see read_output_format.
-ApiError read_message_fields(JsonFields& fields, Json& chat, std::string* format_place) {
+ApiError read_message_fields(JsonFields& fields, Json& chat, std::string* format_place,
+                             std::vector<std::string>* schema_places) {
   if (const auto limit = fields.integer("max_tokens", 1, 2147483647)) chat["max_tokens"] = *limit;
   if (const auto stops = fields.strings("stop_sequences", 64)) chat["stop"] = *stops;
-  const ToolReader reader{"input_schema", nullptr};
+  const ToolReader reader{"input_schema", nullptr, schema_places};
   if (const Json* tools = fields.array("tools")) {
     if (ApiError error = reader.read(*tools, chat["tools"]); !error.ok()) return error;
   }
@@ -393,7 +396,7 @@ ApiError parse_responses(std::string_view text, const SamplingDefaults& defaults
   if (ApiError error = read_responses_input(fields, messages); !error.ok()) return error;
   chat["messages"] = std::move(messages);
   if (const auto limit = fields.integer("max_output_tokens", 1, 2147483647)) chat["max_tokens"] = *limit;
-  const ToolReader reader{"parameters", &out.custom_tools};
+  const ToolReader reader{"parameters", &out.custom_tools, &out.schema_places};
   if (const Json* tools = fields.array("tools")) {
     if (ApiError error = reader.read(*tools, chat["tools"]); !error.ok()) return error;
   }
@@ -407,6 +410,7 @@ ApiError parse_responses(std::string_view text, const SamplingDefaults& defaults
   }
   const ApiError error =
       renamed(read_completion(chat, ApiKind::kResponses, defaults, out), "messages", "input");
+  out.format.field = "text.format";
   return renamed(error, "response_format", "text.format");
 }
 
@@ -431,10 +435,12 @@ ApiError parse_token_count(std::string_view text, const SamplingDefaults& defaul
   }
   chat["messages"] = std::move(messages);
   std::string format_place;
-  if (ApiError error = read_message_fields(fields, chat, &format_place); !error.ok()) return error;
+  if (ApiError error = read_message_fields(fields, chat, &format_place, &out.schema_places); !error.ok())
+    return error;
   if (ApiError error = read_message_choice(body, chat); !error.ok()) return error;
   const ApiError error =
       renamed(read_completion(chat, ApiKind::kMessages, defaults, out), "stop", "stop_sequences");
+  out.format.field = format_place;
   return renamed(error, "response_format", format_place);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -98,18 +99,27 @@ std::optional<bool> JsonFields::boolean(std::string_view field) {
 std::optional<int64_t> JsonFields::integer(std::string_view field, int64_t least, int64_t most) {
   const Json* value = find(field);
   if (value == nullptr) return std::nullopt;
-  const std::string wanted = "want an integer " + range(std::to_string(least), std::to_string(most));
-  // 3.0 is an integer for JSON's writers in some languages.
-  const double real = value->is_number() ? value->get<double>() : 0.0;
-  if (!value->is_number() || std::floor(real) != real || std::abs(real) > 1e18) {
-    fail(field, wanted + ", found " + (value->is_number() ? shown(real) : json_kind(*value)));
+  const auto refuse = [&](const std::string& found) {
+    fail(field, "want an integer " + range(std::to_string(least), std::to_string(most)) + ", found " + found);
     return std::nullopt;
+  };
+  if (!value->is_number()) return refuse(json_kind(*value));
+  int64_t number = 0;
+  if (value->is_number_float()) {
+    // 3.0 is an integer for JSON's writers in some languages.
+    const double real = value->get<double>();
+    if (std::floor(real) != real || std::abs(real) > 1e18) return refuse(shown(real));
+    number = static_cast<int64_t>(real);
+  } else if (value->is_number_unsigned()) {
+    // From 2^63 on it would come out negative.
+    const auto whole = value->get<uint64_t>();
+    if (whole > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      return refuse(std::to_string(whole));
+    number = static_cast<int64_t>(whole);
+  } else {
+    number = value->get<int64_t>();
   }
-  const int64_t number = value->is_number_float() ? static_cast<int64_t>(real) : value->get<int64_t>();
-  if (number < least || number > most) {
-    fail(field, wanted + ", found " + std::to_string(number));
-    return std::nullopt;
-  }
+  if (number < least || number > most) return refuse(std::to_string(number));
   return number;
 }
 

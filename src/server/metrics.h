@@ -46,15 +46,21 @@ class RequestMetrics {
   /// The engine made a step.
   void stepped(const StepStats& step);
 
+  /// One histogram with the name and the help of its family.
+  struct Named {
+    std::string name;
+    const char* help;
+    Histogram histogram;
+  };
   struct Snapshot {
-    std::vector<std::pair<std::string, Histogram>> histograms;  // by name
-    std::map<std::string, int64_t> finished;                    // by reason
+    std::vector<Named> histograms;
+    std::map<std::string, int64_t> finished;  // by reason
   };
   Snapshot snapshot() const;
 
  private:
   mutable std::mutex mutex_;
-  Histogram ttft_, itl_, e2e_, queue_, prefill_, decode_, inference_;
+  Histogram ttft_, itl_, tpot_, e2e_, queue_, prefill_, decode_, inference_;
   Histogram prompt_tokens_, output_tokens_, max_tokens_, longest_, n_, step_tokens_;
   std::map<std::string, int64_t> finished_;
 };
@@ -64,7 +70,7 @@ struct EngineSnapshot {
   EngineStats stats;
   EngineLoad load;
   StepStats last_step;
-  double idle_s = 0;                    // the engine's thread had no work
+  double idle_s = 0;                    // the engine's thread had nothing to do
   std::vector<CostPoint> verify_costs;  // empty without a cost model
 };
 
@@ -84,7 +90,7 @@ class PrometheusText {
   std::vector<Family> families_;
 };
 
-/// Adds one model's numbers, under vLLM's names where those exist.
+/// Adds one model's numbers, under vLLM's names and with its meanings and labels where those exist.
 void add_model_metrics(PrometheusText& out, const std::string& model, const EngineSnapshot& engine,
                        const RequestMetrics::Snapshot& requests);
 

@@ -11,6 +11,7 @@
 #include "constrain/gbnf.h"
 #include "constrain/grammar_constraint.h"
 #include "constrain/json_schema.h"
+#include "constrain/tool_grammar.h"
 #include "text/chat_prompt.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -90,25 +91,32 @@ void ModelHost::wake() {
 
 void ModelHost::run() {
   while (!stopping_) {
-    if (engine_->has_work()) {
-      engine_->step();
-      metrics_.stepped(engine_->last_step());
-      publish();
+    if (!engine_->has_work()) {
+      wait_for_work(Clock::time_point::max());
       continue;
     }
-    wait_for_work();
+    const bool went_on = engine_->step();
+    metrics_.stepped(engine_->last_step());
+    publish();
+    // All of it is held: a release, somebody new or the next deadline changes that.
+    if (!went_on) wait_for_work(engine_->next_expiry());
   }
 }
 
-void ModelHost::wait_for_work() {
+void ModelHost::wait_for_work(Clock::time_point until) {
   {
     const std::lock_guard lock(snapshot_mutex_);
     idle_since_ = Clock::now();
   }
   {
     std::unique_lock lock(mutex_);
-    // A request may have come between has_work() and the lock; then woken_ is set.
-    wakeup_.wait(lock, [this] { return woken_ || stopping_; });
+    // A request or a release may have come between the engine's word and the lock; then woken_ is set.
+    const auto is_woken = [this] { return woken_ || stopping_; };
+    if (until == Clock::time_point::max()) {
+      wakeup_.wait(lock, is_woken);
+    } else {
+      wakeup_.wait_until(lock, until, is_woken);
+    }
     woken_ = false;
   }
   const std::lock_guard lock(snapshot_mutex_);
@@ -149,6 +157,15 @@ Result<RequestId> ModelHost::submit_embedding(EmbedRequest request, EmbedCallbac
 
 void ModelHost::cancel(RequestId id) {
   engine_->cancel(id);
+  wake();
+}
+
+void ModelHost::hold(RequestId id) {
+  engine_->hold(id);  // nothing that the engine has to be woken for
+}
+
+void ModelHost::release(RequestId id) {
+  engine_->release(id);
   wake();
 }
 
@@ -284,6 +301,30 @@ std::string grammar_key(const CompletionRequest& request, Held held, ReasoningSt
   return key + (request.parallel_tool_calls ? "+" : "1") + request.tool_choice + request.tools->dump();
 }
 
+// What begins so, without it.
+std::optional<std::string> behind(const std::string& message, std::string_view begin) {
+  if (!message.starts_with(begin)) return std::nullopt;
+  return message.substr(begin.size());
+}
+
+// A fault of a grammar, told of the field of the body that it comes from.
+ApiError grammar_error(const CompletionRequest& request, Held held, const std::string& message) {
+  if (const auto rest = behind(message, "tool_choice: ")) return bad_field("tool_choice", *rest);
+  if (const auto rest = behind(message, "tools: ")) {
+    for (size_t i = 0; request.tools != nullptr && i < request.tools->size(); ++i) {
+      const auto name = (*request.tools)[i]["function"]["name"].get<std::string>();
+      if (message.starts_with(schema_label(name))) return bad_field(request.schema_places[i], *rest);
+    }
+    return bad_field("tools", *rest);
+  }
+  if (held == Held::kCall || held == Held::kStrictCalls) return bad_field("tools", message);
+  const ResponseFormat& format = request.format;
+  if (format.kind == ResponseFormat::Kind::kGrammar) return bad_field("grammar", message);
+  if (format.kind != ResponseFormat::Kind::kJsonSchema) return bad_field(format.field, message);
+  const bool is_wrapped = request.kind == ApiKind::kChat || request.kind == ApiKind::kCompletion;
+  return bad_field(format.field + (is_wrapped ? ".json_schema.schema" : ".schema"), message);
+}
+
 constexpr size_t kMaxConstraints = 64;
 
 }  // namespace
@@ -320,18 +361,13 @@ ApiError ModelHost::constrain(CompletionRequest& request, ReasoningStart reasoni
     return bad_field("tool_choice", "a forced tool call excludes response_format and grammar");
   }
   if (held == Held::kContentOrCall && output_format_.tools == ToolFormat::kNone) {
-    return bad_field("response_format",
+    return bad_field(request.format.field,
                      "excludes tools here: how this model writes tool calls is not known, so they would have "
                      "to be content; leave out response_format or tools, or send tool_choice none");
   }
   if (request.format.whole_text) reasoning = ReasoningStart::kNone;
   const Result<std::shared_ptr<const GrammarConstraint>> made = compile(request, reasoning);
-  if (!made.ok()) {
-    const std::string message = made.status().message();
-    const bool of_tools = held == Held::kCall || held == Held::kStrictCalls || message.starts_with("tools: ");
-    const bool is_grammar = request.format.kind == ResponseFormat::Kind::kGrammar;
-    return bad_field(of_tools ? "tools" : is_grammar ? "grammar" : "response_format", message);
-  }
+  if (!made.ok()) return grammar_error(request, held, made.status().message());
   request.generate.constraint = request.generate.max_tokens > 0
                                     ? (*made)->with_options({.max_tokens = request.generate.max_tokens})
                                     : *made;

@@ -56,6 +56,8 @@ class ModelHost {
   Result<RequestId> submit(GenerateRequest request, StreamCallback on_update);
   Result<RequestId> submit_embedding(EmbedRequest request, EmbedCallback on_result);
   void cancel(RequestId id);
+  void hold(RequestId id);
+  void release(RequestId id);
 
   /// The prompts of a request as ids. *reasoning: where a chat's answer stands with reasoning. errors: 400:
   /// the template refuses, no template.
@@ -74,7 +76,7 @@ class ModelHost {
   using Clock = std::chrono::steady_clock;
 
   void run();
-  void wait_for_work();
+  void wait_for_work(Clock::time_point until);
   void publish();
   void wake();
 
@@ -97,7 +99,7 @@ class ModelHost {
 
   mutable std::mutex snapshot_mutex_;
   EngineSnapshot snapshot_;
-  std::optional<Clock::time_point> idle_since_;  // while the engine has no work
+  std::optional<Clock::time_point> idle_since_;  // while the engine has nothing to do
 
   std::mutex mutex_;
   std::condition_variable wakeup_;

@@ -57,8 +57,26 @@ Json message_item(const AnswerHead& head, Json content, const char* status) {
           {"content", std::move(content)}};
 }
 
-bool is_custom(const AnswerHead& head, const ToolCallPiece& call) {
-  return std::find(head.custom_tools.begin(), head.custom_tools.end(), call.name) != head.custom_tools.end();
+bool is_custom(const AnswerHead& head, const std::string& tool) {
+  return std::find(head.custom_tools.begin(), head.custom_tools.end(), tool) != head.custom_tools.end();
+}
+
+// Those that the model was shown: clients see what became of the others that they sent.
+Json shown_tools(const AnswerHead& head) {
+  Json shown = Json::array();
+  if (head.tools == nullptr) return shown;
+  for (const Json& tool : *head.tools) {
+    const Json& function = tool["function"];
+    const auto name = function["name"].get<std::string>();
+    Json one = {{"type", is_custom(head, name) ? "custom" : "function"}};
+    one.update(function);
+    if (is_custom(head, name)) {
+      one.erase("parameters");  // of the function that stands for it
+      one["format"] = {{"type", "text"}};
+    }
+    shown.push_back(std::move(one));
+  }
+  return shown;
 }
 
 // The model calls a tool that takes plain text like one with a field "input" of type string. What is no such
@@ -71,7 +89,7 @@ std::string custom_input(const std::string& arguments) {
 }
 
 Json call_item(const AnswerHead& head, const ToolCallPiece& call, const char* status) {
-  if (is_custom(head, call)) {
+  if (is_custom(head, call.name)) {
     return {{"type", "custom_tool_call"},
             {"id", "ctc_" + call.id},
             {"call_id", call.id},
@@ -111,6 +129,7 @@ Json response_json(const AnswerHead& head, const std::string& status, Json outpu
           {"output", std::move(output)},
           {"parallel_tool_calls", head.parallel_tool_calls},
           {"store", false},
+          {"tools", shown_tools(head)},
           {"usage", usage != nullptr ? usage_of(*usage) : Json(nullptr)}};
 }
 
@@ -198,7 +217,7 @@ class ResponsesStream final : public AnswerStream {
     }
     item_text_ += call.arguments;
     // Plain text stands in a JSON string here: it goes out when that is complete.
-    if (call.arguments.empty() || is_custom(head_, call_)) return;
+    if (call.arguments.empty() || is_custom(head_, call_.name)) return;
     place_event("response.function_call_arguments.delta", false, "delta", call.arguments);
   }
   void close_item() {
@@ -225,7 +244,7 @@ class ResponsesStream final : public AnswerStream {
     event("response.output_item.done", {{"output_index", index_}, {"item", std::move(item)}});
   }
   void end_call() {
-    if (!is_custom(head_, call_)) {
+    if (!is_custom(head_, call_.name)) {
       return place_event("response.function_call_arguments.done", false, "arguments", call_.arguments);
     }
     const std::string input = custom_input(call_.arguments);

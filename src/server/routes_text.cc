@@ -3,6 +3,7 @@
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -36,6 +37,7 @@ struct EmbeddingBody {
   std::vector<std::variant<std::string, std::vector<int32_t>>> inputs;
   Pooling pooling = Pooling::kMean;
   bool as_base64 = false;
+  std::optional<int64_t> dimensions;
 };
 
 ApiError read_inputs(const Json* input, EmbeddingBody& out) {
@@ -77,6 +79,7 @@ ApiError read_embedding(const std::string& text, EmbeddingBody& out) {
   if (pooling != "mean" && pooling != "last")
     fields.fail("pooling", "want mean or last, found '" + pooling + "'");
   out.pooling = pooling == "last" ? Pooling::kLast : Pooling::kMean;
+  out.dimensions = fields.integer("dimensions", 1, kMaxId);
   if (!fields.ok()) return fields.error();
   return read_inputs(fields.find("input"), out);
 }
@@ -94,7 +97,13 @@ ApiError check_vocabulary(const std::vector<int32_t>& ids, const char* field, in
 
 // The texts as ids that fit the model.
 ApiError encode_inputs(const EmbeddingBody& body, const ModelHost& model, std::vector<EmbedRequest>& out) {
-  const int32_t vocab_size = model.loaded().model->config().vocab_size;
+  const auto& config = model.loaded().model->config();
+  const int32_t vocab_size = config.vocab_size;
+  if (body.dimensions.value_or(config.dim) != config.dim) {
+    return bad_field("dimensions", "vectors are not cut; want none or the model's " +
+                                       std::to_string(config.dim) + ", found " +
+                                       std::to_string(*body.dimensions));
+  }
   for (const auto& input : body.inputs) {
     EmbedRequest request;
     const auto* text = std::get_if<std::string>(&input);

@@ -31,7 +31,9 @@ class RunningCall {
 /// What a client is told whose request ended so. ok() for ends that are no errors. cancel_message: why
 /// requests were cancelled, "" when there is no more to say.
 ApiError error_of_end(FinishReason reason, const std::string& cancel_message);
-/// What a client is told whose request the engine did not take.
+/// What a client is told whose request the engine did not take. Fields have the names of their interface;
+/// those of vectors need no others than the engine's.
 ApiError error_of_submit(const Status& status);
+ApiError error_of_submit(const Status& status, ApiKind kind);
 
 }  // namespace dspark

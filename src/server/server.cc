@@ -49,6 +49,14 @@ std::string allowed_headers(std::string_view asked) {
   return std::string(is_list ? asked : kUsual);
 }
 
+// The last header with this name: proxies add theirs behind those that came. "" when absent.
+std::string_view last_header(const HttpRequest& request, std::string_view name) {
+  const auto& headers = request.headers;
+  const auto found = std::find_if(headers.rbegin(), headers.rend(),
+                                  [&](const auto& header) { return header.first == name; });
+  return found == headers.rend() ? std::string_view() : std::string_view(found->second);
+}
+
 // The route of a path; a path with another method gives *known.
 const Server::Route* find_route(const HttpRequest& request, bool* known) {
   const std::string& method = request.method == "HEAD" ? std::string("GET") : request.method;
@@ -190,7 +198,9 @@ int64_t Server::n_calls() {
 }
 
 std::string Server::client_of(const HttpRequest& request) const {
-  if (options_.keys.empty()) return request.peer;
+  if (options_.keys.empty()) {
+    return options_.proxies.client_of(request.peer, last_header(request, "x-forwarded-for"));
+  }
   const int key = options_.keys.find(key_of(request.header("authorization"), request.header("x-api-key")));
   return key < 0 ? std::string() : "key" + std::to_string(key);
 }

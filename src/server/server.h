@@ -27,6 +27,7 @@ class SimulatedUsers;  // server/simulated_users.h
 struct ServerOptions {
   HttpOptions http;
   ApiKeys keys;                    // empty: nobody needs one
+  TrustedProxies proxies;          // whose X-Forwarded-For names the client
   double requests_per_minute = 0;  // per key, or per address without keys; 0: any number
   double queue_timeout_s = 0;      // longest wait for a start; 0: any
   std::string cors_origin;         // value of Access-Control-Allow-Origin; empty: no CORS headers

@@ -19,6 +19,21 @@ Status check_points(std::span<const CostPoint> points, const char* list) {
   return ok_status();
 }
 
+Status check_curve(std::span<const ContextPoint> curve) {
+  ContextPoint before;
+  for (size_t i = 0; i < curve.size(); ++i) {
+    const ContextPoint& point = curve[i];
+    if (point.positions <= before.positions || !std::isfinite(point.counted) ||
+        point.counted < before.counted) {
+      return invalid_argument("cost table, context_curve[" + std::to_string(i) +
+                              "]: want ascending positions that count for no less, found " +
+                              std::to_string(point.positions) + " and " + std::to_string(point.counted));
+    }
+    before = point;
+  }
+  return ok_status();
+}
+
 // A larger pass never costs less, and what disturbs a measurement only makes it longer: a size that took more
 // than a larger one is believed to take what that took.
 void make_monotone(std::vector<CostPoint>& points) {
@@ -48,11 +63,23 @@ double interpolate(std::span<const CostPoint> points, int32_t n) {
 
 }  // namespace
 
+double CostTable::counted_positions(double n_cached) const {
+  if (context_curve.empty()) return n_cached;
+  ContextPoint left, right = context_curve.front();
+  for (size_t i = 1; i < context_curve.size() && right.positions < n_cached; ++i) {
+    left = right;
+    right = context_curve[i];
+  }
+  const double slope = (right.counted - left.counted) / (right.positions - left.positions);
+  return left.counted + slope * (n_cached - left.positions);
+}
+
 Status CostTable::validate() const {
   if (verify.empty()) return invalid_argument("cost table, verify: want at least one size");
   DSPARK_RETURN_IF_ERROR(check_points(verify, "verify"));
   DSPARK_RETURN_IF_ERROR(check_points(draft, "draft"));
   DSPARK_RETURN_IF_ERROR(check_points(draft_short, "draft_short"));
+  DSPARK_RETURN_IF_ERROR(check_curve(context_curve));
   if (draft_length < 0) {
     return invalid_argument("cost table, draft_length: want 0 or more, found " +
                             std::to_string(draft_length));
@@ -82,6 +109,21 @@ CostModel::CostModel(CostTable table)
   make_monotone(table_.verify);
   make_monotone(table_.draft);
   make_monotone(table_.draft_short);
+}
+
+CostTable CostModel::corrected_table() const {
+  constexpr double kMost = 1.25;
+  CostTable table = table_;
+  for (size_t i = 0; i < table.verify.size(); ++i) {
+    if (!by_size_[i].is_full()) continue;
+    table.verify[i].seconds *= std::clamp(by_size_[i].median(), 1.0 / kMost, kMost);
+  }
+  return table;
+}
+
+int64_t CostModel::counted_positions(int64_t n_cached) const {
+  if (table_.context_curve.empty()) return n_cached;
+  return std::llround(table_.counted_positions(static_cast<double>(n_cached)));
 }
 
 double CostModel::raw_verify_seconds(const StepShape& shape) const {

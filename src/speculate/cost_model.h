@@ -17,6 +17,12 @@ struct CostPoint {
   double seconds = 0.0;
 };
 
+/// The first `positions` of a sequence's context cost as much as `counted` positions of the table's slopes.
+struct ContextPoint {
+  int32_t positions = 0;
+  double counted = 0.0;
+};
+
 /// Measurements of one model on one machine with one thread count.
 struct CostTable {
   std::vector<CostPoint> verify;  // target pass by rows at a short context, n ascending
@@ -28,12 +34,19 @@ struct CostTable {
   /// not matter.
   int32_t draft_length = 0;
   std::vector<CostPoint> draft_short;  // drafter pass by sequences with one draft each; may be empty
+  /// Where positions do not all cost the same: layers with a sliding window look no further back than that.
+  /// Linear from (0, 0) to the first point and between points, beyond the last along the last two. Empty:
+  /// every position counts as one.
+  std::vector<ContextPoint> context_curve;
 
-  /// errors: invalid_argument: not ascending from n = 1, or not positive and finite; names the list.
+  /// What the first n_cached positions count as, by context_curve. requires: validate().ok().
+  double counted_positions(double n_cached) const;
+  /// errors: invalid_argument: not ascending from n = 1, or not positive and finite, or a curve that falls;
+  /// names the list.
   Status validate() const;
 };
 
-/// The shape of one step.
+/// The shape of one step. Cached positions of a sequence are what CostModel::counted_positions says of them.
 struct StepShape {
   int32_t rows = 0;             // of the target pass: anchors, drafts, prompt
   int32_t draft_sequences = 0;  // sequences drafted for, 0: no drafter pass
@@ -52,6 +65,13 @@ class CostModel {
   explicit CostModel(CostTable table);
 
   const CostTable& table() const { return table_; }
+  /// The table with what steps without prompts taught about its sizes: seconds times the median of a size, as
+  /// far as a full window of steps stands behind it, and by a quarter at most, so that one run in a bad
+  /// moment cannot spoil the next ones. How fast the machine is now is no part of it.
+  CostTable corrected_table() const;
+  /// What a sequence with so many cached positions adds to StepShape::context, and with every row to
+  /// row_context.
+  int64_t counted_positions(int64_t n_cached) const;
   /// Seconds of the target pass: between measured sizes linear, never falling with n; beyond the largest
   /// along the slope of the upper half of the sizes.
   double verify_seconds(const StepShape& shape) const;

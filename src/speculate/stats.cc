@@ -21,6 +21,7 @@ RoundRecord make_round_record(int32_t drafted, int32_t verified, int32_t accepte
 
 void SpeculationStats::add(const RoundRecord& round) {
   ++rounds;
+  if (round.verified > 0) ++verified_rounds;
   drafted += round.drafted;
   verified += round.verified;
   trimmed += round.drafted - round.verified;
@@ -40,6 +41,7 @@ void SpeculationStats::add(const RoundRecord& round) {
 
 void SpeculationStats::add(const SpeculationStats& other) {
   rounds += other.rounds;
+  verified_rounds += other.verified_rounds;
   drafted += other.drafted;
   verified += other.verified;
   trimmed += other.trimmed;

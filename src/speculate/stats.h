@@ -32,6 +32,7 @@ RoundRecord make_round_record(int32_t drafted, int32_t verified, int32_t accepte
 /// Sums over rounds. drafted >= verified >= accepted; trimmed = drafted - verified is not a rejection.
 struct SpeculationStats {
   int64_t rounds = 0;
+  int64_t verified_rounds = 0;  // of these, rounds that verified at least one draft
   int64_t drafted = 0;
   int64_t verified = 0;
   int64_t trimmed = 0;

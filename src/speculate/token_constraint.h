@@ -4,7 +4,8 @@
 //
 // The engine masks the target's rows before anything else looks at them (bias, penalties, samplers), so the
 // text is a function of prompt, sampling, seed and constraint, with and without speculation. A row behind
-// drafts is masked as if those drafts were committed; drafts that the mask forbids are never verified.
+// drafts is masked as if those drafts were committed; drafts that the mask forbids are never accepted.
+// Learned drafters mask their rows in the same way (draft/draft_constraint.h).
 
 #include <cstddef>
 #include <cstdint>
@@ -29,7 +30,10 @@ inline bool mask_allows(TokenMask mask, int32_t token) {
 /// The longest rollback a state must be able to do: a step's drafts and the token behind them.
 inline constexpr int32_t kMaxConstraintRollback = 65;
 
-/// Where one text stands under a constraint. thread: one at a time; the engine uses it on its own thread.
+/// Where one text stands under a constraint.
+/// thread: one at a time, not always the same one: the engine's own, and while drafts are made any of its
+/// pool. There the states of several texts are used at the same time, so what they share (masks that a
+/// constraint remembers, say) must bear that.
 class ConstraintState {
  public:
   virtual ~ConstraintState() = default;

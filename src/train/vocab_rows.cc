@@ -39,13 +39,6 @@ inline __attribute__((always_inline)) float largest(const float* z, int64_t widt
   return top;
 }
 
-inline __attribute__((always_inline)) float sum_of(const float* x, int64_t width) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; ++i) sum += x[i];
-  return sum;
-}
-
 /// z becomes exp(z - shift); returns the sum.
 inline __attribute__((always_inline)) float exponentials(float* z, int64_t width, float shift) {
   float sum = 0;

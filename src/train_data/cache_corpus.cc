@@ -1,6 +1,7 @@
 #include "train_data/cache_corpus.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
@@ -61,6 +62,21 @@ class CacheJob {
 };
 
 }  // namespace
+
+TargetCacheInfo corpus_cache_info(const std::string& folder, const ModelConfig& target,
+                                  const std::string& target_name, const FeatureOptions& options,
+                                  const std::vector<std::string>& corpora) {
+  TargetCacheInfo info;
+  info.hidden_size = target.dim;
+  info.target_layer_ids = options.layer_ids;
+  info.target_model_name_or_path = target_name;
+  info.source_jsonl_paths = corpora;
+  info.chat_template = "as generated";
+  info.max_length = options.max_length;
+  info.project_name = "dspark.cpp";
+  info.exp_name = std::filesystem::path(folder).filename().string();
+  return info;
+}
 
 std::optional<TargetCacheSample> corpus_sample(const CorpusRecord& record, const TargetCacheInfo& info) {
   const size_t n = std::min(record.tokens.size(), static_cast<size_t>(info.max_length));

@@ -7,9 +7,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "formats/target_cache.h"
+#include "models/config.h"
 #include "train_data/corpus.h"
 #include "train_data/features.h"
 
@@ -24,6 +26,13 @@ struct CacheCounts {
   int64_t truncated = 0;   // longer than the limit
   bool finished = false;   // false: cancelled; the cache can be continued
 };
+
+/// What the manifest says about a cache in `folder` that is made of the files `corpora` with these options:
+/// corpora hold answers with their token ids, so its texts are "as generated", and it is named after its
+/// folder. target_name: what trainers compare. min_loss_tokens is left as it is by default.
+TargetCacheInfo corpus_cache_info(const std::string& folder, const ModelConfig& target,
+                                  const std::string& target_name, const FeatureOptions& options,
+                                  const std::vector<std::string>& corpora);
 
 /// What a record becomes: ids cut to info.max_length tokens, the answer supervised; no features yet. Empty
 /// when fewer than info.min_loss_tokens tokens are supervised: such a record is left out.

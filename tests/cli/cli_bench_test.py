@@ -25,10 +25,23 @@ class Bench(Tool):
         for part in ("prefill    70 tokens", "decode at depth   200", "pass of   8 row(s)", "x one row"):
             self.assertIn(part, text)
 
+    def test_passes_at_several_depths(self):
+        flags = ("-m", self.chat_model, "--rows", "1,4", "--pass-depths", "16,300", "--prefill", "0", "--depths", "0", "-r", "1")
+        rows = json.loads(self.succeed("bench", *flags, "--json").stdout)
+        found = [(row["depth"], row["rows"]) for row in rows if row["test"] == "pass"]
+        self.assertEqual(found, [(16, 1), (16, 4), (300, 1), (300, 4)])
+        lines = self.succeed("bench", *flags).stdout.splitlines()
+        for depth in (16, 300):
+            at = lines.index(f"passes with {depth} tokens in the cache:")
+            self.assertIn("1.00 x one row", lines[at + 1])  # of the same depth
+            self.assertIn("pass of   4 row(s)", lines[at + 2])
+
     def test_limits(self):
         bench = ("bench", "-m", self.chat_model)
         self.assertIn("context of 65536", self.fail_with(1, *bench, "--depths", "70000"))
         self.assertIn("--rows", self.fail_with(1, *bench, "--rows", "0"))
+        self.assertIn("--pass-depths", self.fail_with(1, *bench, "--pass-depths", "8,-1"))
+        self.assertIn("context of 65536", self.fail_with(1, *bench, "--pass-depths", "8,65530", "--rows", "7"))
         self.assertIn("--repeats", self.fail_with(1, *bench, "-r", "0"))
 
 

@@ -167,6 +167,20 @@ class Load(Tool):
         self.succeed(*record, "b.jsonl", "--random-drafter")
         self.assertNotEqual((self.path / "a.jsonl").read_text(), (self.path / "b.jsonl").read_text())
 
+    def test_memory(self):
+        # Drafts are tried within 1600 steps however dear they seem (DraftGate), and lookup finds some in most of them.
+        # A pass of the drafter costs several of the tiny model: short answers end before one is tried.
+        flags = ("-d", "ngram", "--concurrency", "1", "-r", "1", "--policies", "off,adaptive", "-n", "300", "--requests", "8",
+                 "--ignore-eos", *self.files)
+        cold, _ = self.load(*flags)
+        self.assertNotIn("remembered", cold)
+        warm, _ = self.load(*flags, "--remember")
+        first = warm["remembered"][0]
+        self.assertGreaterEqual(first["tries"], 1)
+        self.assertTrue(0 <= first["hits"] <= first["tries"])
+        self.assertEqual(len(warm["cells"]), 2)
+        self.assertEqual(warm["texts"]["different"], 0)
+
     def test_open_arrivals(self):
         for arrivals in ("poisson", "bursty:3"):
             report, text = self.load("-d", "ngram", "--arrivals", arrivals, "--rates", "200,400", "--max-sequences", "3",
@@ -247,6 +261,7 @@ class Load(Tool):
                             (("--arrivals", "sometimes"), "--arrivals"), (("--weights", "1,2"), "--weights"),
                             (("--weights", "0"), "--weights"), (("--weights", "-1"), "--weights"),
                             (("--arrivals", "poisson", "--burst", "1,2"), "--burst"), (("--random-drafter",), "--random-drafter"),
+                            (("--remember",), "--remember"),
                             (("-d", "ngram", "--random-drafter"), "--random-drafter"), (("--record", "x"), "--record"),
                             (("-d", "ngram", "--reference", "--temp", "1", "--accept", "block"), "--reference"),
                             (("-d", "nobody"), "--drafter"), (("--accept", "luck"), "--accept"),

@@ -89,6 +89,24 @@ class Run(Tool):
             self.assertLessEqual(len(answer["tokens"]), 8)
         self.assertIn("--kv-type", self.fail_with(1, "run", "-m", self.chat_model, "-p", "x", "--kv-type", "f64"))
 
+    def test_cache_type_of_values_may_only_repeat_that_of_keys(self):
+        flags = ("-m", self.chat_model, "-n", "8", "-p", "hello", "--temp", "0", "--ignore-eos")
+        plain = self.run_json(*flags, "--kv-type", "f32")["tokens"]
+        for more in (("-ctk", "f32", "-ctv", "f32"), ("--cache-type-v", "f32", "--cache-type-k", "f32")):
+            self.assertEqual(self.run_json(*flags, *more)["tokens"], plain, more)
+        self.run_json(*flags, "-ctv", "bf16")  # the default of both
+        for more in (("-ctk", "q8_0", "-ctv", "f32"), ("-ctv", "f32", "-ctk", "q8_0"), ("-ctv", "q8_0")):
+            message = self.fail_with(2, "run", *flags, *more)
+            self.assertIn("--cache-type-v: keys and values have one type, and --kv-type (-ctk) says '", message)
+        self.assertIn("says 'bf16', found 'q8_0'", message)
+        serve = self.fail_with(2, "serve", "-m", self.chat_model, "-ctk", "f32", "-ctv", "bf16")
+        self.assertIn("--cache-type-v: ", serve)
+
+    def test_names_of_the_answer_length(self):
+        for name in ("-n", "--n-predict", "--predict"):
+            answer = self.run_json("-m", self.chat_model, name, "5", "-p", "hello", "--ignore-eos")
+            self.assertEqual(len(answer["tokens"]), 5, name)
+
     def test_wrong_requests(self):
         model = ("run", "-m", self.chat_model)
         self.assertIn("no prompt", self.fail_with(1, *model, stdin=""))

@@ -79,12 +79,9 @@ def shapes(vocab):
     yield "output_norm.weight", (DIM,)
 
 
-def write_tiny_model(path, chat=True, seed=7, template=CHAT_TEMPLATE, markers=()):
-    """markers: more control tokens, with the ids from 260."""
+def weights(vocab, seed=7):
+    """Yields (name, shape, values) of every tensor, in the order of the file."""
     noise = random.Random(seed)
-    entries, vocab = metadata(template if chat else None, markers)
-    infos, data = [], []
-    offset = 0
     for name, shape in shapes(vocab):
         size = 1
         for dim in shape:
@@ -99,6 +96,15 @@ def write_tiny_model(path, chat=True, seed=7, template=CHAT_TEMPLATE, markers=()
                     if not 97 <= token < 123 and token != 32:
                         for i in range(DIM):
                             values[token * DIM + i] *= 0.05
+        yield name, shape, values
+
+
+def write_tiny_model(path, chat=True, seed=7, template=CHAT_TEMPLATE, markers=()):
+    """markers: more control tokens, with the ids from 260."""
+    entries, vocab = metadata(template if chat else None, markers)
+    infos, data = [], []
+    offset = 0
+    for name, shape, values in weights(vocab, seed):
         infos.append(text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset))
         block = values.tobytes()
         block += bytes(-len(block) % 32)

@@ -141,5 +141,127 @@ TEST(ToolGrammar, SaysWhatItCannotForce) {
   EXPECT_FALSE(make_tool_grammar({ToolFormat::kGemma4}, {{"g", endless}}).ok());
 }
 
+constexpr ToolFormat kTagged[] = {ToolFormat::kQwenXml, ToolFormat::kDeepSeekV4};
+
+// A call of "g" with arguments as they are written.
+std::string call_of(ToolFormat format, const std::string& arguments) {
+  if (format == ToolFormat::kGemma4) return "<|tool_call>call:g" + arguments + "<tool_call|>";
+  if (format == ToolFormat::kQwenXml)
+    return "<tool_call>\n<function=g>\n" + arguments + "</function>\n</tool_call>";
+  return dsml("<@tool_calls>\n<@invoke name=\"g\">\n" + arguments + "</@invoke>\n</@tool_calls>");
+}
+
+// One argument in tags.
+std::string tagged(ToolFormat format, const std::string& name, const std::string& value, bool is_text) {
+  if (format == ToolFormat::kQwenXml) return "<parameter=" + name + ">\n" + value + "\n</parameter>\n";
+  return "<@parameter name=\"" + name + "\" string=\"" + (is_text ? "true" : "false") + "\">" + value +
+         "</@parameter>\n";
+}
+
+void expect_texts(ToolFormat format, const std::string& schema, const std::vector<std::string>& good,
+                  const std::vector<std::string>& bad) {
+  const Result<Grammar> grammar = make_tool_grammar({format}, {{"g", schema}});
+  ASSERT_TRUE(grammar.ok()) << schema << "\n" << grammar.status().message();
+  for (const std::string& text : good) EXPECT_TRUE(grammar->matches(call_of(format, text))) << schema << text;
+  for (const std::string& text : bad) EXPECT_FALSE(grammar->matches(call_of(format, text))) << schema << text;
+}
+
+void expect_refused(ToolFormat format, const std::string& schema, const std::string& message) {
+  const Result<Grammar> grammar = make_tool_grammar({format}, {{"g", schema}});
+  ASSERT_FALSE(grammar.ok()) << schema;
+  EXPECT_NE(grammar.status().message().find(message), std::string::npos) << grammar.status().message();
+}
+
+// The schema of an object with one member, "a".
+std::string with_member(const std::string& schema, bool is_required = true) {
+  return R"({"type":"object","properties":{"a":)" + schema + "}," +
+         (is_required ? R"("required":["a"],)" : "") +
+         R"("$defs":{"n":{"type":"integer","minimum":3},"mode":{"enum":["r","w"]}}})";
+}
+
+TEST(ToolGrammar, GemmaKeepsToWhatStandsBesideAlternatives) {
+  const std::string p = "<|\"|>p<|\"|>", q = "<|\"|>q<|\"|>";
+  struct {
+    const char* schema;
+    std::vector<std::string> good, bad;
+  } const members[] = {
+      {R"({"type":"object","properties":{"x":{"type":"integer"},"y":{"type":"integer"}},
+           "additionalProperties":false,"anyOf":[{"required":["x"]},{"required":["y"]}]})",
+       {"{x:1}", "{y:2}", "{x:1,y:2}"},
+       {"{}", p}},
+      {R"({"$ref":"#/$defs/n","maximum":5})", {"3", "5"}, {"2", "6"}},
+      {R"({"allOf":[{"$ref":"#/$defs/n"},{"maximum":4}]})", {"3", "4"}, {"2", "5"}},
+      {R"({"anyOf":[{"type":"integer"},{"type":"boolean"}],"type":"boolean"})", {"true"}, {"3", p}},
+      {R"({"oneOf":[{"const":"p"},{"const":"q"}],"enum":["q","r"]})", {q}, {p, "<|\"|>r<|\"|>"}},
+      {R"({"enum":["p",1,2],"type":"integer","minimum":2})", {"2"}, {"1", p}},
+      {R"({"oneOf":[{"type":"object","properties":{"k":{"const":"p"},"v":{"type":"integer"}},
+                     "required":["k","v"],"additionalProperties":false},
+                    {"type":"object","properties":{"k":{"const":"q"}},"required":["k"],
+                     "additionalProperties":false}]})",
+       {"{k:" + p + ",v:1}", "{k:" + q + "}"},
+       {"{k:" + q + ",v:1}", "{k:" + p + "}"}}};
+  for (const auto& member : members) {
+    std::vector<std::string> good, bad{"{}"};
+    for (const std::string& text : member.good) good.push_back("{a:" + text + "}");
+    for (const std::string& text : member.bad) bad.push_back("{a:" + text + "}");
+    expect_texts(ToolFormat::kGemma4, with_member(member.schema), good, bad);
+  }
+  // Texts are not held to their lengths, so both parts may accept one.
+  expect_refused(
+      ToolFormat::kGemma4,
+      with_member(R"({"oneOf":[{"type":"string","maxLength":3},{"type":"string","minLength":5}]})"),
+      "'g'#/properties/a: 'oneOf'");
+  expect_refused(ToolFormat::kGemma4, with_member(R"({"type":"array","items":[{"type":"integer"}]})"),
+                 "'g'#/properties/a: 'items'");
+}
+
+TEST(ToolGrammar, TagsKeepToListedTexts) {
+  for (ToolFormat format : kTagged) {
+    const std::string r = tagged(format, "a", "r", true), w = tagged(format, "a", "w", true),
+                      x = tagged(format, "a", "x", true);
+    expect_texts(format, with_member(R"({"$ref":"#/$defs/mode"})"), {r, w}, {x, ""});
+    expect_texts(format, with_member(R"({"$ref":"#/$defs/mode","pattern":"^w"})"), {w}, {r, x});
+    expect_texts(format, with_member(R"({"anyOf":[{"const":"r"},{"enum":["w"]}]})"), {r, w}, {x});
+    expect_texts(format, with_member(R"({"enum":["r","wide"],"type":"string","maxLength":1})"), {r},
+                 {w, tagged(format, "a", "wide", true)});
+    // Beside other values JSON tells them apart.
+    expect_texts(format, with_member(R"({"anyOf":[{"const":"r"},{"type":"integer"}]})"),
+                 {tagged(format, "a", "\"r\"", false), tagged(format, "a", "3", false)}, {r, x});
+    expect_refused(format, with_member(R"({"type":"array","items":{"$ref":"#"}})", false),
+                   "'g'#/properties/a: a '$ref'");
+  }
+}
+
+TEST(ToolGrammar, RequiredMembersNeedNoDeclaration) {
+  const std::string any = R"({"type":"object","properties":{"a":{"type":"integer"}},"required":["a","b"]})";
+  const std::string text = R"({"type":"object","properties":{"a":{"type":"integer"}},"required":["a","b"],
+                               "additionalProperties":{"type":"string"}})";
+  const std::string alone = R"({"type":"object","required":["b"]})";
+  const ToolFormat gemma = ToolFormat::kGemma4;
+  expect_texts(gemma, any, {"{a:1,b:true}", "{a:1,b:2}"}, {"{a:1}", "{b:2}", "{a:1,c:2}"});
+  expect_texts(gemma, text, {"{a:1,b:<|\"|>x<|\"|>}"}, {"{a:1}", "{a:1,b:2}"});
+  expect_texts(gemma, alone, {"{b:2}"}, {"{}", "{c:2}"});
+  for (ToolFormat format : kTagged) {
+    const std::string a = tagged(format, "a", "1", false), b = tagged(format, "b", "[2]", false);
+    expect_texts(format, any, {a + b}, {a, b, a + tagged(format, "c", "[2]", false)});
+    expect_texts(format, text, {a + tagged(format, "b", "x y", true)}, {a});
+    expect_texts(format, alone, {b}, {"", tagged(format, "c", "[2]", false)});
+  }
+}
+
+TEST(ToolGrammar, MembersWithoutValuesAreLeftOut) {
+  const std::string crossed = R"({"type":"array","items":{"type":"integer"},"minItems":3,"maxItems":2})";
+  expect_texts(ToolFormat::kGemma4, with_member(crossed, false), {"{}"},
+               {"{a:[1,1]}", "{a:[1,1,1]}", "{a:[]}"});
+  expect_texts(ToolFormat::kGemma4, with_member("false", false), {"{}"}, {"{a:1}", "{a:null}"});
+  for (ToolFormat format : {ToolFormat::kQwenXml, ToolFormat::kDeepSeekV4, ToolFormat::kGemma4}) {
+    expect_refused(format, with_member(crossed), "the schema accepts no value");
+  }
+  for (ToolFormat format : kTagged) {
+    expect_texts(format, with_member("false", false), {""}, {tagged(format, "a", "1", false)});
+    expect_refused(format, with_member(crossed, false), "'g'#/properties/a: the schema accepts no value");
+  }
+}
+
 }  // namespace
 }  // namespace dspark

@@ -5,7 +5,12 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
+
+#include "draft/test_drafters.h"
+#include "engine/fake_model.h"
+#include "engine/watch.h"
 
 namespace dspark {
 namespace {
@@ -35,6 +40,7 @@ SavedCosts example() {
   saved.table.draft_short = {{1, 0.0005}};
   saved.table.draft_length = 7;
   saved.table.context_s = 1e-7;
+  saved.table.context_curve = {{512, 700.5}, {2048, 900.0}};
   saved.memory.acceptance[0] = {10.0, 7.5};
   saved.memory.acceptance[1] = {5.0, 1.25};
   return saved;
@@ -52,8 +58,45 @@ TEST_F(CostFile, ReadsWhatItWrote) {
   EXPECT_EQ(read->table.draft_short[0].seconds, 0.0005);
   EXPECT_EQ(read->table.draft_length, 7);
   EXPECT_EQ(read->table.context_s, 1e-7);
+  ASSERT_EQ(read->table.context_curve.size(), 2u);
+  EXPECT_EQ(read->table.context_curve[0].positions, 512);
+  EXPECT_EQ(read->table.context_curve[0].counted, 700.5);
   EXPECT_EQ(read->memory.acceptance[1].hits, 1.25);
   EXPECT_TRUE(check_cost_key("f", wrote.key, read->key).ok());
+}
+
+/// Passes of two rows take a fifth longer than the table says.
+TEST_F(CostFile, KeepsWhatStepsSaidAboutASize) {
+  test::FakeModel model;
+  model.pass_seconds = [](int64_t n_rows) { return n_rows == 2 ? 0.012 : 0.010; };
+  EngineOptions options;
+  options.max_sequences = 2;
+  options.context_length = 1000;
+  options.clock = model.time.clock();
+  options.costs.emplace();
+  options.costs->verify = {{1, 0.010}, {2, 0.010}, {64, 0.640}};
+  options.policy = VerifyPolicy::off();
+  const auto engine = test::make(model, options,
+                                 std::make_unique<test::ScriptedDrafter>(
+                                     [](const std::vector<int32_t>&, std::span<int32_t>) { return 0; }, 7));
+  const auto ignore = [](const StreamUpdate&) {};
+  ASSERT_TRUE(engine->submit(test::request_of(1, 1, 600), ignore).ok());
+  for (int i = 0; i < 400; ++i) {  // one sequence, now and then two
+    if (i % 8 == 0) {
+      ASSERT_TRUE(engine->submit(test::request_of(2, 1, 3), ignore).ok());
+    }
+    engine->step();
+  }
+  CostSource source;
+  source.path = path("learned.json");
+  source.named = true;
+  source.key = example().key;
+  ASSERT_TRUE(save_costs(source, *engine).ok());
+  const auto kept = read_costs(source.path);
+  ASSERT_TRUE(kept.ok()) << kept.status().to_string();
+  EXPECT_NEAR(kept->table.verify[0].seconds, 0.010, 1e-6);
+  EXPECT_NEAR(kept->table.verify[1].seconds, 0.012, 1e-6);
+  EXPECT_NEAR(kept->table.verify[2].seconds, 0.640, 1e-6);
 }
 
 TEST_F(CostFile, NamesWhatIsForeign) {
@@ -85,7 +128,7 @@ TEST_F(CostFile, RefusesWhatIsBroken) {
   refused("", "written.json");
   refused("[]", "JSON object");
   refused("{}", "dspark_cost_table");
-  refused(R"({"dspark_cost_table": 1})", "version 2");
+  refused(R"({"dspark_cost_table": 2})", "version 3");
   ASSERT_TRUE(write_costs(path("costs.json"), example()).ok());
   std::ifstream in(path("costs.json"));
   const std::string good((std::istreambuf_iterator<char>(in)), {});
@@ -99,6 +142,11 @@ TEST_F(CostFile, RefusesWhatIsBroken) {
   refused(changed("0.012", "-1"), "verify");
   refused(changed("0.012", "\"x\""), "verify");
   refused(changed("\"draft_length\": 7", "\"draft_length\": 700"), "draft_length");
+  refused(changed("\"context_curve\"", "\"context_carve\""), "context_curve");
+  refused(changed("700.5", "-700.5"), "context_curve");
+  refused(changed("700.5", "null"), "context_curve");
+  refused(changed("700.5", "900.5"), "context_curve");  // falls
+  refused(changed("512", "4096"), "context_curve");     // does not ascend
   refused(changed("\"threads\": 2", "\"threads\": []"), "threads");
   refused(good.substr(0, good.size() / 2), "written.json");
 }

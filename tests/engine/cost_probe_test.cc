@@ -8,6 +8,7 @@
 #include <set>
 
 #include "draft/test_drafters.h"
+#include "engine/engine.h"
 #include "engine/fake_model.h"
 
 namespace dspark {
@@ -117,6 +118,9 @@ TEST(CostProbe, KeepsToItsTime) {
       CostProbeOptions options = small_probe();
       options.max_rows = 256;
       options.max_sequences = 32;
+      options.context = 128;
+      options.long_context = 2048;
+      options.most_context = 4096;
       options.budget_s = 1.6;
       options.clock = model.time.clock();
       const auto start = model.time.now();
@@ -129,6 +133,96 @@ TEST(CostProbe, KeepsToItsTime) {
       EXPECT_GE(table->draft.back().n, slowness <= 1.0 && commit_s == 0.0 ? 32 : 1);
       EXPECT_LT(table->draft.back().n, commit_s == 0.0 ? 33 : 17);
     }
+  }
+}
+
+TEST(CostProbe, ContextsReachTheLastThatIsWorthIt) {
+  EXPECT_EQ(probe_contexts(128, 2048, 0), (std::vector<int32_t>{512, 2048}));
+  EXPECT_EQ(probe_contexts(128, 2048, 4095), (std::vector<int32_t>{512, 2048}));
+  EXPECT_EQ(probe_contexts(128, 2048, 8000), (std::vector<int32_t>{512, 2048, 8000}));
+  EXPECT_EQ(probe_contexts(40, 90, 0), (std::vector<int32_t>{90}));
+  EXPECT_EQ(probe_contexts(300, 2048, 0), (std::vector<int32_t>{2048}));
+}
+
+/// What rows take longer because they look at positions: those of the last `window`.
+double window_seconds(const ForwardBatch& batch, int32_t window) {
+  double seconds = 0.0;
+  for (const int32_t position : batch.positions) seconds += 1e-7 * std::min(position, window);
+  for (const KvRun& run : batch.runs) seconds += 1e-6 * std::min(run.pos_begin, window);
+  return seconds;
+}
+
+CostTable windowed_table(int32_t window, int32_t most_context) {
+  test::FakeModel model(40, 16384);
+  model.pass_seconds = stairs;
+  model.context_seconds = [window](const ForwardBatch& batch) { return window_seconds(batch, window); };
+  CostProbeOptions options = small_probe();
+  options.context = 128;
+  options.long_context = 2048;
+  options.most_context = most_context;
+  options.clock = model.time.clock();
+  const auto table = measure_costs(model, nullptr, options);
+  EXPECT_TRUE(table.ok()) << table.status().to_string();
+  EXPECT_TRUE(table->validate().ok()) << table->validate().to_string();
+  return *table;
+}
+
+double predicted(const CostModel& costs, int32_t n_rows, int64_t n_cached) {
+  const int64_t context = costs.counted_positions(n_cached);
+  return costs.verify_seconds({.rows = n_rows, .context = context, .row_context = n_rows * context});
+}
+
+TEST(CostProbe, SlidingWindowsEndWhatContextCosts) {
+  const CostModel costs(windowed_table(512, 0));
+  for (const int32_t n_rows : {1, 4, 8}) {
+    for (const int32_t n_cached : {0, 100, 256, 512, 2048, 4096, 100000}) {
+      const double looked_at = std::min(n_cached, 512);
+      const double context_s = (1e-6 + 1e-7 * n_rows) * looked_at;
+      // Rows see the rows before them too, and at a window's edge they do not.
+      EXPECT_NEAR(predicted(costs, n_rows, n_cached), stairs(n_rows) + context_s, 1e-5 + 0.01 * context_s)
+          << n_rows << " rows behind " << n_cached;
+    }
+  }
+}
+
+TEST(CostProbe, ALongerContextIsMeasuredWhereThereIsOne) {
+  // What lies behind 2048 positions costs nothing.
+  const CostModel near(windowed_table(2048, 0)), far(windowed_table(2048, 8000));
+  EXPECT_EQ(near.table().context_curve.back().positions, 2048);
+  EXPECT_EQ(far.table().context_curve.back().positions, 8000);
+  const double whole_s = stairs(1) + 1.1e-6 * 2048;
+  EXPECT_NEAR(predicted(far, 1, 6000), whole_s, 0.02 * whole_s);
+  EXPECT_GT(predicted(near, 1, 6000), 1.5 * whole_s);  // nobody looked
+}
+
+TEST(CostProbe, EqualPositionsCountAsOneEach) {
+  const CostTable table = windowed_table(1 << 20, 8000);
+  EXPECT_NEAR(table.context_s, 1e-6, 1e-9);
+  EXPECT_NEAR(table.row_context_s, 1e-7, 1e-9);
+  for (const double n : {10.0, 128.0, 300.0, 512.0, 2048.0, 5000.0, 20000.0}) {
+    EXPECT_NEAR(table.counted_positions(n), n, 1e-3 * n);
+  }
+  for (const CostPoint& point : table.verify) EXPECT_NEAR(point.seconds, stairs(point.n), 1e-6) << point.n;
+}
+
+/// Scoring and reading positions takes as long as their type makes it.
+TEST(CostProbe, TimesTheCacheThatIsServed) {
+  for (const KvDType type : {KvDType::kF32, KvDType::kBF16}) {
+    test::FakeModel model;
+    model.pass_seconds = stairs;
+    EngineOptions options;
+    options.context_length = 400;
+    options.kv_dtype = type;
+    options.policy = VerifyPolicy::adaptive();
+    options.clock = model.time.clock();
+    const auto engine =
+        Engine::create(model, options,
+                       std::make_unique<test::ScriptedDrafter>(
+                           [](const std::vector<int32_t>&, std::span<int32_t>) { return 1; }, 7));
+    ASSERT_TRUE(engine.ok()) << engine.status().to_string();
+    EXPECT_NE((*engine)->costs(), nullptr);
+    ASSERT_TRUE(model.cache_type.has_value());
+    EXPECT_EQ(*model.cache_type, type);
   }
 }
 

@@ -132,8 +132,10 @@ TEST(DraftedMtp, TextIsThatOfPlainDecoding) {
     options.max_sequences = way.max_sequences;
     options.prefill_rows = way.prefill_rows;
     if (way.policy.needs_costs()) {  // drafts are nearly free, and no clock tells otherwise
-      options.costs =
-          CostTable{.verify = {{1, 1e-3}, {200, 1.01e-3}}, .draft = {{1, 1e-9}}, .draft_short = {}};
+      options.costs = CostTable{.verify = {{1, 1e-3}, {200, 1.01e-3}},
+                                .draft = {{1, 1e-9}},
+                                .draft_short = {},
+                                .context_curve = {}};
       options.clock = [] { return std::chrono::steady_clock::time_point(); };
     }
     auto drafter =

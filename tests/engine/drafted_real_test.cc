@@ -1,8 +1,8 @@
 // Learned drafters beside real models, each that lies in models/cache: text is that of plain decoding at
-// every draft length from 0 to 16, in batches and at 1, 2 and 4 threads, greedy and sampled. The drafter is
-// the one in drafters/ where the model has one; for lengths beyond its block, and for models without, one of
-// random weights takes its place: hardly a draft of it is right, and what is tested is that none of its work
-// shows. Without any model a small fixture stands in.
+// every draft length from 0 to 16, in batches of up to eight and at 1, 2 and 4 threads, greedy and sampled.
+// The drafter is the one in drafters/ where the model has one; for lengths beyond its block, for models
+// without, and for all other kinds one of random weights takes its place: hardly a draft of it is right, and
+// what is tested is that none of its work shows. Without any model a small fixture stands in.
 
 #include <gtest/gtest.h>
 
@@ -33,16 +33,17 @@ struct RealModel {
   std::string drafter;  // folder in drafters/
   int32_t chat_tokens;  // of an answer in the test of the default policy: as many as the model has time for
   double least_accept_len;
+  bool all_lengths;  // at every number of threads; else the larger models take minutes
 };
 void PrintTo(const RealModel& model, std::ostream* out) {
   *out << model.name;
 }
 
 const RealModel kRealModels[] = {
-    {"SmolLM2", "SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2", "smollm2-135m-instruct", 48, 1.3},
+    {"SmolLM2", "SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2", "smollm2-135m-instruct", 48, 1.3, true},
     {"Qwen2_5Coder", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "qwen2.5-coder",
-     "qwen2.5-coder-0.5b-instruct", 12, 1.1},
-    {"Gemma3", "gemma-3-270m-q4_k_m.gguf", "gemma3", "gemma-3-270m", 24, 1.1},
+     "qwen2.5-coder-0.5b-instruct", 12, 1.1, false},
+    {"Gemma3", "gemma-3-270m-q4_k_m.gguf", "gemma3", "gemma-3-270m", 24, 1.1, false},
 };
 
 /// The real models, there or not, and the fixture when none is.
@@ -51,7 +52,7 @@ std::vector<RealModel> models() {
   for (const RealModel& model : all) {
     if (!test::model_file(model.file).empty()) return all;
   }
-  all.push_back({"TinyFixture", "", "", "", 0, 0.0});
+  all.push_back({"TinyFixture", "", "", "", 0, 0.0, true});
   return all;
 }
 
@@ -145,7 +146,7 @@ TEST_P(DraftedReal, TextIsThatOfPlainDecoding) {
       expected = test::run_all(**plain, requests);
     }
     for (int32_t k = 0; k <= kMostDrafts; ++k) {
-      if (n_threads != 2 && k != 3 && k != kMostDrafts) continue;
+      if (n_threads != 2 && !GetParam().all_lengths && k != 3 && k != kMostDrafts) continue;
       SCOPED_TRACE("threads " + std::to_string(n_threads) + " fixed:" + std::to_string(k));
       options.policy = VerifyPolicy::fixed(k);
       options.max_sequences = 3 - k % 3;
@@ -167,6 +168,82 @@ TEST_P(DraftedReal, TextIsThatOfPlainDecoding) {
   total.add(shipped_stats);
   EXPECT_GT(total.proposed_at[kMostDrafts - 1], 0) << "no round verified 16 drafts";
   EXPECT_GT(total.verified, 800);
+}
+
+/// Eight requests, greedy and sampled, that begin and end apart from each other.
+std::vector<GenerateRequest> eight_requests(const LoadedModel& loaded) {
+  std::mt19937 rng(17);
+  std::vector<GenerateRequest> requests =
+      test::model_requests(rng, loaded.model->config().vocab_size, 8, 12, 4);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].max_tokens = 6 + static_cast<int32_t>(i);
+    if (loaded.tokenizer == nullptr) continue;
+    const std::string prompt = "Item " + std::to_string(i) + ", item " + std::to_string(i + 1) + ", item";
+    requests[i].prompt = loaded.tokenizer->encode(prompt, true, false);
+  }
+  return requests;
+}
+
+TEST_P(DraftedReal, BatchOfEightIsEightSingleRuns) {
+  const test::TemporaryFolder folder;
+  const std::string random = (folder.path() / "drafter").string();
+  std::vector<GenerateRequest> requests;
+  std::vector<std::vector<int32_t>> expected;
+  SpeculationStats total;
+  for (const int n_threads : {2, 1}) {
+    LoadedModel loaded = load(path_.string(), n_threads);
+    EngineOptions options;
+    options.context_length = 128;
+    if (expected.empty()) {
+      test::write_random_drafter(random, loaded.model->config(), kMostDrafts, 5);
+      requests = eight_requests(loaded);
+      const auto plain = make_engine(loaded, options);  // one sequence at a time
+      ASSERT_TRUE(plain.ok()) << plain.status().to_string();
+      expected = test::run_all(**plain, requests);
+    }
+    options.max_sequences = 8;
+    for (const std::string& drafter : {shipped_, random}) {
+      if (drafter.empty()) continue;
+      SCOPED_TRACE(drafter + " threads " + std::to_string(n_threads));
+      options.policy = VerifyPolicy::fixed(drafter == random ? 11 : 4);
+      auto made = load_drafter(loaded, options, {.spec = drafter, .calibration = {}, .hybrid = true});
+      ASSERT_TRUE(made.ok()) << made.status().to_string();
+      const auto engine = make_engine(loaded, options, std::move(made).value());
+      ASSERT_TRUE(engine.ok()) << engine.status().to_string();
+      ASSERT_EQ(test::run_all(**engine, requests, &total), expected);
+    }
+  }
+  EXPECT_GT(total.verified, 100);
+}
+
+/// Every kind of drafter that there is, each with as many drafts as it can make.
+TEST_P(DraftedReal, RandomDraftersOfAllKindsDoNotShow) {
+  LoadedModel loaded = load(path_.string(), 2);
+  const ModelConfig& target = loaded.model->config();
+  const std::vector<GenerateRequest> requests = short_requests(loaded);
+  EngineOptions options;
+  options.context_length = 128;
+  options.max_sequences = 3;
+  const auto plain = make_engine(loaded, options);
+  ASSERT_TRUE(plain.ok()) << plain.status().to_string();
+  const auto expected = test::run_all(**plain, requests);
+  for (const test::RandomDrafterKind kind : test::kRandomDrafterKinds) {
+    if (kind == test::RandomDrafterKind::kVanilla) continue;                        // in the test above
+    if (kind == test::RandomDrafterKind::kEagle3 && target.n_layers < 6) continue;  // too few to tap
+    SCOPED_TRACE(test::random_drafter_name(kind));
+    const test::TemporaryFolder folder;
+    const std::string path = (folder.path() / "drafter").string();
+    test::write_random_drafter(path, target, 6, 5, kind);
+    options.policy = VerifyPolicy::fixed(6);
+    auto drafter = load_drafter(loaded, options, {.spec = path, .calibration = {}});
+    ASSERT_TRUE(drafter.ok()) << drafter.status().to_string();
+    EXPECT_EQ((*drafter)->max_block(), kind == test::RandomDrafterKind::kMtp ? 1 : 6);
+    const auto engine = make_engine(loaded, options, std::move(drafter).value());
+    ASSERT_TRUE(engine.ok()) << engine.status().to_string();
+    SpeculationStats stats;
+    ASSERT_EQ(test::run_all(**engine, requests, &stats), expected);
+    EXPECT_GT(stats.verified, 15);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, DraftedReal, testing::ValuesIn(models()), text_name);
@@ -220,7 +297,8 @@ TEST_P(ShippedDrafter, DraftsAndDoesNotShow) {
       if (!measured) {
         drafting.costs = CostTable{.verify = {{1, 2.0e-3}, {4, 2.6e-3}, {8, 4.0e-3}, {16, 8.0e-3}},
                                    .draft = {{1, 0.4e-3}, {2, 0.5e-3}},
-                                   .draft_short = {}};
+                                   .draft_short = {},
+                                   .context_curve = {}};
         drafting.clock = [] { return std::chrono::steady_clock::time_point(); };
       }
       const auto engine = make_engine(loaded, drafting, std::move(drafter).value());

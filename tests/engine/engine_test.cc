@@ -58,6 +58,7 @@ TEST(Engine, RightDraftsAreAllAcceptedAndWrongOnesNone) {
     const SpeculationStats& s = result->stats.speculation;
     if (offset == 0) {  // one token from the prompt, seven rounds of 4 + 1, one of 2 + 1
       EXPECT_EQ(s.rounds, 8);
+      EXPECT_EQ(s.verified_rounds, 8);
       EXPECT_EQ(s.accepted, 30);
       EXPECT_EQ(s.verified, 30);
       EXPECT_DOUBLE_EQ(s.accept_len(), 38.0 / 8.0);
@@ -207,6 +208,8 @@ TEST(Engine, FailingDrafterCostsNothingButSpeed) {
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result->tokens, test::expected_output(request, 128).tokens);
   EXPECT_EQ(result->stats.speculation.drafted, 0);
+  EXPECT_GT(result->stats.speculation.rounds, 0);
+  EXPECT_EQ(result->stats.speculation.verified_rounds, 0);
 }
 
 TEST(Engine, OutOfMemoryEndsTheBatchNotTheEngine) {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "models/model.h"
@@ -52,12 +53,14 @@ class FakeModel final : public TargetModel {
   const Checkpoint& checkpoint() const override { return checkpoint_; }
   std::vector<KvLayerShape> kv_shapes() const override { return {{1, 8}}; }
   void set_capture_layers(std::vector<int32_t> layers) override { taps_ = std::move(layers); }
-  Status reserve(int64_t, int64_t) override { return ok_status(); }
+  Status reserve(int64_t, int64_t, int64_t) override { return ok_status(); }
   size_t weight_bytes() const override { return 0; }
 
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override {
     ++n_forwards;
+    cache_type = cache.dtype;
     if (pass_seconds) time.pass(pass_seconds(batch.n_rows()));
+    if (context_seconds) time.pass(context_seconds(batch));
     if (fail_from_forward >= 0 && n_forwards > fail_from_forward) return {{}, {}, {}, true};
     largest_batch = std::max(largest_batch, batch.n_rows());
     most_logit_rows = std::max(most_logit_rows, static_cast<int64_t>(batch.logit_rows.size()));
@@ -115,7 +118,9 @@ class FakeModel final : public TargetModel {
   int64_t most_logit_rows = 0;
   FakeTime time;                                       // moves by pass_seconds with every pass
   std::function<double(int64_t n_rows)> pass_seconds;  // what costs are learned from; empty: nothing
-  int64_t fail_from_forward = -1;                      // >= 0: later passes report a lack of memory
+  std::function<double(const ForwardBatch& batch)> context_seconds;  // more; empty: nothing
+  std::optional<KvDType> cache_type;                                 // of the last pass
+  int64_t fail_from_forward = -1;  // >= 0: later passes report a lack of memory
 
  private:
   static uint64_t mix(uint64_t x) {

@@ -7,11 +7,13 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "draft/block_drafter.h"
+#include "draft/hybrid_drafter.h"
 #include "draft/paired_drafter.h"
 #include "draft/random_draft.h"
 #include "engine/engine.h"
@@ -30,12 +32,14 @@ constexpr int32_t kVocabulary = 6;
 constexpr int32_t kManyTexts = 12000;
 constexpr size_t kTextTokens = test::kTokens;
 
-enum class Kind { kReduced, kShortlist, kMtp };
+enum class Kind { kReduced, kHeadless, kShortlist, kMtp };
 
 const char* kind_name(Kind kind) {
   switch (kind) {
     case Kind::kReduced:
       return "reduced vocabulary";
+    case Kind::kHeadless:
+      return "reduced vocabulary, no confidence head";
     case Kind::kShortlist:
       return "shortlist";
     case Kind::kMtp:
@@ -52,7 +56,8 @@ DraftConfig config_of(Kind kind) {
   c.block_size = 3;
   c.mask_token_id = kVocabulary - 1;
   c.taps = {0, 1};
-  if (kind == Kind::kReduced) test::reduce_vocabulary(c, 4);
+  if (kind == Kind::kReduced || kind == Kind::kHeadless) test::reduce_vocabulary(c, 4);
+  if (kind == Kind::kHeadless) c.confidence = c.confidence_with_markov = false;
   if (kind != Kind::kMtp) return c;
   c.kind = DraftKind::kMtp;
   c.block_size = 1;
@@ -158,6 +163,14 @@ class LearnedDistribution : public testing::Test {
     options.kv_dtype = KvDType::kF32;
     options.policy = policy;
     options.accept_rule = rule;
+    if (policy.needs_costs()) {
+      // Every second draft of full steps is worth its row. The clock stands still: nothing corrects that.
+      options.costs = CostTable{.verify = {{1, 1.0e-3}, {8, 1.2e-3}, {16, 1.3e-3}, {32, 2.6e-3}},
+                                .draft = {{1, 1e-6}},
+                                .draft_short = {},
+                                .context_curve = {}};
+      options.clock = [] { return std::chrono::steady_clock::time_point(); };
+    }
     auto engine = Engine::create(*model_, options, std::move(drafter));
     EXPECT_TRUE(engine.ok()) << engine.status().to_string();
     if (!engine.ok()) return {};
@@ -229,6 +242,29 @@ TEST_F(LearnedDistribution, ConfidencesMayCutDraftsOff) {
   EXPECT_LT(deviation(outcome), 4.0);
   EXPECT_GT(outcome.stats.accepted, kManyTexts / 100);
   EXPECT_GT(outcome.stats.trimmed, kManyTexts / 100);
+}
+
+/// The default way of serving: a learned drafter joined with prompt lookup, lengths planned by costs. With a
+/// confidence head, and by estimates without one.
+TEST_F(LearnedDistribution, AdaptiveHybridsKeepTheTargets) {
+  for (const Kind kind : {Kind::kReduced, Kind::kHeadless}) {
+    for (const AcceptRule rule : {AcceptRule::kRejection, AcceptRule::kBlock}) {
+      for (const bool is_hybrid : {true, false}) {
+        if (!is_hybrid && kind == Kind::kReduced) continue;  // time
+        SCOPED_TRACE(std::string(kind_name(kind)) + " " + std::string(accept_rule_name(rule)) +
+                     (is_hybrid ? " hybrid" : ""));
+        auto drafter = drafter_of(kind);
+        if (is_hybrid) drafter = std::make_unique<HybridDrafter>(std::move(drafter), HybridOptions{});
+        const Outcome outcome = count_texts(rule, VerifyPolicy::adaptive(), std::move(drafter), kManyTexts);
+        EXPECT_LT(deviation(outcome), 4.0);
+        EXPECT_GT(outcome.stats.accepted, kManyTexts / 100);
+        EXPECT_GT(outcome.stats.trimmed, kManyTexts / 100);
+        if (is_hybrid) {
+          EXPECT_GT(outcome.stats.lookup_proposed, 0);  // rare in texts this short
+        }
+      }
+    }
+  }
 }
 
 /// Coupled picks under the same drafters, for comparison: their distribution is the target's too.

@@ -251,6 +251,15 @@ TEST(MixedPolicies, PlannedLengthsNeedCosts) {
   EXPECT_TRUE(submit(*make(model, options), VerifyPolicy::adaptive()).ok());
   options.costs = costs;
   EXPECT_TRUE(submit(*make(model, options, drafter_of("ngram")), VerifyPolicy::adaptive()).ok());
+  // Measured for requests that ask for what the engine itself does not do.
+  options.costs.reset();
+  options.always_costs = true;
+  const auto always = make(model, options, drafter_of("ngram"));
+  EXPECT_NE(always->costs(), nullptr);
+  EXPECT_TRUE(submit(*always, VerifyPolicy::adaptive()).ok());
+  EXPECT_TRUE(submit(*always, VerifyPolicy::causal()).ok());
+  while (always->has_work()) always->step();
+  EXPECT_EQ(make(model, options)->costs(), nullptr) << "nobody drafts";
 }
 
 }  // namespace

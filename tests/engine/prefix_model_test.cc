@@ -1,5 +1,6 @@
 // Shared prefixes with real kernels: texts, log-probabilities and drafts are bit for bit those of an engine
-// that computes everything, with every kind of drafter, with sliding windows and shared key/value layers.
+// that computes everything, with every kind of drafter, with sliding windows and shared key/value layers, at
+// any thread count.
 
 #include <gtest/gtest.h>
 
@@ -64,35 +65,36 @@ std::vector<Answer> conversation(Engine& engine, int32_t vocab_size) {
   return answers;
 }
 
-class PrefixModel : public testing::TestWithParam<DraftGolden> {};
-
-TEST_P(PrefixModel, AHitChangesNothingButTime) {
-  const DraftGolden& golden = GetParam();
-  LoadedModel loaded = test::load_golden_target(golden, 1, false);
+/// The conversation with an engine of its own.
+std::vector<Answer> conversation_of(const DraftGolden& golden, int n_threads, bool shares) {
+  LoadedModel loaded = test::load_golden_target(golden, n_threads, false);
   EngineOptions options;
   options.context_length = 256;
   options.max_sequences = 2;
   options.prefill_rows = 40;
   options.policy = VerifyPolicy::fixed(4);
-  options.prefix_cache = false;
-  std::vector<Answer> computed, shared;
-  const int32_t vocab_size = loaded.model->config().vocab_size;
-  for (const bool shares : {false, true}) {
-    options.prefix_cache = shares;
-    const auto engine = test::golden_engine(loaded, golden, options);
-    ASSERT_NE(engine, nullptr);
-    (shares ? shared : computed) = conversation(*engine, vocab_size);
+  options.prefix_cache = shares;
+  const auto engine = test::golden_engine(loaded, golden, options);
+  return engine == nullptr ? std::vector<Answer>() : conversation(*engine, loaded.model->config().vocab_size);
+}
+
+class PrefixModel : public testing::TestWithParam<DraftGolden> {};
+
+TEST_P(PrefixModel, AHitChangesNothingButTime) {
+  const std::vector<Answer> computed = conversation_of(GetParam(), 1, false);
+  ASSERT_EQ(computed.size(), 5u);
+  for (const Answer& one : computed) EXPECT_EQ(one.cached_tokens, 0);
+  for (const int n_threads : {1, 2, 4}) {
+    SCOPED_TRACE(testing::Message() << n_threads << " threads");
+    const std::vector<Answer> shared = conversation_of(GetParam(), n_threads, true);
+    ASSERT_EQ(shared.size(), computed.size());
+    for (size_t i = 0; i < shared.size(); ++i) EXPECT_TRUE(shared[i] == computed[i]) << "answer " << i;
+    EXPECT_EQ(shared[0].cached_tokens, 0);
+    EXPECT_EQ(shared[1].cached_tokens, 96);
+    EXPECT_EQ(shared[2].cached_tokens, 128);
+    EXPECT_GE(shared[3].cached_tokens, 64);
+    EXPECT_EQ(shared[4].cached_tokens, 64);
   }
-  ASSERT_EQ(shared.size(), computed.size());
-  for (size_t i = 0; i < shared.size(); ++i) {
-    EXPECT_TRUE(shared[i] == computed[i]) << "answer " << i;
-    EXPECT_EQ(computed[i].cached_tokens, 0);
-  }
-  EXPECT_EQ(shared[0].cached_tokens, 0);
-  EXPECT_EQ(shared[1].cached_tokens, 96);
-  EXPECT_EQ(shared[2].cached_tokens, 128);
-  EXPECT_GE(shared[3].cached_tokens, 64);
-  EXPECT_EQ(shared[4].cached_tokens, 64);
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, PrefixModel, testing::ValuesIn(test::draft_goldens()),

@@ -1,6 +1,7 @@
-// Ten thousand short requests: cancellations, preemptions, stop strings, priorities, clients, shared
-// prefixes and drafters at once, submitted from several threads. No page is lost and no output differs from
-// that of the request alone. DSPARK_SOAK_REQUESTS sets another number of them.
+// Ten thousand short requests: cancellations, deadlines, limits of the wait, preemptions, holds, stop
+// strings, constraints, priorities, clients, shared prefixes, drafters and texts to be made vectors at once,
+// submitted from several threads. No page is lost and no output differs from that of the request alone.
+// DSPARK_SOAK_REQUESTS sets another number of them.
 
 #include <gtest/gtest.h>
 
@@ -41,6 +42,9 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
       {.drafter = "paired", .max_sequences = 8, .cache_tokens = 200, .policy = causal},
       {.drafter = "ngram", .max_sequences = 5, .cache_tokens = 200, .policy = adaptive, .n_threads = 2},
       {.drafter = "taps", .max_sequences = 4, .cache_tokens = 200, .policy = causal},
+      {.drafter = "pages", .cache_tokens = 260, .holds = true},
+      {.drafter = "waiting", .cache_tokens = 260, .policy = adaptive, .holds = true, .n_threads = 2},
+      {.drafter = "paired", .max_sequences = 8, .cache_tokens = 200, .policy = causal, .holds = true},
   };
   test::SoakCounts counts;
   EngineStats total;
@@ -73,6 +77,11 @@ TEST(Soak, EveryTextIsThatOfTheRequestAlone) {
   EXPECT_GT(counts.n_cancelled, n_requests() / 50);
   EXPECT_GT(counts.n_whole, n_requests() / 2);
   EXPECT_GT(counts.n_preempted, n_requests() / 200);
+  EXPECT_GT(counts.n_held_steps, n_requests() / 100);
+  EXPECT_GT(counts.n_late, n_requests() / 200);
+  EXPECT_GT(counts.n_never_started, n_requests() / 200);
+  EXPECT_GT(counts.n_constrained, n_requests() / 50);
+  EXPECT_GT(counts.n_vectors, n_requests() / 50);
   EXPECT_GT(total.cached_tokens, n_requests() * 5);
   EXPECT_GT(total.evicted_pages, n_requests() / 10);
   EXPECT_GT(total.speculation.accepted, n_requests());

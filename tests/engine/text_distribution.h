@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <vector>
@@ -38,6 +39,7 @@ enum class Confidence {
   kNone,
   kCausal,        // of draft k: depends on the tokens before it
   kAnticipating,  // of draft k: depends on draft k itself, which a scheduler must not use
+  kPeakLogit,     // none, but the peak of what draft k is sampled from is told (DraftEvidence::kPeakLogit)
 };
 
 /// Samples drafts from a distribution that has little to do with the target's, or (sure) claims single
@@ -52,7 +54,8 @@ class SamplingDrafter final : public Drafter {
 
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
     if (!sure_) out.keep_probs(kVocab, {});
-    out.has_confidence = confidence_ != Confidence::kNone;
+    out.has_confidence = confidence_ == Confidence::kCausal || confidence_ == Confidence::kAnticipating;
+    if (confidence_ == Confidence::kPeakLogit) out.evidence_kind = DraftEvidence::kPeakLogit;
     for (size_t i = 0; i < requests.size(); ++i) {
       const DraftRequest& request = requests[i];
       Text tokens = told_[request.slot];
@@ -66,9 +69,8 @@ class SamplingDrafter final : public Drafter {
         const float after = hash_of(tokens, 11) % 2 == 0 ? least_ : most_;
         const auto at = i * static_cast<size_t>(out.stride) + static_cast<size_t>(k);
         out.tokens[at] = draft;
-        if (confidence_ != Confidence::kNone) {
-          out.confidence[at] = confidence_ == Confidence::kCausal ? before : after;
-        }
+        if (out.has_confidence) out.confidence[at] = confidence_ == Confidence::kCausal ? before : after;
+        if (confidence_ == Confidence::kPeakLogit && !sure_) out.evidence[at] = peak(out.probs_row(i, k));
       }
     }
     return ok_status();
@@ -92,6 +94,11 @@ class SamplingDrafter final : public Drafter {
     const double u = uniform_at(request.sampling->seed, static_cast<uint64_t>(request.position),
                                 static_cast<uint32_t>(k) + 1, NoisePurpose::kDraft);
     return draw_index(probs, u, scratch_);
+  }
+
+  static float peak(std::span<const float> probs) {
+    const float p = *std::max_element(probs.begin(), probs.end());
+    return std::log(p / (1.0f - p));
   }
 
   bool sure_;

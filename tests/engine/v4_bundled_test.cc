@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 
 #include "draft/factory.h"
@@ -100,6 +101,53 @@ TEST_F(BundledDrafter, TextIsThatOfPlainDecoding) {
   }
   EXPECT_GT(total.accepted, 50);
   EXPECT_GT(total.verified - total.accepted, 50);
+}
+
+// Five pages; who starts is sure of one page beyond its prompt only. The first two start together with
+// prompts of two pages and both come to need four (97 to 128 positions): whoever gets there first, the pages
+// of both are more than five before. So some lose theirs, compressed entries included, and are computed
+// again.
+TEST_F(BundledDrafter, PreemptionChangesNoText) {
+  constexpr size_t kTokens = 70;
+  std::vector<GenerateRequest> requests = workload();
+  requests[0].prompt.resize(requests[1].prompt.size(), 7);
+  for (GenerateRequest& request : requests) {
+    request.max_tokens = int32_t{kTokens};
+    ASSERT_LT(request.prompt.size() + kTokens, size_t{kContext});
+  }
+  ASSERT_GT(requests[1].prompt.size() + kTokens, 3 * size_t{kKvPageSize} + 1);
+  ASSERT_EQ(PageAllocator::pages_for(std::ssize(requests[1].prompt)), 2);
+  std::vector<std::vector<int32_t>> expected;
+  {
+    ThreadPool pool(1);
+    const auto model = open(pool);
+    ASSERT_NE(model, nullptr);
+    const auto plain = engine(*model, {}, nullptr);
+    ASSERT_NE(plain, nullptr);
+    expected = test::run_all(*plain, requests);
+  }
+  for (const VerifyPolicy& policy : {VerifyPolicy::fixed(5), VerifyPolicy::adaptive()}) {
+    SCOPED_TRACE(policy.to_string());
+    ThreadPool pool(2);
+    const auto model = open(pool);
+    ASSERT_NE(model, nullptr);
+    EngineOptions options;
+    options.policy = policy;
+    options.max_sequences = 4;
+    options.kv_tokens = 2 * kKvPageSize;  // and a page for every sequence but one, which may be partly empty
+    options.prefill_rows = 24;
+    // Drafts are free, and nothing that is decided depends on this machine.
+    options.costs = CostTable{
+        .verify = {{1, 1e-3}, {200, 1.001e-3}}, .draft = {{1, 1e-9}}, .draft_short = {}, .context_curve = {}};
+    options.clock = [] { return std::chrono::steady_clock::time_point(); };
+    const auto crowded = engine(*model, options, drafter(*model, pool, 4));
+    ASSERT_NE(crowded, nullptr);
+    EXPECT_EQ(crowded->load().n_pages, 5);
+    ASSERT_EQ(test::run_all(*crowded, requests), expected);
+    EXPECT_GT(crowded->stats().preemptions, 0);
+    EXPECT_GT(crowded->stats().recomputed_tokens, 0);
+    EXPECT_GT(crowded->stats().speculation.verified, 0);
+  }
 }
 
 TEST_F(BundledDrafter, IsNamedByTheTargetsPathToo) {

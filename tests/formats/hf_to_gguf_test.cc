@@ -23,12 +23,17 @@ struct Case {
   fs::path reference;
 };
 
-/// The cut-down fixtures, and the whole checkpoints where the reference set is present.
+/// The cut-down fixtures, the rotary scalings of llama and soft caps with the files that their generator
+/// wrote, and the whole checkpoints where the reference set is present.
 std::vector<Case> cases() {
   std::vector<Case> list;
   for (const char* name : {"llama3_rope", "qwen2_bias_tied", "qwen3_qknorm", "gemma3_text_legacy_cfg"}) {
     const fs::path folder = test::data_dir() / "quantize" / name;
     list.push_back({folder, folder / "reference.gguf"});
+  }
+  for (const char* name : {"tiny_rope_linear", "tiny_rope_llama3", "tiny_rope_yarn", "tiny_gemma3_softcap"}) {
+    const fs::path folder = test::data_dir() / "models" / name;
+    list.push_back({folder, folder / "model.gguf"});
   }
   if (test::golden_dir().empty()) return list;
   for (const char* name : {"llama3_rope", "llama_rope_yarn", "qwen2_bias_tied", "qwen3_qknorm", "qwen3_moe",

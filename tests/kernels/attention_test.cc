@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <random>
 
 #include "kernels/attention_fixture.h"
 #include "kernels/isa.h"
@@ -264,6 +267,57 @@ TEST(Attention, RejectedRowsLeaveNoTrace) {
       expect_same_bits(plain, provisional, 1);
     }
   });
+}
+
+// Random batches up to the size that was reserved, with and without cut tiles.
+TEST(Attention, ReservedScratchDoesNotGrow) {
+  std::mt19937 rng(6);
+  int64_t n_cut = 0;
+  for (int i = 0; i < 24; ++i) {
+    const int n_threads = static_cast<int>(rng() % 5) + 1;
+    const int32_t n_kv_heads = static_cast<int32_t>(rng() % 2) + 1;
+    const int32_t group = static_cast<int32_t>(i % 3 == 2 ? 12 : 1 << rng() % 3);
+    const KvLayerShape shape{n_kv_heads, 16};
+    const int32_t context = static_cast<int32_t>(rng() % 1500) + 40;
+    ThreadPool threads(n_threads);
+    auto cache = KvPool::create(KvDType::kBF16, {shape}, context / kKvPageSize + 1);
+    ASSERT_TRUE(cache.ok()) << cache.status().to_string();
+    std::vector<int32_t> pages(static_cast<size_t>(cache->n_pages));
+    std::iota(pages.begin(), pages.end(), 0);
+    constexpr int32_t kMostRows = 40;
+    AttentionScratch scratch;
+    ASSERT_TRUE(scratch.reserve(n_threads, {kMostRows, n_kv_heads * group, shape, context}));
+    const uint8_t* const partials = scratch.partials.data();
+    const uint8_t* const workspaces = scratch.workspaces.data();
+    const size_t n_tasks = scratch.tasks.capacity(), n_pending = scratch.pending.capacity();
+    const int64_t q_dim = int64_t{n_kv_heads} * group * 16;
+    const std::vector<float> q(static_cast<size_t>(kMostRows * q_dim), 0.5f);
+    std::vector<float> out(q.size());
+    for (int call = 0; call < 4; ++call) {
+      std::vector<KvRun> runs;
+      int32_t n_rows = 0;
+      while (n_rows < kMostRows && (runs.empty() || rng() % 6 != 0)) {
+        const int32_t n =
+            std::min(static_cast<int32_t>(rng() % (call == 0 ? 40u : 9u)) + 1, kMostRows - n_rows);
+        const auto begin = static_cast<int32_t>(rng() % static_cast<uint32_t>(context - n + 1));
+        runs.push_back({n_rows, n, call == 1 ? context - n : begin, pages});
+        n_rows += n;
+      }
+      AttentionArgs args;
+      args.q = q.data();
+      args.out = out.data();
+      args.q_stride = args.out_stride = q_dim;
+      args.n_heads = n_kv_heads * group;
+      args.whole_run = call == 3;
+      attention(threads, *cache, 0, runs, args, scratch);
+      n_cut += std::ssize(scratch.pending);
+      EXPECT_EQ(scratch.partials.data(), partials);
+      EXPECT_EQ(scratch.workspaces.data(), workspaces);
+      EXPECT_EQ(scratch.tasks.capacity(), n_tasks);
+      EXPECT_EQ(scratch.pending.capacity(), n_pending);
+    }
+  }
+  EXPECT_GT(n_cut, 100);
 }
 
 TEST(KvPool, RefusesImpossibleShapes) {

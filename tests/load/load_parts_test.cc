@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -166,6 +167,23 @@ TEST(CostCurves, BuiltInAndSampled) {
   EXPECT_LT(gpu.verify[63].seconds, gpu.verify[62].seconds);        // a dip at full tiles
   EXPECT_GT(gpu.verify[512].seconds, 1.9 * gpu.verify[0].seconds);  // behind the knee
   EXPECT_LT(gpu.verify[100].seconds, 1.1 * gpu.verify[0].seconds);  // before it
+}
+
+TEST(CostCurves, FilesSayHowPositionsCount) {
+  const std::string path = testing::TempDir() + "dspark_load_parts_costs.json";
+  const auto read = [&path](const std::string& curve) {
+    std::ofstream(path) << R"({"verify": [[1, 0.01]], "context_curve": )" << curve << "}";
+    return read_cost_table(path);
+  };
+  const auto table = read("[[512, 700.5], [2048, 900]]");
+  ASSERT_TRUE(table.ok()) << table.status().to_string();
+  EXPECT_DOUBLE_EQ(table->counted_positions(512), 700.5);
+  EXPECT_DOUBLE_EQ(table->counted_positions(2048), 900.0);
+  for (const char* broken : {"7", "[7]", "[[512]]", "[[-1, 2]]", "[[512, 9], [600, 8]]"}) {
+    const auto refused = read(broken);
+    ASSERT_FALSE(refused.ok()) << broken;
+    EXPECT_NE(refused.status().message().find("context_curve"), std::string::npos) << broken;
+  }
 }
 
 }  // namespace

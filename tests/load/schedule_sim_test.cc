@@ -72,6 +72,16 @@ TEST(ScheduleSim, PlainDecodingOfOneClientIsArithmetic) {
               1e-9);
 }
 
+TEST(ScheduleSim, PositionsBehindAWindowCostNothing) {
+  const RoundTrace trace = toy_trace(1, 700, 20, 0.7);
+  SimOptions options = options_of("off", "flat", 1, 1);
+  const double without = simulate_schedule(trace, options)->seconds;
+  options.truth.context_s = 1e-6;
+  options.truth.context_curve = {{100, 100.0}, {200, 100.0}};
+  // The first piece of the prompt finds nothing in the cache; the second and 19 tokens find a full window.
+  EXPECT_NEAR(simulate_schedule(trace, options)->seconds, without + 20 * 100e-6, 1e-9);
+}
+
 TEST(ScheduleSim, PlainDecodingOfManyClientsIsArithmetic) {
   const RoundTrace trace = toy_trace(1, 4, 30, 0.7);
   const SimOptions options = options_of("off", "gpu", 16, 16);

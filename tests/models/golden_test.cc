@@ -1,4 +1,5 @@
-// Logits, residual streams and greedy text of tiny checkpoints, against transformers in float32.
+// Logits, residual streams and greedy text of tiny checkpoints, against transformers in float32; the fixtures
+// tiny_* against a reference in double precision (tests/data/models/make_tiny_fixtures.py).
 
 #include <gtest/gtest.h>
 
@@ -7,6 +8,8 @@
 #include <numeric>
 
 #include "models/harness.h"
+#include "support/case_count.h"
+#include "support/test_paths.h"
 
 namespace dspark {
 namespace {
@@ -131,6 +134,20 @@ TEST_P(GoldenModel, ServingPathStaysNearTheReference) {
     EXPECT_LE(total / static_cast<double>(n), kServingMeanTolerance);
     EXPECT_LE(test::max_abs_diff(got.logits.data(), expected.logits.data(), n), kServingLogitTolerance);
   }
+}
+
+// The whole reference set is run: a case less fails here, a case that the decoder does not know fails above.
+TEST(GoldenSet, IsWhole) {
+  if (test::golden_dir().empty()) GTEST_SKIP() << "no reference set beside this clone; the fixtures ran";
+  size_t n_folders = 0, n_files = 0;
+  for (const GoldenCase& golden : test::golden_cases()) {
+    if (golden.name.starts_with("fixture_")) continue;
+    ++(golden.name.ends_with("_gguf") ? n_files : n_folders);
+  }
+  test::report_cases("folders", n_folders);
+  test::report_cases("gguf_files", n_files);
+  EXPECT_GE(n_folders, 32u);
+  EXPECT_GE(n_files, 9u);
 }
 
 std::string case_name(const testing::TestParamInfo<GoldenCase>& info) {

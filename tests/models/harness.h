@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <ostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,8 @@ struct GoldenCase {
 inline void PrintTo(const GoldenCase& golden, std::ostream* out) {
   *out << golden.name;
 }
-/// The fixtures of tests/data/models, and every case of the golden set whose family the decoder covers.
+/// The fixtures of tests/data/models, and every case of the golden set. None is left out: one that the
+/// decoder does not know must fail, not disappear.
 std::vector<GoldenCase> golden_cases();
 /// The fixtures alone.
 std::vector<GoldenCase> fixture_cases();
@@ -53,6 +55,11 @@ class Session {
   int length(int sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   /// Forgets everything from `length` on.
   void truncate(int sequence, int length) { lengths_[static_cast<size_t>(sequence)] = length; }
+  /// Sequence `to` becomes the first `n_pages` full pages of `from`, and reads them where they lie.
+  /// requires: `from` is at least that long.
+  void share(int from, int to, int n_pages);
+  /// All bytes of page `index` of a sequence: K and V of every layer for kKvPageSize positions.
+  std::span<const uint8_t> page(int sequence, int index) const;
 
  private:
   TargetModel& model_;

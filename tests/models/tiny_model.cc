@@ -3,11 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <random>
 #include <stdexcept>
 
+#include "tensor/blocks.h"
+#include "tensor/half.h"
 #include "tensor/quantize.h"
 
 namespace dspark::test {
@@ -21,10 +25,15 @@ int64_t element_count(const std::vector<int64_t>& shape) {
   return n;
 }
 
-std::vector<float> values_of(const TinyTensor& tensor) {
-  uint32_t seed = 2166136261u;  // FNV-1a of the name: the same values on every machine
+// FNV-1a of the name: the same values on every machine.
+uint32_t seed_of(const TinyTensor& tensor) {
+  uint32_t seed = 2166136261u;
   for (char c : tensor.name) seed = (seed ^ static_cast<unsigned char>(c)) * 16777619u;
-  std::mt19937 random(seed);
+  return seed;
+}
+
+std::vector<float> values_of(const TinyTensor& tensor) {
+  std::mt19937 random(seed_of(tensor));
   const bool is_norm = tensor.near_one || tensor.name.find("norm") != std::string::npos;
   std::vector<float> values(static_cast<size_t>(element_count(tensor.shape)));
   for (float& v : values) {
@@ -32,6 +41,40 @@ std::vector<float> values_of(const TinyTensor& tensor) {
     v = is_norm ? 1.0f + 0.2f * unit : 0.5f * unit;
   }
   return values;
+}
+
+// A binary16 scale of a block type that encode_row cannot write; values of random quanta stay within 0.6.
+struct BlockScale {
+  DType dtype;
+  size_t offset;  // bytes from the start of the block
+  float value;
+};
+constexpr BlockScale kBlockScales[] = {
+    {DType::kQ2_K, offsetof(BlockQ2_K, d), 0.01f},     {DType::kQ2_K, offsetof(BlockQ2_K, dmin), 0.015f},
+    {DType::kQ3_K, offsetof(BlockQ3_K, d), 0.003f},    {DType::kIQ4_NL, offsetof(BlockIQ4_NL, d), 0.003f},
+    {DType::kIQ4_XS, offsetof(BlockIQ4_XS, d), 1e-4f},
+};
+
+bool has_random_blocks(DType dtype) {
+  return dtype == DType::kMXFP4 || std::any_of(std::begin(kBlockScales), std::end(kBlockScales),
+                                               [dtype](const BlockScale& s) { return s.dtype == dtype; });
+}
+
+// Every bit pattern of these types is valid; only the scales are chosen.
+void fill_random_blocks(const TinyTensor& tensor, std::string& bytes) {
+  std::mt19937 random(seed_of(tensor));
+  for (char& byte : bytes) byte = static_cast<char>(random() & 0xffu);
+  const auto block_bytes = static_cast<size_t>(dtype_info(tensor.dtype)->block_bytes);
+  for (size_t at = 0; at < bytes.size(); at += block_bytes) {
+    if (tensor.dtype == DType::kMXFP4) {  // its scale is a power of two: 2^-5 or 2^-4
+      bytes[at + offsetof(BlockMXFP4, e)] = static_cast<char>(122 + random() % 2);
+    }
+    for (const BlockScale& scale : kBlockScales) {
+      if (scale.dtype != tensor.dtype) continue;
+      const uint16_t bits = f32_to_f16(scale.value);
+      std::memcpy(bytes.data() + at + scale.offset, &bits, sizeof(bits));
+    }
+  }
 }
 
 std::string bytes_of(const TinyTensor& tensor) {
@@ -43,6 +86,8 @@ std::string bytes_of(const TinyTensor& tensor) {
     std::memcpy(out, values.data(), bytes.size());
   } else if (can_encode(tensor.dtype)) {
     encode_row(tensor.dtype, values.data(), out, n);
+  } else if (has_random_blocks(tensor.dtype)) {
+    fill_random_blocks(tensor, bytes);
   }  // else zeros: a type that no weight may have
   return bytes;
 }

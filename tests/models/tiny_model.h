@@ -25,7 +25,8 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// A tensor to write. The values follow from the name: norms lie near 1, all else near 0.
+/// A tensor to write. The values follow from the name: norms lie near 1, all else near 0. Quantised types
+/// that encode_row cannot write get random blocks.
 struct TinyTensor {
   std::string name;
   std::vector<int64_t> shape;  // row-major

@@ -13,6 +13,9 @@ TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/j
 # (text, origin, place in the block) of the usual answer and of the long one.
 WORDS = [("The", "plain", -1), (" sky", "accepted", 0), (" is", "accepted", 1), (" <b>", "accepted", 4),
          (" bl\u00fce", "correction", -1), (".", "bonus", -1)]
+# What comes in front of the usual answer as reasoning, and the tag that ends it.
+THOUGHTS = [("Blue", "plain", -1), (" or", "accepted", 0), (" <i>", "accepted", 1), ("?", "correction", -1)]
+TAG = ("", "bonus", -1)
 STORY = ("The lamp above Grey Point had burned every night for ninety years, and Ida, who kept it, had burned every "
          "dinner for nine. So on the first of March she wrote a list: onions, butter, a book that explains both. By "
          "April the soup could be eaten; by June the fishermen came for it.\n\n"
@@ -27,13 +30,27 @@ def story_tokens():
         yield ("" if at == 0 else " ") + word, origin, place if origin == "accepted" else -1
 
 
+def chunk_of(reasoning, content, plain):
+    """A chunk with these (text, origin, place)."""
+    tokens = []
+    for text, origin, place in (*reasoning, *content):
+        token = {"text": text, "origin": "plain" if plain else origin, "draft_idx": -1 if plain else place}
+        if token["origin"] == "accepted":
+            token.update(confidence=0.75, draft_probability=0.5, target_probability=0.9)
+        tokens.append(token)
+    delta = {key: "".join(text for text, _, _ in part)
+             for key, part in (("reasoning_content", reasoning), ("content", content)) if part}
+    return {"choices": [{"index": 0, "delta": delta}], "dspark": {"tokens": tokens}}
+
+
 class FakeServer:
     """One page's server. What it says follows its attributes, which tests change while it runs."""
 
     def __init__(self):
         self.drafter, self.drafter_error, self.accept = {"kind": "dspark"}, None, "coupled"
-        self.mode = "answer"  # answer, story, slow, cut, broken, refuse
+        self.mode = "answer"  # answer, story, slow, think (reasoning, then the answer), muse (reasoning only), cut, broken, refuse
         self.without = None  # the words of answers without speculation; None: the same words
+        self.thoughts_without = None  # and of their reasoning
         self.key = None  # the API key that it wants
         self.metrics_status, self.metrics_text = 200, None
         self.budget, self.mean_budget = 11, 7
@@ -130,19 +147,31 @@ class FakeServer:
         words = list(story_tokens()) if self.mode == "story" else WORDS
         if plain and self.without is not None:
             words = [(text, "plain", -1) for text in self.without]
-        for repeat in range(400 if self.mode == "slow" else 1):
-            for text, origin, place in words:
-                token = {"text": text, "origin": "plain" if plain else origin, "draft_idx": -1 if plain else place}
-                if token["origin"] == "accepted":
-                    token.update(confidence=0.75, draft_probability=0.5, target_probability=0.9)
-                send({"choices": [{"index": 0, "delta": {"content": text}}], "dspark": {"tokens": [token]}})
+        pieces = self.pieces(words, plain)
+        for _ in range(400 if self.mode == "slow" else 1):
+            for reasoning, content in pieces:
+                send(chunk_of(reasoning, content, plain))
                 self.generated += 1
                 if self.mode in ("slow", "story"):
                     time.sleep(0.05 if self.mode == "slow" else 0.005)
             if self.mode in ("cut", "broken"):
                 return
-        send({"choices": [], "usage": {"completion_tokens": len(words), "speculation": self.report(words, plain)}})
+        n_tokens = sum(len(reasoning) + len(content) for reasoning, content in pieces)
+        send({"choices": [], "usage": {"completion_tokens": n_tokens, "speculation": self.report(words, plain)}})
         send(b"[DONE]")
+
+    def pieces(self, words, plain):
+        """[(words of reasoning, words of content)], one for each chunk."""
+        if self.mode not in ("think", "muse"):
+            return [((), (word,)) for word in words]
+        thoughts = THOUGHTS
+        if plain and self.thoughts_without is not None:
+            thoughts = [(text, "plain", -1) for text in self.thoughts_without]
+        if self.mode == "muse":
+            return [((thought,), ()) for thought in thoughts]
+        # The end of the reasoning, its tag and the first word come together, as they do from steps that accept drafts.
+        return [*(((thought,), ()) for thought in thoughts[:-1]), ((thoughts[-1], TAG), (words[0],)),
+                *(((), (word,)) for word in words[1:])]
 
     def report(self, words, plain):
         if plain:
@@ -158,9 +187,10 @@ class FakeServer:
     def metrics(self):
         self.generated += 10
         self.planned += 5
-        lines = [f'vllm:generation_tokens_total{{model_name="tiny"}} {self.generated}',
-                 'vllm:num_requests_running{model_name="tiny"} 2', 'vllm:num_requests_waiting{model_name="tiny"} 1',
-                 f'vllm:spec_decode_num_drafts_total{{model_name="tiny"}} {self.generated}',
+        lines = [f'vllm:generation_tokens_total{{model_name="tiny",engine="0"}} {self.generated}',
+                 'vllm:num_requests_running{model_name="tiny",engine="0"} 2',
+                 'vllm:num_requests_waiting{model_name="tiny",engine="0"} 1',
+                 f'dspark_spec_decode_num_rounds_total{{model_name="tiny"}} {self.generated}',
                  f'dspark_spec_decode_num_verified_tokens_total{{model_name="tiny"}} {self.generated * 3}',
                  'dspark_step_measured_seconds{model_name="tiny"} 0.005',
                  'dspark_step_predicted_seconds{model_name="tiny"} 0.004']
@@ -176,9 +206,9 @@ class FakeServer:
                       f'dspark_calibration_bin_predicted_survival{label} {(at + 0.5) / 20}',
                       f'dspark_calibration_bin_observed_survival{label} {(at + 0.3) / 20}']
         for place in range(3):
-            label = f'{{model_name="tiny",position="{place}"}}'
-            lines += [f'vllm:spec_decode_num_accepted_tokens_per_pos_total{label} {30 - 10 * place}',
-                      f'dspark_spec_decode_num_verified_tokens_per_pos_total{label} 40']
+            label = f'model_name="tiny",position="{place}"'
+            lines += [f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{engine="0",{label}}} {30 - 10 * place}',
+                      f'dspark_spec_decode_num_verified_tokens_per_pos_total{{{label}}} 40']
         for rows in (1, 4, 8):
             lines.append(f'dspark_cost_verify_seconds{{model_name="tiny",rows="{rows}"}} {0.002 + 0.0003 * rows}')
         return "\n".join(lines) + "\n"

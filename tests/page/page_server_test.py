@@ -13,7 +13,8 @@ import page_case
 import webdriver
 from page_case import BrowserCase, line_of
 from sure_pair import write_sure_pair
-from tiny_model import write_tiny_model
+from tiny_drafter import write_tiny_drafter
+from tiny_model import CHAT_TEMPLATE, write_tiny_model
 
 # What passes of so many rows cost, in seconds: about what they do.
 COSTS = [[1, 5e-5], [4, 5.3e-5], [8, 9.5e-5], [16, 1.9e-4], [32, 3.5e-4], [64, 8.2e-4]]
@@ -77,8 +78,8 @@ class Served(BrowserCase):
 
     def counts(self):
         now = self.metrics()
-        names = {"tokens": "vllm:generation_tokens_total", "rounds": "vllm:spec_decode_num_drafts_total",
-                 "drafted": "vllm:spec_decode_num_draft_tokens_total",
+        names = {"tokens": "vllm:generation_tokens_total", "rounds": "dspark_spec_decode_num_rounds_total",
+                 "drafted": "dspark_spec_decode_num_drafted_tokens_total",
                  "verified": "dspark_spec_decode_num_verified_tokens_total",
                  "trimmed": "dspark_spec_decode_num_trimmed_tokens_total",
                  "accepted": "vllm:spec_decode_num_accepted_tokens_total"}
@@ -138,8 +139,7 @@ class Answers(Served):
             self.assertGreater(float(self.browser.text(f"#race-{lane}-speed").split()[0]), 0)
 
     def test_the_stop_button_frees_the_slot(self):
-        self.start(self.sure, "-d", self.drafter, "-c", "60000", "-n", "1", "-t", "1",
-                   "--stream-buffer", "1000000000")  # the page may be slower than the model; that is no hang-up
+        self.start(self.sure, "-d", self.drafter, "-c", "60000", "-n", "1", "-t", "1")
         self.settle(max_tokens="59000", policy="off")
         self.ask("abc")
         self.browser.wait("some text", "return document.querySelectorAll('.message.assistant .t').length > 50")
@@ -158,6 +158,27 @@ class Answers(Served):
         self.assertEqual(self.browser.text(".message.assistant .body"), text)
         self.until_idle()
         self.assertEqual(self.counts()["tokens"], made + 8)
+
+    def test_reasoning_stands_apart(self):
+        model = str(Path(self.folder.name) / "thinker.gguf")
+        # Answers begin within their reasoning, and never leave it.
+        template = CHAT_TEMPLATE.replace("assistant\\n", "assistant\\n<think>\\n")
+        self.assertNotEqual(template, CHAT_TEMPLATE)
+        write_tiny_model(model, template=template)
+        self.start(model, "-d", "ngram")
+        self.assertTrue(json.loads(self.get("/props"))["has_reasoning"])
+        self.settle(max_tokens="8")
+        for nth in (1, 2):  # an empty answer in the conversation is none that the server refuses
+            self.ask("abc")
+            self.assertEqual(line_of(self.facts(nth))["tokens"], 8)
+        parts = self.browser.run("return [...document.querySelectorAll('.message.assistant')].map(m => [m.querySelector('.body').textContent,"
+                                 "m.querySelector('.thoughts').textContent,"
+                                 "[...m.querySelectorAll('.thoughts .t')].map(t => t.textContent).join('')])")
+        self.assertEqual(len(parts), 2)
+        for said, thought, shaded in parts:
+            self.assertEqual((said, shaded), ("", thought))
+            self.assertGreater(len(thought), 0)
+        self.assertEqual(self.browser.errors(), [])
 
 
 class Panel(Served):
@@ -293,6 +314,17 @@ class Wrong(Served):
         self.start(self.model, "-d", "none")
         self.assertTrue(self.browser.visible("#banner"))
         self.assertIn("without a drafter", self.browser.text("#banner"))
+
+    def test_a_drafter_that_does_not_fit_is_loud_and_says_why(self):
+        misfit = write_tiny_drafter(Path(self.folder.name) / "misfit", vocab=300)
+        self.start(self.model, "-d", misfit, "--drafter-optional")
+        self.assertTrue(self.browser.visible("#banner [data-problem=drafter]"))
+        why = json.loads(self.get("/props"))["drafter_error"]
+        self.assertIn("300", why)
+        self.assertEqual(self.browser.text("#banner"), f"No drafter, answers come at plain speed: {why}")
+        self.settle(max_tokens="8")
+        self.ask("abc")
+        self.assertEqual(line_of(self.facts())["tokens"], 8)
 
     def test_a_load_that_is_not_allowed(self):
         self.start(self.model, "-d", "ngram")

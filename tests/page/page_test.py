@@ -6,10 +6,11 @@ import time
 import unittest
 
 import page_case
-from fake_server import PAGE, STORY
+from fake_server import PAGE, STORY, THOUGHTS
 from page_case import FakeCase, line_of
 
 SAID = "The sky is <b> bl\u00fce."
+THOUGHT = "".join(text for text, _, _ in THOUGHTS)
 # The contrast of an element's text, by WCAG 2: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 CONTRAST = """
 const numbers = c => { const v = c.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
@@ -101,6 +102,56 @@ class Answers(FakeCase):
         self.assertEqual((sent["seed"], sent["speculation"], sent["stream"]), (7, {"policy": "fixed:3"}, True))
         self.start()  # settings outlive a reload
         self.assertEqual(self.browser.run("return document.querySelector('#seed').value"), "7")
+
+    def test_reasoning_stands_apart_and_is_not_sent_back(self):
+        self.server.mode = "think"
+        self.start()
+        self.ask("One")
+        line = line_of(self.facts())
+        self.assertEqual(line["tokens"], 11)  # reasoning and its tag are tokens too
+        self.assertEqual(self.browser.text(".message.assistant .thoughts"), THOUGHT)
+        self.assertEqual(self.browser.text(".message.assistant .body"), SAID)
+        kinds = "return [...document.querySelectorAll('.message.assistant ' + arguments[0] + ' .t')].map(n => n.className)"
+        self.assertEqual(self.browser.run(kinds, ".thoughts"), ["t plain", "t accepted d1", "t accepted d2", "t correction"])
+        self.assertEqual(self.browser.run(kinds, ".body"),
+                         ["t plain", "t accepted d1", "t accepted d2", "t accepted d4", "t correction", "t bonus"])
+        self.assertEqual(self.browser.run("return [...document.querySelector('.message.assistant').children].map(n => n.className)"),
+                         ["who", "reasoning", "body", "facts"])
+        self.assertEqual(self.browser.run("return document.querySelectorAll('[aria-busy]').length"), 0)
+        self.server.mode = "answer"
+        self.ask("Two")
+        self.facts(2)
+        self.assertEqual(self.server.requests[-1]["messages"], [
+            {"role": "user", "content": "One"}, {"role": "assistant", "content": SAID}, {"role": "user", "content": "Two"}])
+        self.assertEqual(self.browser.run("return document.querySelectorAll('.reasoning').length"), 1)  # none without any
+        self.assertEqual(self.browser.errors(), [])
+
+    def test_an_answer_that_is_only_reasoning_is_an_empty_one(self):
+        self.server.mode = "muse"
+        self.start()
+        self.ask("One")
+        self.assertEqual(line_of(self.facts())["tokens"], 4)
+        self.assertEqual(self.browser.text(".message.assistant .thoughts"), THOUGHT)
+        self.assertEqual(self.browser.text(".message.assistant .body"), "")
+        self.ask("Two")
+        self.facts(2)
+        self.assertEqual(self.server.requests[-1]["messages"], [
+            {"role": "user", "content": "One"}, {"role": "assistant", "content": ""}, {"role": "user", "content": "Two"}])
+
+    def test_chunks_with_both_are_parted(self):
+        self.start()
+        for told, spans in (([{"text": "so", "origin": "plain"}, {"text": ".Yes", "origin": "accepted", "draft_idx": 0}],
+                             [["so", "."], ["Yes"]]),  # one token has the end of one and the beginning of the other
+                            ([{"text": "something else", "origin": "plain"}], [[], []]),
+                            (None, [[], []])):
+            chunk = {"choices": [{"delta": {"reasoning_content": "so.", "content": "Yes"}}]}
+            if told:
+                chunk["dspark"] = {"tokens": told}
+            shown = self.browser.run("const box = document.createElement('div'), body = document.createElement('div'); box.append(body);"
+                                     "const {thought, said, n} = answers.add_chunk(arguments[0], body), parts = [reasoning.find(body), body];"
+                                     "return {told: [thought, said, n], texts: parts.map(p => p.textContent),"
+                                     "spans: parts.map(p => [...p.querySelectorAll('.t')].map(t => t.textContent))}", chunk)
+            self.assertEqual(shown, {"told": ["so.", "Yes", len(told) if told else 1], "texts": ["so.", "Yes"], "spans": spans})
 
     def stop_with(self, stop):
         self.server.mode = "slow"
@@ -212,6 +263,38 @@ class Keyboard(FakeCase):
         self.assertGreater(stops[0]["top"], stops[1]["top"])
 
 
+    def test_reasoning_opens_and_closes_by_keyboard(self):
+        self.server.mode = "think"
+        self.start()
+        self.ask()
+        self.facts()
+        is_open = "return [...document.querySelectorAll('.reasoning')].map(n => n.open)"
+        height = "return document.querySelector('.reasoning').getBoundingClientRect().height"
+        self.assertEqual(self.browser.run(is_open), [True])
+        opened = self.browser.run(height)
+        self.assertTrue(self.browser.visible(".thoughts[role=group][aria-label^=Reasoning]"))
+        self.assertTrue(self.browser.visible(".message.assistant .body[role=group][aria-label^=Answer]"))
+        # The answer, its reasoning, the heading of that: one stop each.
+        stops = [self.press("shift", "tab") for _ in range(3)]
+        self.assertEqual([stop["text"] for stop in stops], ["The", "Blue", "Reasoning"])
+        self.assertNotEqual(stops[2]["ring"], "none")
+        self.press("tab")
+        self.assertEqual(self.press("end")["text"], "?")  # keys stay in the text that they are in
+        self.assertEqual(self.press("right")["text"], "?")
+        self.press("shift", "tab")
+        self.press("enter")
+        self.assertEqual(self.browser.run(is_open), [False])
+        self.assertLess(self.browser.run(height), opened - 10)
+        self.assertEqual(self.press("tab")["text"], "The")  # what is closed is no stop
+        self.ask("Again")  # the next one is as this one was left
+        self.facts(2)
+        self.assertEqual(self.browser.run(is_open), [False, False])
+        self.assertEqual([self.press("shift", "tab")["text"] for _ in range(2)], ["The", "Reasoning"])
+        self.press("enter")
+        self.assertEqual(self.browser.run(is_open), [False, True])
+        self.assertEqual(self.browser.errors(), [])
+
+
 class Race(FakeCase):
     def test_equal_texts(self):
         self.start()
@@ -256,6 +339,26 @@ class Race(FakeCase):
         verdict = self.run_race()
         self.assertTrue(verdict.startswith("TEXTS DIFFER from character 8 on"), verdict)
         self.assertIn("nothing without", verdict)
+
+    def test_reasoning_is_compared_too(self):
+        self.server.mode = "think"
+        self.start()
+        verdict = self.run_race()
+        self.assertTrue(verdict.startswith("texts identical"), verdict)
+        for lane in ("with", "without"):
+            self.assertEqual(self.browser.text(f"#race-{lane}"), SAID)
+        thoughts = "return [...document.querySelectorAll('#race .thoughts')].map(n => n.textContent)"
+        self.assertEqual(self.browser.run(thoughts), [THOUGHT] * 2)
+        self.browser.click("#race summary")  # closed, also in the next race
+        self.server.thoughts_without = ["Blue", " and", " <i>", "?"]
+        verdict = self.run_race()
+        self.assertTrue(verdict.startswith("TEXTS DIFFER from character 6 of the reasoning on: \u201cor <i>?\u201d with speculation, "
+                                           "\u201cand <i>?\u201d without"), verdict)
+        # In sight, whatever the reader closed.
+        self.assertEqual(self.browser.run("return [...document.querySelectorAll('#race .differs')].map("
+                                          "n => [n.parentNode.className, n.textContent, n.closest('details').open])"),
+                         [["thoughts", " or", True], ["thoughts", " and", True]])
+        self.assertEqual(self.browser.run("return document.querySelectorAll('#race .reasoning').length"), 2)
 
     def test_sampling_that_keeps_distributions_only_is_no_fault(self):
         self.server.without, self.server.accept = ["The", " sea"], "rejection"
@@ -331,12 +434,21 @@ class Colours(FakeCase):
             for place in ("body", "#state", ".facts", ".who", "#send", "#clear", "#banner", "figcaption", "#legend", ".numbers span",
                           ".message .t.d4", "#legend .t.d4", "#legend .t.lookup", "#prompt"):
                 self.assertGreaterEqual(self.browser.run(CONTRAST, place), 4.5, (scheme, place))
+            self.server.mode = "think"
+            self.ask("And why?")
+            self.facts(2)
+            for place in (".reasoning summary", ".thoughts .t.plain", ".thoughts .t.d2"):
+                self.assertGreaterEqual(self.browser.run(CONTRAST, place), 4.5, (scheme, place))
+            self.assertEqual(self.colour(".reasoning", "backgroundColor"), self.colour("header", "backgroundColor"), scheme)
+            if scheme == "light":
+                self.picture("reasoning")
 
 
 class Phone(FakeCase):
     def test_phone(self):
         self.browser.phone(390, 844)
         self.addCleanup(self.browser.no_phone)
+        self.server.mode = "think"
         self.start()
         self.assertEqual(self.browser.run("return innerWidth"), 390)
         self.browser.click("#toggle-settings")
@@ -344,7 +456,7 @@ class Phone(FakeCase):
         self.facts()
         self.assertEqual(self.browser.run("return document.documentElement.scrollWidth"), 390)
         # Everything to touch lies inside and is large enough for a finger.
-        boxes = self.browser.run("return [...document.querySelectorAll('button, input, select, textarea')].filter("
+        boxes = self.browser.run("return [...document.querySelectorAll('button, input, select, textarea, summary')].filter("
                                  "n => n.offsetParent).map(n => { const b = n.getBoundingClientRect();"
                                  "return [n.id, b.left, b.right, b.height]; })")
         self.assertGreater(len(boxes), 10)

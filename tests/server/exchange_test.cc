@@ -35,6 +35,23 @@ TEST(Exchange, WholeAnswer) {
   EXPECT_EQ(taken.head.body, "x");
 }
 
+TEST(Exchange, BodiesOfLaterAreWrittenByTheTaker) {
+  Exchange exchange(request(), 100);
+  int written = 0;
+  HttpResponse response;
+  response.write_body = [&written] {
+    ++written;
+    return std::string("xy");
+  };
+  exchange.respond(std::move(response));
+  EXPECT_EQ(written, 0);
+  const Exchange::Taken taken = exchange.take();
+  EXPECT_EQ(taken.head.body, "xy");
+  EXPECT_FALSE(taken.head.write_body);
+  EXPECT_FALSE(exchange.take().has_head);
+  EXPECT_EQ(written, 1);
+}
+
 TEST(Exchange, NotifiesOncePerTake) {
   Exchange exchange(request(), 100);
   int notified = 0;
@@ -52,12 +69,40 @@ TEST(Exchange, NotifiesOncePerTake) {
   EXPECT_TRUE(taken.done);
 }
 
-TEST(Exchange, SlowReaderIsCutOff) {
+TEST(Exchange, FullWhileMoreThanHalfOfTheBufferWaits) {
+  Exchange exchange(request(), 10);
+  int drained = 0;
+  exchange.on_drained([&] {
+    EXPECT_FALSE(exchange.full());  // may be asked: the lock is free
+    ++drained;
+  });
+  exchange.begin_stream({});
+  EXPECT_TRUE(exchange.write("12345"));
+  EXPECT_FALSE(exchange.full());
+  EXPECT_EQ(exchange.take().data, "12345");
+  EXPECT_EQ(drained, 0);
+  EXPECT_TRUE(exchange.write("123456"));
+  EXPECT_TRUE(exchange.full());
+  EXPECT_TRUE(exchange.write(std::string(100, 'x')));  // nothing is lost
+  const Exchange::Taken taken = exchange.take();
+  EXPECT_EQ(taken.data.size(), 106u);
+  EXPECT_FALSE(taken.broken);
+  EXPECT_FALSE(exchange.full());
+  EXPECT_EQ(drained, 1);
+  exchange.end();
+  EXPECT_TRUE(exchange.take().done);
+  EXPECT_EQ(drained, 1);
+}
+
+TEST(Exchange, BrokenOffHasNoEnd) {
   Exchange exchange(request(), 10);
   exchange.begin_stream({});
-  EXPECT_TRUE(exchange.write("12345678"));
-  EXPECT_FALSE(exchange.write("12345678"));
-  EXPECT_TRUE(exchange.take().broken);
+  EXPECT_TRUE(exchange.write("123"));
+  exchange.break_off();
+  EXPECT_FALSE(exchange.write("4"));
+  const Exchange::Taken taken = exchange.take();
+  EXPECT_TRUE(taken.broken);
+  EXPECT_EQ(taken.data, "");
 }
 
 TEST(Exchange, HangUpIsToldOnce) {
@@ -93,6 +138,44 @@ TEST(Access, Keys) {
   EXPECT_EQ(key_of("bearer abc", ""), "abc");
   EXPECT_EQ(key_of("Basic abc", ""), "");
   EXPECT_EQ(key_of("", "abc"), "abc");
+}
+
+TEST(Access, TrustedProxies) {
+  TrustedProxies none;
+  EXPECT_EQ(none.client_of("10.0.0.1", "203.0.113.1"), "10.0.0.1");
+  EXPECT_EQ(none.client_of("unix", "203.0.113.1"), "unix");
+
+  TrustedProxies proxies;
+  for (const char* address : {"10.0.0.1", "::1"}) EXPECT_TRUE(proxies.add(address).ok()) << address;
+  EXPECT_EQ(proxies.client_of("10.0.0.1", "203.0.113.1"), "203.0.113.1");
+  EXPECT_EQ(proxies.client_of("::ffff:10.0.0.1", "203.0.113.1"), "203.0.113.1");
+  EXPECT_EQ(proxies.client_of("::1", "203.0.113.1"), "203.0.113.1");
+  EXPECT_EQ(proxies.client_of("10.0.0.2", "203.0.113.1"), "10.0.0.2");  // not trusted
+  EXPECT_EQ(proxies.client_of("unix", "203.0.113.1"), "unix");
+  EXPECT_EQ(proxies.client_of("10.0.0.1", ""), "10.0.0.1");
+  // The client wrote all but the last entry.
+  EXPECT_EQ(proxies.client_of("10.0.0.1", "10.0.0.9, unknown,\t203.0.113.2 "), "203.0.113.2");
+  // One client, one name.
+  EXPECT_EQ(proxies.client_of("10.0.0.1", "2001:DB8:0:0::1"), "2001:db8::1");
+  EXPECT_EQ(proxies.client_of("10.0.0.1", "::ffff:203.0.113.1"), "203.0.113.1");
+  for (const std::string& malformed :
+       {std::string("unknown"), std::string("203.0.113.1:80"), std::string("[2001:db8::1]"), std::string(","),
+        std::string("203.0.113.1,"), std::string("203.0.113.256"), std::string("203.0.113.1 x"),
+        std::string("unix"), std::string(5000, '1')}) {
+    EXPECT_EQ(proxies.client_of("10.0.0.1", malformed), "10.0.0.1") << malformed;
+  }
+}
+
+TEST(Access, ProxiesOfUnixSocketsAndThoseThatAreNone) {
+  TrustedProxies proxies;
+  EXPECT_TRUE(proxies.add("unix").ok());
+  EXPECT_EQ(proxies.client_of("unix", "203.0.113.1"), "203.0.113.1");
+  EXPECT_EQ(proxies.client_of("127.0.0.1", "203.0.113.1"), "127.0.0.1");
+  for (const char* wrong : {"", "localhost", "127.0.0.1:80", "10.0.0.0/8", "Unix"}) {
+    EXPECT_FALSE(proxies.add(wrong).ok()) << wrong;
+  }
+  // What could not be read is no peer either.
+  EXPECT_EQ(proxies.client_of("", "203.0.113.1"), "");
 }
 
 TEST(Access, RateLimit) {

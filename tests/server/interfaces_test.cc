@@ -243,7 +243,8 @@ TEST(Messages, TellsStopSequenceAndInput) {
     EXPECT_EQ(whole["stop_reason"], reason);
     EXPECT_EQ(whole["stop_sequence"], sequence);
     const auto stream = make_answer_stream(head_of(ApiKind::kMessages));
-    const std::string bytes = stream->piece(piece) + stream->end(usage, false);
+    std::string bytes = stream->piece(piece);
+    bytes += stream->end(usage, false);
     const Json delta = event(bytes, "message_delta");
     EXPECT_EQ(delta["delta"]["stop_reason"], reason);
     EXPECT_EQ(delta["delta"]["stop_sequence"], sequence);
@@ -268,7 +269,9 @@ TEST(Responses, CallsOfCustomToolsArePlainText) {
   rest.finish_reason = "tool_calls";
   const AnswerHead head = head_of(ApiKind::kResponses);
   const auto stream = make_answer_stream(head);
-  const std::string bytes = stream->piece(first) + stream->piece(rest) + stream->end(usage, false);
+  std::string bytes = stream->piece(first);
+  bytes += stream->piece(rest);
+  bytes += stream->end(usage, false);
   AnswerPiece whole;
   join_pieces(whole, first);
   join_pieces(whole, rest);
@@ -297,6 +300,31 @@ TEST(Responses, CallsOfCustomToolsArePlainText) {
   const Json cut = Json::parse(write_whole(head, {first}, usage));
   EXPECT_EQ(cut["status"], "incomplete");
   EXPECT_EQ(cut["output"][0]["input"], "{\"input\": \"a \\\"");
+}
+
+TEST(Responses, TellWhichToolsTheModelWasShown) {
+  CompletionRequest request;
+  Json body = minimal(ApiKind::kResponses);
+  body["tools"] = Json::parse(R"([{"type": "web_search"}, {"type": "local_shell"},
+      {"type": "function", "name": "f", "description": "D", "strict": true, "parameters": {"type": "object"}},
+      {"type": "custom", "name": "patch", "description": "P", "format": {"type": "text"}}])");
+  const ApiError error = parse(ApiKind::kResponses, body, request);
+  ASSERT_TRUE(error.ok()) << error.message;
+  AnswerHead head = head_of(ApiKind::kResponses);
+  AnswerPiece piece;
+  piece.text = "hi";
+  piece.finish_reason = "stop";
+  EXPECT_EQ(Json::parse(write_whole(head, {piece}, {}))["tools"], Json::array());
+  head.tools = request.tools;
+  const Json wanted = Json::parse(R"([
+      {"type": "function", "name": "f", "description": "D", "strict": true, "parameters": {"type": "object"}},
+      {"type": "custom", "name": "patch", "description": "P", "format": {"type": "text"}}])");
+  EXPECT_EQ(Json::parse(write_whole(head, {piece}, {}))["tools"], wanted);
+  const auto stream = make_answer_stream(head);
+  std::string bytes = stream->piece(piece);
+  bytes += stream->end({}, false);
+  EXPECT_EQ(event(bytes, "response.created")["response"]["tools"], wanted);
+  EXPECT_EQ(event(bytes, "response.completed")["response"]["tools"], wanted);
 }
 
 // Tokens counted in an answer that comes in updates of so many tokens.

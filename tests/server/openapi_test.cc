@@ -34,7 +34,7 @@ Json openapi() {
 std::set<std::string> words() {
   static const std::regex kWord("\"([a-z][a-z0-9_]*)\"");
   std::set<std::string> found;
-  for (const char* name : {"completion_request.cc", "interface_requests.cc"}) {
+  for (const char* name : {"completion_request.cc", "interface_requests.cc", "refused_fields.cc"}) {
     const std::string text = source(name);
     for (std::sregex_iterator it(text.begin(), text.end(), kWord), end; it != end; ++it) {
       found.insert((*it)[1]);

@@ -86,6 +86,65 @@ TEST(CompletionRequest, EveryFieldArrives) {
   EXPECT_EQ(generate.max_drafts, 2);
 }
 
+// Every integer of 64 bits is a seed; from 2^63 on there is none.
+TEST(CompletionRequest, SeedsAreAllIntegersOf64Bits) {
+  const std::pair<const char*, uint64_t> cases[] = {{"4611686018427387904", uint64_t{1} << 62},
+                                                    {"9223372036854775807", ~uint64_t{0} >> 1},
+                                                    {"-9223372036854775808", uint64_t{1} << 63},
+                                                    {"1000000000000000001", 1000000000000000001u},
+                                                    {"1e3", 1000},
+                                                    {"3.0", 3}};
+  for (const auto& [seed, wanted] : cases) {
+    CompletionRequest request;
+    const ApiError error = chat_error("seed", Json::parse(seed));
+    EXPECT_TRUE(error.ok()) << error.message;
+    Json body = chat_body();
+    body["seed"] = Json::parse(seed);
+    ASSERT_TRUE(parse_chat(body, request).ok()) << seed;
+    EXPECT_TRUE(request.has_seed);
+    EXPECT_EQ(request.generate.sampling.seed, wanted) << seed;
+  }
+  for (const char* seed :
+       {"9223372036854775808", "18446744073709551615", "18446744073709551616", "1e19", "0.5"}) {
+    const ApiError error = chat_error("seed", Json::parse(seed));
+    EXPECT_EQ(error.param, "seed") << seed;
+    EXPECT_EQ(error.http, 400) << seed;
+  }
+  EXPECT_NE(chat_error("seed", Json::parse("9223372036854775808")).message.find("found 9223372036854775808"),
+            std::string::npos);
+}
+
+TEST(CompletionRequest, FieldsThatWouldChangeTheAnswerAreRefused) {
+  const auto refused = [](ApiKind kind, const char* more) {
+    Json body = kind == ApiKind::kChat ? chat_body() : Json::parse(R"({"prompt": "x"})");
+    body.update(Json::parse(more));
+    CompletionRequest request;
+    return parse_completion(body.dump(), kind, SamplingDefaults(), request).param;
+  };
+  const std::pair<const char*, const char*> completions[] = {
+      {R"({"suffix": "x"})", "suffix"},
+      {R"({"suffix": ""})", ""},
+      {R"({"suffix": null, "best_of": null})", ""},
+      {R"({"best_of": 2, "n": 2})", "best_of"},
+      {R"({"best_of": 1})", ""},
+      {R"({"echo": true, "logprobs": 0})", "echo"},
+      {R"({"echo": true, "logprobs": null})", ""},
+      {R"({"echo": false, "logprobs": 1})", ""},
+      {R"({"echo": true, "max_tokens": 0})", "max_tokens"},
+      {R"({"functions": [{"name": "f"}], "modalities": ["audio"]})", ""}};  // not of this interface
+  for (const auto& [more, field] : completions) EXPECT_EQ(refused(ApiKind::kCompletion, more), field) << more;
+  const std::pair<const char*, const char*> chats[] = {
+      {R"({"functions": [{"name": "f"}]})", "functions"},
+      {R"({"functions": []})", ""},
+      {R"({"function_call": {"name": "f"}})", "function_call"},
+      {R"({"function_call": "none"})", ""},
+      {R"({"function_call": "auto"})", ""},
+      {R"({"modalities": ["text", "audio"]})", "modalities"},
+      {R"({"modalities": ["text"]})", ""},
+      {R"({"suffix": "x", "best_of": 2})", ""}};
+  for (const auto& [more, field] : chats) EXPECT_EQ(refused(ApiKind::kChat, more), field) << more;
+}
+
 TEST(CompletionRequest, NullMeansAbsent) {
   Json body = chat_body();
   for (const char* field : {"n", "seed", "stop", "max_tokens", "temperature", "top_p", "logit_bias",
@@ -178,6 +237,30 @@ TEST(CompletionRequest, ToolsAndWhatGrammarsHold) {
                 with(R"({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]})"), bad)
                 .param,
             "tools[0].function.strict");
+}
+
+// A schema that is none must not leave the tool free.
+TEST(CompletionRequest, ParametersAreAnObject) {
+  const auto chat = [](const char* parameters) {
+    Json body = chat_body();
+    body["tools"] = Json::parse(std::string(R"([{"type": "function", "function": {"name": "f"}},
+      {"type": "function", "function": {"name": "g", "parameters": )") +
+                                parameters + "}}]");
+    CompletionRequest request;
+    return parse_chat(body, request).param;
+  };
+  for (const char* wrong : {"true", "\"{}\"", "[]", "5"})
+    EXPECT_EQ(chat(wrong), "tools[1].function.parameters") << wrong;
+  for (const char* good : {"null", "{}"}) EXPECT_EQ(chat(good), "") << good;
+  // By the words of their own bodies, where more tools may stand.
+  const char* of_responses = R"({"input": "x", "tools": [
+    {"type": "web_search"}, {"type": "function", "name": "f", "parameters": []}]})";
+  const char* of_messages = R"({"max_tokens": 5, "messages": [{"role": "user", "content": "x"}],
+    "tools": [{"name": "f", "input_schema": "x"}]})";
+  const SamplingDefaults defaults;
+  CompletionRequest responses, messages;
+  EXPECT_EQ(parse_responses(of_responses, defaults, responses).param, "tools[1].parameters");
+  EXPECT_EQ(parse_messages(of_messages, defaults, messages).param, "tools[0].input_schema");
 }
 
 TEST(CompletionRequest, Messages) {

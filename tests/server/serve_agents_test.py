@@ -145,6 +145,7 @@ class Codex(Agents):
         self.assertEqual(response["usage"]["output_tokens_details"]["reasoning_tokens"], len(REASONING))
         self.assertEqual(response["usage"]["total_tokens"],
                          response["usage"]["input_tokens"] + response["usage"]["output_tokens"])
+        self.assertEqual([tool["name"] for tool in response["tools"]], [tool["name"] for tool in self.FUNCTIONS])
         output = json.dumps({"output": "a.txt\n", "metadata": {"exit_code": 0, "duration_seconds": 0.1}})
         history = [*self.question(), *self.sent_back(items),
                    {"type": "function_call_output", "call_id": call["call_id"], "output": output}]

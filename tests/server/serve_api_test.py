@@ -36,6 +36,10 @@ class Chat(ServeCase):
         self.assertEqual(chunks[-1], "[DONE]")
         self.assertEqual(chunks[-2]["choices"], [])
         self.assertEqual(chunks[-2]["usage"]["completion_tokens"], 40)
+        self.assertTrue(all("usage" in chunk and chunk["usage"] is None for chunk in chunks[:-2]))
+        connection, response = self.server.open_stream("/v1/chat/completions", body)
+        self.assertTrue(all("usage" not in chunk for chunk in events(response)))
+        connection.close()
         self.assertEqual(chunks[0]["choices"][0]["delta"]["role"], "assistant")
         self.assertEqual(chunks[-3]["choices"][0]["finish_reason"], "length")
         self.assertEqual(chat_text(chunks), whole["choices"][0]["message"]["content"])
@@ -51,6 +55,10 @@ class Chat(ServeCase):
         plain = self.server.post("/v1/chat/completions", {**body, "speculation": {"policy": "off"}}).json
         self.assertEqual(plain["usage"]["speculation"]["drafted"], 0)
         self.assertEqual(plain["choices"][0]["message"], drafted["choices"][0]["message"])
+        for policy in ("adaptive", "causal"):  # they weigh costs, which the server's own policy does not need
+            answer = self.server.post("/v1/chat/completions", {**body, "speculation": {"policy": policy}})
+            self.assertEqual(answer.status, 200, answer.body)
+            self.assertEqual(answer.json["choices"][0]["message"], plain["choices"][0]["message"])
         for field, value in (("policy", "sometimes"), ("accept", "maybe"), ("max_draft", -1)):
             answer = self.server.post("/v1/chat/completions", {**body, "speculation": {field: value}})
             self.error(answer, 400, "speculation." + field)
@@ -252,6 +260,29 @@ class Errors(ServeCase):
         self.assertEqual(self.server.post("/v1/chat/completions", {**base, "user": "me", "store": False}).status, 200)
         self.assertEqual(self.server.post("/v1/chat/completions", {**base, "n": None, "stop": None}).status, 200)
 
+    def test_fields_that_would_change_the_answer(self):
+        for field, value in (("functions", [{"name": "f"}]), ("function_call", {"name": "f"}), ("modalities", ["text", "audio"])):
+            self.error(self.server.post("/v1/chat/completions", {**chat("hello", max_tokens=4), field: value}), 400, field)
+        base = {"prompt": "hello", "max_tokens": 4}
+        for fields, param in (({"suffix": "x"}, "suffix"), ({"best_of": 3}, "best_of"), ({"echo": True, "logprobs": 1}, "echo"),
+                              ({"echo": True, "max_tokens": 0}, "max_tokens")):
+            self.error(self.server.post("/v1/completions", {**base, **fields}), 400, param)
+        size = len(self.server.post("/v1/embeddings", {"input": "x"}).json["data"][0]["embedding"])
+        self.assertEqual(self.server.post("/v1/embeddings", {"input": "x", "dimensions": size}).status, 200)
+        for wrong in (size - 1, size + 1, 0, "many"):
+            self.error(self.server.post("/v1/embeddings", {"input": "x", "dimensions": wrong}), 400, "dimensions")
+
+    def test_large_seeds(self):
+        body = chat("hello", max_tokens=8, temperature=1.5, min_p=0, ignore_eos=True)
+        texts = set()
+        for seed in (2**62, 2**63 - 1, -2**63):
+            first, again = (self.server.post("/v1/chat/completions", {**body, "seed": seed}) for _ in range(2))
+            self.assertEqual(first.status, 200, first.body)
+            self.assertEqual(first.json["choices"], again.json["choices"])
+            texts.add(first.json["choices"][0]["message"]["content"])
+        self.assertGreater(len(texts), 1)
+        self.error(self.server.post("/v1/chat/completions", {**body, "seed": 2**63}), 400, "seed")
+
     def test_bodies(self):
         for body in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"messages": "\xff"}', b"[" * 100000,
                      b'{"a":' * 5000 + b"1" + b"}" * 5000):
@@ -314,6 +345,10 @@ class Others(ServeCase):
         logged = self.server.post("/v1/completions", {**body, "logprobs": 2}).json["choices"][0]["logprobs"]
         self.assertEqual(len(logged["tokens"]), 12)
         self.assertEqual(len(logged["token_logprobs"]), 12)
+        self.assertEqual(logged["text_offset"][0], 0)
+        for token, offset in zip(logged["tokens"], logged["text_offset"]):
+            if not token.startswith(("bytes:", "<|")):  # parts of characters, and what is no text
+                self.assertTrue(text[offset:].startswith(token), (token, offset, text))
         connection, response = self.server.open_stream("/v1/completions", body)
         chunks = events(response)
         connection.close()
@@ -363,7 +398,7 @@ class Others(ServeCase):
                  "vllm:request_params_max_tokens_sum", "vllm:request_max_num_generation_tokens_count",
                  "vllm:request_max_num_generation_tokens_sum", "vllm:request_inference_time_seconds_count",
                  "vllm:iteration_tokens_total_sum", "vllm:iteration_tokens_total_count", "vllm:prompt_tokens_total",
-                 "vllm:generation_tokens_total", "dspark_steps_total")
+                 "vllm:prompt_tokens_cached_total", "vllm:generation_tokens_total", "dspark_steps_total")
         self.server.wait_idle()
         before = {name: self.server.metric(name) for name in names}
         spent = self.server.metric("vllm:request_inference_time_seconds_sum")
@@ -375,8 +410,8 @@ class Others(ServeCase):
         self.assertEqual((grown[names[4]], grown[names[5]]), (2, 40))
         self.assertEqual(grown[names[6]], 6)
         self.assertGreater(self.server.metric("vllm:request_inference_time_seconds_sum"), spent)
-        self.assertEqual(grown["vllm:iteration_tokens_total_sum"],
-                         grown["vllm:prompt_tokens_total"] + grown["vllm:generation_tokens_total"])
+        computed = grown["vllm:prompt_tokens_total"] - grown["vllm:prompt_tokens_cached_total"]
+        self.assertEqual(grown["vllm:iteration_tokens_total_sum"], computed + grown["vllm:generation_tokens_total"])
         self.assertEqual(grown["vllm:generation_tokens_total"], 120)
         self.assertGreater(grown["vllm:iteration_tokens_total_count"], 0)
         self.assertLessEqual(grown["vllm:iteration_tokens_total_count"], grown["dspark_steps_total"])
@@ -386,6 +421,39 @@ class Others(ServeCase):
         self.server.wait_idle()
         self.assertEqual(self.server.metric("vllm:request_params_max_tokens_sum") - limit,
                          2048 - answer["usage"]["prompt_tokens"])
+
+    def test_prompt_tokens_include_cached_ones(self):
+        names = ("vllm:prompt_tokens_total", "vllm:prompt_tokens_cached_total")
+        prompt = "a prompt that is asked twice, and long enough to fill some pages of the cache: " * 4
+        cached = []
+        for _ in range(2):
+            self.server.wait_idle()
+            before = [self.server.metric(name) for name in names]
+            usage = self.server.post("/v1/completions", {"prompt": prompt, "max_tokens": 2, "ignore_eos": True}).json["usage"]
+            self.server.wait_idle()
+            grown = [self.server.metric(name) - value for name, value in zip(names, before)]
+            self.assertEqual(grown[0], usage["prompt_tokens"])
+            cached.append(grown[1])
+        self.assertEqual(cached[0], 0)
+        self.assertGreater(cached[1], 0)
+        self.assertLess(cached[1], usage["prompt_tokens"])
+
+    def test_drafts_are_counted_only_where_there_are_any(self):
+        names = ("vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_draft_tokens_total",
+                 "dspark_spec_decode_num_rounds_total")
+
+        def grown_by(policy):
+            self.server.wait_idle()
+            before = [self.server.metric(name) for name in names]
+            body = chat("abcabcabcabc", max_tokens=64, ignore_eos=True, speculation={"policy": policy})
+            self.assertEqual(self.server.post("/v1/chat/completions", body).status, 200)
+            self.server.wait_idle()
+            return [self.server.metric(name) - value for name, value in zip(names, before)]
+
+        self.assertEqual(grown_by("off"), [0, 0, 63])  # the first token comes with the prompt
+        drafts, tokens, rounds = grown_by("fixed:4")
+        self.assertTrue(0 < drafts <= rounds, (drafts, rounds))
+        self.assertTrue(drafts <= tokens <= 4 * drafts, (drafts, tokens))
 
     def test_dashboard_asks_for_metrics_that_exist(self):
         import re
@@ -397,7 +465,8 @@ class Others(ServeCase):
                 asked |= set(re.findall(r"(?:vllm:|dspark_)[a-z0-9_]+", target["expr"]))
         self.assertGreater(len(asked), 15)
         # Those that need a cost model or a confidence head are absent on a tiny model with look-up.
-        absent = {name for name in asked if "\n" + name not in text and not name.startswith("dspark_calibration")}
+        absent = {name for name in asked if "\n" + name not in text
+                  and not name.startswith(("dspark_calibration", "dspark_cost_verify"))}
         self.assertEqual(absent, set())
 
     def test_openapi_names_every_route(self):

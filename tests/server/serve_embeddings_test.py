@@ -15,8 +15,8 @@ MUCH = {"input": [f"{i:05} " + "a" * (TEXT_TOKENS - 6) for i in range(N_TEXTS)]}
 
 
 class Embeddings(serve_harness.Tool):
-    def start(self, *arguments):
-        server = Server("-m", self.chat_model, "-c", "32768", "--parallel", "1", *arguments)
+    def start(self, *arguments, parallel="1"):
+        server = Server("-m", self.chat_model, "-c", "32768", "--parallel", parallel, *arguments)
         self.addCleanup(server.stop)
         return server
 
@@ -52,14 +52,42 @@ class Embeddings(serve_harness.Tool):
         server.wait_idle()
         self.assertEqual(len(server.post("/v1/embeddings", {"input": ["a", "b"]}).json["data"]), 2)
 
-    def test_full_queue(self):
+    def test_more_texts_than_the_queue_holds(self):
+        texts = [f"text {i} " + "a" * (i % 7) for i in range(100)]
+        for parallel, queue in (("1", "3"), ("8", "3"), ("2", "1")):
+            with self.subTest(parallel=parallel, queue=queue):
+                server = self.start("--queue", queue, parallel=parallel)
+                answer = server.post("/v1/embeddings", {"input": texts})
+                self.assertEqual(answer.status, 200, answer.body[:500])
+                data = answer.json["data"]
+                self.assertEqual([entry["index"] for entry in data], list(range(len(texts))))
+                for i in (0, 4, 50, 99):
+                    (alone,) = server.post("/v1/embeddings", {"input": texts[i]}).json["data"]
+                    self.assertEqual(data[i]["embedding"], alone["embedding"])
+                server.stop()
         server = self.start("--queue", "3")
-        error = server.post("/v1/embeddings", {"input": ["a"] * 100})
+        error = server.post("/v1/embeddings", {"input": ["a"] * 2049})
+        self.assertEqual((error.status, error.json["error"]["param"]), (400, "input"))
+
+    def test_queue_that_others_fill(self):
+        server = self.start("--queue", "1")
+        connection, response = server.open_stream("/v1/chat/completions", chat("abc", max_tokens=30000, ignore_eos=True))
+        response.readline()
+        waiting = []
+        thread = threading.Thread(
+            target=lambda: waiting.append(server.post("/v1/chat/completions", chat("abc", max_tokens=1)).status))
+        thread.start()
+        wait_until(lambda: server.metric("vllm:num_requests_waiting") == 1, "the other one waits")
+        error = server.post("/v1/embeddings", {"input": ["a", "b"]})
         self.assertEqual(error.status, 429, error.body[:500])
         self.assertIn("the queue is full", error.json["error"]["message"])
         self.assertGreaterEqual(int(error.headers["retry-after"]), 1)
-        server.wait_idle()  # those that had a place are let go
-        self.assertEqual(server.post("/v1/embeddings", {"input": "a"}).status, 200)
+        response.close()
+        connection.close()
+        thread.join()
+        self.assertEqual(waiting, [200])
+        server.wait_idle()
+        self.assertEqual(len(server.post("/v1/embeddings", {"input": ["a", "b"]}).json["data"]), 2)
 
     def test_the_end_of_draining_cancels_them(self):
         server = self.start("--drain-seconds", "0.2")

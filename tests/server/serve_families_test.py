@@ -265,7 +265,7 @@ class Families(serve_harness.Tool):
         server = self.start("qwen3-0.6b")
         for fields in ({}, {"response_format": FORMAT}):
             body = chat("look", max_tokens=20, **fields)
-            self.check_error(server, {**body, "tools": [strict]}, "tools", "'odd'", "oddly")
+            self.check_error(server, {**body, "tools": [TOOL, strict]}, "tools[1].function.parameters", "'odd'", "oddly")
             self.assertEqual(server.post("/v1/chat/completions", {**body, "tools": [odd]}).status, 200)
         # Gemma 2 and 3 write calls like any code: only those that must come are held.
         server = self.start("gemma-3-like")

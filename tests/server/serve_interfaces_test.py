@@ -59,7 +59,33 @@ class Constrained(ServeCase):
         self.assertEqual(answer.json["choices"][0]["finish_reason"], "stop")
         self.error(self.server.post("/v1/chat/completions", chat("go", grammar="root ::= (")), 400, "grammar")
         bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
-        self.error(self.server.post("/v1/chat/completions", chat("go", response_format=bad)), 400)
+        self.error(self.server.post("/v1/chat/completions", chat("go", response_format=bad)), 400,
+                   "response_format.json_schema.schema")
+
+    def test_faults_of_schemas_name_their_place(self):
+        odd = {"type": "nothing"}
+        odd_tool = {"type": "function", "function": {"name": "odd", "parameters": odd}}
+        answer = self.server.post("/v1/chat/completions", chat("x", tools=[TOOL, odd_tool], tool_choice="required"))
+        error = self.error(answer, 400, "tools[1].function.parameters")
+        self.assertIn("'odd'", error["message"])
+        self.error(self.server.post("/v1/completions", {"prompt": "x", "response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": odd}}}), 400, "response_format.json_schema.schema")
+        # In the words of the other interfaces; tools that the model is not shown count.
+        responses = {"input": "x", "tools": [{"type": "web_search"}, {"type": "function", "name": "odd", "parameters": odd}]}
+        self.error(self.server.post("/v1/responses", {**responses, "tool_choice": "required"}), 400, "tools[1].parameters")
+        self.error(self.server.post("/v1/responses", {"input": "x", "text": {"format": {
+            "type": "json_schema", "name": "x", "schema": odd}}}), 400, "text.format.schema")
+        messages = {"max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+        self.error(self.server.post("/v1/messages", {**messages, "tools": [{"name": "odd", "input_schema": odd}],
+                                                     "tool_choice": {"type": "any"}}), 400, "tools[0].input_schema")
+        self.error(self.server.post("/v1/messages", {**messages, "output_config": {"format": {
+            "type": "json_schema", "schema": odd}}}), 400, "output_config.format.schema")
+
+    def test_tools_with_a_schema_that_is_none(self):
+        for wrong in ("{}", [], True, 5):
+            tool = {"type": "function", "function": {"name": "f", "parameters": wrong}}
+            self.error(self.server.post("/v1/chat/completions", chat("x", tools=[TOOL, tool], max_tokens=2)), 400,
+                       "tools[1].function.parameters")
 
     def test_forced_tool_call(self):
         body = chat("look", max_tokens=100, tools=[TOOL], tool_choice="required")

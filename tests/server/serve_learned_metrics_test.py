@@ -59,6 +59,7 @@ class LearnedMetrics(serve_harness.Tool):
                 continue
             labels = dict(re.findall(r'(\w+)="([^"]*)"', match.group(2) or ""))
             labels.pop("model_name", None)
+            labels.pop("engine", None)
             found.setdefault(match.group(1), {})["".join(labels.values())] = float(match.group(3))
         return found
 
@@ -137,10 +138,11 @@ class LearnedMetrics(serve_harness.Tool):
         self.assertGreater(self.more["dspark_spec_decode_num_verified_tokens_total"][""],
                            self.value("dspark_spec_decode_num_verified_tokens_total") + 100)
 
-    def test_the_dashboard_finds_its_calibration(self):
+    def test_the_dashboard_finds_its_calibration_and_costs(self):
         dashboard = (ROOT / "deploy" / "grafana-dashboard.json").read_text()
-        asked = set(re.findall(r"dspark_calibration[a-z0-9_]+", dashboard))
-        self.assertTrue(asked)
+        asked = set(re.findall(r"dspark_(?:calibration|cost|paused)[a-z0-9_]+", dashboard))
+        for name in ("dspark_calibration_bin_observed_survival", "dspark_cost_verify_seconds", "dspark_paused_steps_total"):
+            self.assertIn(name, asked)
         self.assertLessEqual(asked, set(self.after))
 
 

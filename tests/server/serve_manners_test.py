@@ -1,14 +1,12 @@
 #!/usr/bin/env python3
-"""`dspark serve` with clients that behave badly, and how it shuts down."""
+"""`dspark serve` with clients that behave badly, and what it lets whom do."""
 
 import contextlib
 import http.client
 import json
 import re
-import signal
 import socket
 import threading
-import time
 import unittest
 
 import serve_harness
@@ -104,6 +102,63 @@ class BadClients(ServeCase):
         line = next(line for line in self.server.log().splitlines() if "my-id_1.2" in line)
         for word in ("path=/health", "status=200", "method=GET"):
             self.assertIn(word, line)
+
+
+class Log(ServeCase):
+    """What the line of a request tells of its answer."""
+
+    def line(self, path, body, name, streamed=False):
+        """(answer or None, words of the line as a dictionary)"""
+        headers, answer = {"X-Request-Id": name}, None
+        if streamed:
+            connection, response = self.server.open_stream(path, body, headers)
+            answer = serve_harness.events(response)
+            connection.close()
+        else:
+            answer = self.server.post(path, body, headers).json
+        wait_until(lambda: self.server.log_line(f"id={name} "), "the log tells of " + name)
+        told = dict(word.split("=", 1) for word in self.server.log_line(f"id={name} ").split() if "=" in word)
+        self.assertEqual((told["path"], told["method"], told["event"]), (path, "POST", "request"))
+        return answer, told
+
+    def check_answer(self, told, prompt_tokens, output_tokens, report):
+        (model,) = (entry["id"] for entry in self.server.get("/v1/models").json["data"])
+        self.assertEqual((told["status"], told["model"]), ("200", model))
+        self.assertEqual((int(told["prompt_tokens"]), int(told["output_tokens"])), (prompt_tokens, output_tokens))
+        self.assertEqual([int(told[key]) for key in ("drafted", "verified", "accepted")],
+                         [report[key] for key in ("drafted", "verified", "accepted")])
+        self.assertRegex(told["ttft_s"], r"^\d+\.\d{4}$")
+        self.assertGreaterEqual(float(told["seconds"]) + 0.001, float(told["ttft_s"]))
+
+    def test_answers(self):
+        body = chat("abcabcabcabc", max_tokens=48, ignore_eos=True, n=2)
+        answer, told = self.line("/v1/chat/completions", body, "log-whole")
+        usage = answer["usage"]
+        self.assertEqual(usage["completion_tokens"], 96)
+        self.assertGreater(usage["speculation"]["accepted"], 0)
+        self.check_answer(told, usage["prompt_tokens"], 96, usage["speculation"])
+        chunks, told = self.line("/v1/chat/completions", {**body, "stream_options": {"include_usage": True}}, "log-stream", True)
+        usage = chunks[-2]["usage"]
+        self.check_answer(told, usage["prompt_tokens"], 96, usage["speculation"])
+        answer, told = self.line("/v1/completions", {"prompt": ["abcabc", "x"], "max_tokens": 9, "ignore_eos": True}, "log-texts")
+        self.check_answer(told, answer["usage"]["prompt_tokens"], 18, answer["usage"]["speculation"])
+        answer, told = self.line("/v1/responses", {"input": "abcabc", "max_output_tokens": 9, "ignore_eos": True}, "log-responses")
+        self.check_answer(told, answer["usage"]["input_tokens"], 9, answer["usage"]["speculation"])
+        messages = {"messages": [{"role": "user", "content": "abcabc"}], "max_tokens": 9, "ignore_eos": True}
+        answer, told = self.line("/v1/messages", messages, "log-messages")
+        usage = answer["usage"]
+        self.check_answer(told, usage["input_tokens"] + usage["cache_read_input_tokens"], 9, usage["speculation"])
+
+    def test_vectors_and_refusals(self):
+        answer, told = self.line("/v1/embeddings", {"input": ["ab", "abc"]}, "log-vectors")
+        self.assertEqual((told["status"], told["model"], int(told["prompt_tokens"])),
+                         ("200", answer["model"], answer["usage"]["prompt_tokens"]))
+        _, refused = self.line("/v1/chat/completions", {"messages": []}, "log-refused")
+        self.assertEqual(refused["status"], "400")
+        for word in ("ttft_s", "output_tokens", "drafted", "verified", "accepted"):
+            self.assertNotIn(word, told)
+            self.assertNotIn(word, refused)
+        self.assertNotIn("model", refused)
 
 
 class Slow(serve_harness.Tool):
@@ -252,6 +307,52 @@ class Limits(serve_harness.Tool):
             answer = server.request("OPTIONS", "/v1/messages", headers={"Access-Control-Request-Headers": odd})
             self.assertEqual(answer.headers["access-control-allow-headers"], before.headers["access-control-allow-headers"])
 
+    def status(self, server, headers=None):
+        return server.post("/v1/chat/completions", chat("hello", max_tokens=1), headers).status
+
+    def limited(self, *arguments, environment=None):
+        """A server where every client may ask once."""
+        server = Server("-m", self.chat_model, "--rate-limit", "0.01", *arguments, environment=environment)
+        self.addCleanup(server.stop)
+        return server
+
+    def test_every_key_has_a_bucket_of_its_own(self):
+        keys = self.path / "two-keys.txt"
+        keys.write_text("key-a\nkey-b\n", encoding="utf-8")
+        server = self.limited("--api-key-file", str(keys))
+        asked = [self.status(server, {"Authorization": "Bearer key-" + name}) for name in "aabb"]
+        self.assertEqual(asked, [200, 429, 200, 429])
+        self.assertEqual(self.status(server, {"X-Api-Key": "key-a"}), 429)  # the same client
+
+    def test_clients_of_a_trusted_proxy_have_buckets_of_their_own(self):
+        server = self.limited("--trusted-proxy", "10.0.0.1", "--trusted-proxy", "127.0.0.1")
+        for forwarded, status in (
+                ("203.0.113.1", 200), ("203.0.113.1", 429), ("203.0.113.2", 200), ("203.0.113.2", 429),
+                ("198.51.100.7, 203.0.113.1", 429),  # the client says what it likes before the proxy's entry
+                ("203.0.113.1, 203.0.113.3", 200), ("2001:db8::1", 200), ("2001:DB8:0::1", 429),
+                # The proxy itself is the client where the header names none.
+                ("unknown", 200), (None, 429), ("203.0.113.4:80", 429), ("203.0.113.5,", 429), ("", 429)):
+            with self.subTest(forwarded=forwarded):
+                self.assertEqual(self.status(server, {} if forwarded is None else {"X-Forwarded-For": forwarded}), status)
+        body = json.dumps(chat("hello", max_tokens=1)).encode()
+        head = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n"
+                b"X-Forwarded-For: 203.0.113.6\r\nX-Forwarded-For: %s\r\n\r\n")
+        self.assertIn(b" 429 ", server.raw(head % (len(body), b"203.0.113.1") + body).split(b"\r\n")[0])
+        self.assertEqual(self.status(server, {"X-Forwarded-For": "203.0.113.6"}), 200)
+        wait_until(lambda: server.log_line("client=2001:db8::1 "), "the log names the client")
+
+    def test_others_cannot_name_a_client(self):
+        for arguments in ((), ("--trusted-proxy", "10.0.0.1"), ("--trusted-proxy", "unix")):
+            server = self.limited(*arguments)
+            asked = [self.status(server, {"X-Forwarded-For": f"203.0.113.{number}"}) for number in range(2)]
+            self.assertEqual(asked, [200, 429], arguments)
+            self.assertNotIn("203.0.113", server.log())
+
+    def test_clients_behind_a_unix_socket(self):
+        server = self.limited("--unix-socket", str(self.path / "proxied.sock"), "--trusted-proxy", "unix")
+        asked = [self.status(server, {"X-Forwarded-For": f"203.0.113.{number}"}) for number in (1, 1, 2)]
+        self.assertEqual(asked, [200, 429, 200])
+
     def test_full_queue(self):
         server = Server("-m", self.chat_model, "--parallel", "1", "--queue", "1", "-c", "16384")
         self.addCleanup(server.stop)
@@ -297,57 +398,12 @@ class Limits(serve_harness.Tool):
         self.assertEqual(server.post("/v1/chat/completions", chat("x", model="two")).status, 400)
 
 
-class Shutdown(serve_harness.Tool):
-    def start(self, *more):
-        return Server("-m", self.chat_model, "-c", "16384", *more)
-
-    def test_idle_server_leaves_at_once(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            server = self.start()
-            server.signal(number)
-            self.assertEqual(server.wait(), 0, server.log())
-
-    def test_streams_finish_and_nothing_new_starts(self):
-        server = self.start("--drain-seconds", "60")
-        connection, response = server.open_stream("/v1/chat/completions", {**LONG, "max_tokens": 3000})
-        response.read(100)
-        server.signal()
-        wait_until(lambda: server.get("/health").status == 503, "health says so")
-        refused = server.post("/v1/chat/completions", chat("hello", max_tokens=1))
-        self.assertEqual(refused.status, 503)
-        self.assertIn("retry-after", refused.headers)
-        chunks = response.read().decode()
-        self.assertTrue(chunks.endswith("data: [DONE]\n\n"), chunks[-200:])
-        connection.close()
-        self.assertEqual(server.wait(), 0, server.log())
-
-    def test_streams_are_cancelled_after_the_drain_time(self):
-        server = self.start("--drain-seconds", "0.2")
-        connection, response = server.open_stream("/v1/chat/completions", {**LONG, "max_tokens": 15000})
-        response.read(100)
-        server.signal()
-        rest = response.read().decode()
-        connection.close()
-        self.assertIn('"error"', rest)
-        self.assertNotIn("[DONE]", rest)
-        self.assertEqual(server.wait(), 0)
-
-    def test_second_signal_leaves_at_once(self):
-        server = self.start("--drain-seconds", "600")
-        connection, response = server.open_stream("/v1/chat/completions", {**LONG, "max_tokens": 15000})
-        response.read(100)
-        server.signal()
-        wait_until(lambda: server.get("/health").status == 503, "health says so")
-        server.signal()
-        self.assertEqual(server.wait(), 130)
-        self.assertIn("event=stop forced=1", server.log())
-        connection.close()
-
-
 class Usage(serve_harness.Tool):
     def test_wrong_usage(self):
         self.assertIn("--port", self.fail_with(2, "serve", "-m", self.chat_model, "--port", "99999"))
         self.assertIn("no-such.gguf", self.fail_with(1, "serve", "-m", "no-such.gguf"))
+        self.assertIn("--trusted-proxy: want an address",
+                      self.fail_with(1, "serve", "-m", self.chat_model, "--trusted-proxy", "localhost"))
         self.assertIn("no.such.host.invalid",
                       self.fail_with(1, "serve", "-m", self.chat_model, "--host", "no.such.host.invalid"))
 

@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
-"""Two replicas behind HAProxy and behind nginx, with the files of deploy/: streams pass, when a replica is killed under
-load no request is lost that could be sent again, and when it is told to end nothing is lost at all. Without the proxies:
-see harness.require."""
+"""Two replicas behind HAProxy and behind nginx, with the files of deploy/ and over TLS: streams pass, replicas learn who
+asks, when a replica is killed under load no request is lost that could be sent again, it gets requests again when it is
+back, and when a replica is told to end nothing is lost at all. Without the proxies: see harness.require."""
 
 import concurrent.futures
+import http.client
+import json
 import os
-import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
 import serve_harness
 import harness
-from serve_harness import ROOT, Server, chat, chat_text, events
+from serve_harness import ROOT, Server, chat, chat_text, events, wait_until
 
 
 def find(name):
@@ -29,10 +32,12 @@ def free_port():
 
 
 class Behind(Server):
-    """A proxy, asked as if it were a server."""
+    """A proxy, asked over TLS as if it were a server."""
 
-    def __init__(self, command, port):  # pylint: disable=super-init-not-called
+    def __init__(self, command, port, certificate):  # pylint: disable=super-init-not-called
         self.port, self.unix_path = port, None
+        self.tls = ssl.create_default_context(cafile=certificate)
+        self.source = None  # (address, port) that clients ask from
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
         end = time.monotonic() + serve_harness.TIMEOUT
@@ -43,7 +48,12 @@ class Behind(Server):
             except OSError:
                 pass
             time.sleep(0.05)
+        self.stop()
         raise AssertionError("the proxy did not start")
+
+    def connection(self):
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=serve_harness.TIMEOUT, context=self.tls,
+                                           source_address=self.source)
 
     def stop(self):
         self.process.terminate()  # killed, nginx would leave its workers behind
@@ -56,35 +66,72 @@ class Behind(Server):
 
 
 class Proxies(serve_harness.Tool):
-    def replicas(self):
-        servers = [Server("-m", f"tiny={self.chat_model}", "-c", "4096") for _ in range(2)]
-        for server in servers:
-            self.addCleanup(server.stop)
-        return servers
+    plain_port = None  # of HAProxy, beside that for TLS
 
-    def write(self, name, servers, port):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.certificate, cls.key = str(cls.path / "certificate.pem"), str(cls.path / "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                        "-addext", "keyUsage=critical,digitalSignature,keyCertSign", "-keyout", cls.key,
+                        "-out", cls.certificate], check=True, capture_output=True)
+        cls.both = cls.path / "both.pem"
+        cls.both.write_bytes(Path(cls.certificate).read_bytes() + Path(cls.key).read_bytes())
+
+    def replica(self, *arguments):
+        server = Server("-m", f"tiny={self.chat_model}", "-c", "4096", "--trusted-proxy", "127.0.0.1", *arguments)
+        self.addCleanup(server.stop)
+        return server
+
+    def restart(self, killed, *arguments):
+        killed.wait()
+        return self.replica(*arguments, "--port", str(killed.port))
+
+    def behind(self, start, *arguments):
+        """A proxy and its two replicas."""
+        servers, port = [self.replica(*arguments) for _ in range(2)], free_port()
+        proxy = Behind(start(servers, port), port, self.certificate)
+        self.addCleanup(proxy.stop)
+        return proxy, servers
+
+    def changed(self, name, servers, changes):
+        """A file of deploy/ with the replicas' ports and other changes, each of something that stands there."""
         text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
-        for replica, server in zip(("8080", "8081"), servers):
-            text = text.replace("127.0.0.1:" + replica, f"127.0.0.1:{server.port}")
-        if name == "haproxy.cfg":
-            text = text.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-        else:  # no certificate here
-            text = re.sub(r"listen 443 ssl;", f"listen 127.0.0.1:{port};", text)
-            text = re.sub(r" *ssl_certificate.*\n", "", text)
-            # Large bodies go through files in a folder that is this user's.
-            user = "user root;\n" if os.getuid() == 0 else ""
-            text = (user + f"daemon off; worker_processes 1; pid {self.path}/nginx.pid; error_log {self.path}/error.log;\n"
-                    "events {}\nhttp {\naccess_log off;\n" +
-                    "".join(f"{kind}_temp_path {self.path}/{kind};\n" for kind in
-                            ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")) + text + "}\n")
-        path = self.path / name
+        ports = {f"server {place}127.0.0.1:{old}": f"server {place}127.0.0.1:{server.port}"
+                 for place, old, server in zip(("a ", "b ") if name == "haproxy.cfg" else ("", ""), (8080, 8081), servers)}
+        for old, new in {**changes, **ports}.items():
+            self.assertEqual(text.count(old), 1, f"{name}: {old}")
+            text = text.replace(old, new)
+        return text
+
+    def haproxy(self, servers, port):
+        self.plain_port = free_port()
+        path = self.path / "haproxy.cfg"
+        path.write_text(self.changed("haproxy.cfg", servers, {
+            "bind 127.0.0.1:8000": f"bind 127.0.0.1:{self.plain_port}",
+            "# bind :443 ssl crt /etc/haproxy/llm.pem": f"bind 127.0.0.1:{port} ssl crt {self.both}"}), encoding="utf-8")
+        return [find("haproxy"), "-f", str(path)]
+
+    def nginx(self, servers, port):
+        text = self.changed("nginx.conf", servers, {
+            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+            "/etc/ssl/llm.example.org.pem;": f"{self.certificate};",
+            "/etc/ssl/llm.example.org.key;": f"{self.key};"})
+        # Large bodies go through files in a folder that is this user's.
+        user = "user root;\n" if os.getuid() == 0 else ""
+        text = (user + f"daemon off; worker_processes 1; pid {self.path}/nginx.pid; error_log {self.path}/error.log;\n"
+                "events {}\nhttp {\naccess_log off;\n" +
+                "".join(f"{kind}_temp_path {self.path}/{kind};\n" for kind in
+                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")) + text + "}\n")
+        path = self.path / "nginx.conf"
         path.write_text(text, encoding="utf-8")
-        return str(path)
+        return [find("nginx"), "-p", str(self.path), "-c", str(path)]
 
     def check(self, start):
-        servers, port = self.replicas(), free_port()
-        proxy = Behind(start(servers, port), port)
-        self.addCleanup(proxy.stop)
+        proxy, servers = self.behind(start)
+        self.check_tls(proxy)
+        self.check_address(proxy, servers)
         # A stream passes piece by piece, not as a whole at its end.
         connection, response = proxy.open_stream("/v1/chat/completions", chat("abc", max_tokens=3000, ignore_eos=True))
         first = response.readline()
@@ -96,6 +143,23 @@ class Proxies(serve_harness.Tool):
         self.assertEqual(chat_text(events(response)), whole["choices"][0]["message"]["content"])
         connection.close()
         self.kill_one(proxy, servers)
+        self.comes_back(proxy, self.restart(servers[0]))
+
+    def check_tls(self, proxy):
+        stranger = http.client.HTTPSConnection("127.0.0.1", proxy.port, timeout=serve_harness.TIMEOUT,
+                                               context=ssl.create_default_context())
+        with self.assertRaises(ssl.SSLCertVerificationError):  # so it is the certificate above that lets the others in
+            stranger.request("GET", "/health")
+
+    def check_address(self, proxy, servers):
+        """The replicas know the client, whatever it says that it is."""
+        proxy.source = ("127.0.0.2", 0)
+        for claim in ({}, {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "203.0.113.9, 203.0.113.10"}):
+            told = proxy.get("/health/live", claim)
+            self.assertEqual(told.status, 200)
+            words = f"id={told.headers['x-request-id']} client=127.0.0.2 "
+            wait_until(lambda: any(server.log_line(words) for server in servers), "a line with " + words, 10)
+        proxy.source = None
 
     @staticmethod
     def under_load(ask, servers, act, n=40):
@@ -118,10 +182,70 @@ class Proxies(serve_harness.Tool):
         self.assertTrue(in_time, "all requests were done before the replica was killed")
         self.assertEqual(statuses, [200] * 40)
 
+    def comes_back(self, proxy, restarted):
+        def is_asked():
+            self.assertEqual(proxy.post("/v1/chat/completions", chat("abc", max_tokens=2, ignore_eos=True)).status, 200)
+            return restarted.metric("vllm:request_success_total") >= 1
+
+        wait_until(is_asked, "the replica that was started again is asked")
+
+    def before_the_first_token(self, start):
+        """A streamed answer is asked for again while nothing of it was sent: first of a request that waits for its turn,
+        then of one whose prompt is being read."""
+        one_at_a_time = ("--parallel", "1", "-c", "65536", "--stream-buffer", str(1 << 30))
+        proxy, servers = self.behind(start, *one_at_a_time)
+        busy = [server.open_stream("/v1/chat/completions", chat("abcabcabc", max_tokens=60000, ignore_eos=True))
+                for server in servers]
+        killed, other, asked = self.kill_when(
+            proxy, servers, chat("abc", max_tokens=20, ignore_eos=True),
+            lambda server: server.metric("vllm:num_requests_waiting") == 1)
+        wait_until(lambda: asked.done() or other.metric("vllm:num_requests_waiting") == 1, "it waits at the other replica")
+        for connection, _ in busy:
+            connection.close()
+        self.assert_whole(asked.result(), other, chat("abc", max_tokens=20, ignore_eos=True))
+
+        servers = [other, self.restart(killed, *one_at_a_time)]
+        self.comes_back(proxy, servers[1])
+        for server in servers:
+            server.wait_idle()
+        steps = {server: server.metric("dspark_steps_total") for server in servers}
+        read = {server: server.metric("vllm:prompt_tokens_total") for server in servers}
+        body = chat("x" * 20000, max_tokens=20, ignore_eos=True)
+        killed, other, asked = self.kill_when(
+            proxy, servers, body, lambda server: server.metric("dspark_steps_total") >= steps[server] + 3)
+        result = asked.result()
+        self.assertGreaterEqual(other.metric("vllm:prompt_tokens_total"), read[other] + 20000,
+                                "the replica was killed too late: the other one was not asked")
+        self.assert_whole(result, other, body)
+
+    @staticmethod
+    def kill_when(proxy, servers, body, holds):
+        """Asks the proxy for a stream and kills the replica of which `holds` comes true. returns: the killed replica, the
+        other one, the future (status, bytes)."""
+        def ask():
+            connection, response = proxy.open_stream("/v1/chat/completions", body)
+            got = response.read()
+            connection.close()
+            return response.status, got
+
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        asked = pool.submit(ask)
+        pool.shutdown(wait=False)
+        found = []
+        wait_until(lambda: found.extend(server for server in servers if holds(server)) or found, "a replica has it")
+        found[0].process.kill()
+        return found[0], next(server for server in servers if server is not found[0]), asked
+
+    def assert_whole(self, result, server, body):
+        """The stream is complete, and says what the server says to the same body."""
+        status, got = result
+        self.assertEqual(status, 200, got[-300:])
+        self.assertTrue(got.endswith(b"data: [DONE]\n\n"), got[-300:])
+        chunks = [json.loads(line[5:]) for line in got.splitlines() if line.startswith(b"data: {")]
+        self.assertEqual(chat_text(chunks), server.post("/v1/chat/completions", body).json["choices"][0]["message"]["content"])
+
     def drain_one(self, start):
-        servers, port = self.replicas(), free_port()
-        proxy = Behind(start(servers, port), port)
-        self.addCleanup(proxy.stop)
+        proxy, servers = self.behind(start)
 
         def ask(i):
             body = chat(f"abc {i}", max_tokens=2000, ignore_eos=True)
@@ -137,15 +261,17 @@ class Proxies(serve_harness.Tool):
         self.assertEqual(results, [200] * 40)
         self.assertEqual(servers[0].wait(), 0, servers[0].log())
 
-    def haproxy(self, servers, port):
-        return [find("haproxy"), "-f", self.write("haproxy.cfg", servers, port)]
-
-    def nginx(self, servers, port):
-        return [find("nginx"), "-p", str(self.path), "-c", self.write("nginx.conf", servers, port)]
-
     @unittest.skipUnless(find("haproxy"), "haproxy is not installed")
     def test_haproxy(self):
         self.check(self.haproxy)
+        plain = http.client.HTTPConnection("127.0.0.1", self.plain_port, timeout=serve_harness.TIMEOUT)
+        plain.request("GET", "/health")
+        self.assertEqual(plain.getresponse().status, 200)
+        plain.close()
+
+    @unittest.skipUnless(find("haproxy"), "haproxy is not installed")
+    def test_haproxy_before_the_first_token(self):
+        self.before_the_first_token(self.haproxy)
 
     @unittest.skipUnless(find("haproxy"), "haproxy is not installed")
     def test_haproxy_while_a_replica_drains(self):
@@ -153,9 +279,7 @@ class Proxies(serve_harness.Tool):
 
     @unittest.skipUnless(find("haproxy"), "haproxy is not installed")
     def test_haproxy_passes_what_it_could_not_repeat(self):
-        servers, port = self.replicas(), free_port()
-        proxy = Behind(self.haproxy(servers, port), port)
-        self.addCleanup(proxy.stop)
+        proxy, _ = self.behind(self.haproxy)
         body = chat("abc", max_tokens=4, padding="x" * (5 << 20))
         self.assertEqual(proxy.post("/v1/chat/completions", body).status, 200)
 
@@ -164,10 +288,14 @@ class Proxies(serve_harness.Tool):
         self.check(self.nginx)
 
     @unittest.skipUnless(find("nginx"), "nginx is not installed")
+    def test_nginx_before_the_first_token(self):
+        self.before_the_first_token(self.nginx)
+
+    @unittest.skipUnless(find("nginx"), "nginx is not installed")
     def test_nginx_while_a_replica_drains(self):
         self.drain_one(self.nginx)
 
 
 if __name__ == "__main__":
-    harness.require("haproxy and nginx", find("haproxy") and find("nginx"))
+    harness.require("haproxy, nginx and openssl", find("haproxy") and find("nginx") and find("openssl"))
     unittest.main()

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`dspark serve` with clients that are slow, idle or elsewhere: slow readers, timeouts, unix sockets."""
 
+import http.client
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import time
 import unittest
 
 import serve_harness
-from serve_harness import Server, chat, wait_until
+from serve_harness import Server, chat, chat_text, events, wait_until
 
 
 def ask(server, request_id, max_tokens=60000, receive_buffer=None):
@@ -48,27 +49,80 @@ class SlowReaders(serve_harness.Tool):
         self.assertIn("status=499", server.log_line(f"id={request_id} "))
         self.assertLess(server.metric("vllm:generation_tokens_total"), 60000)
 
-    def test_a_reader_that_is_too_slow_loses_its_answer_and_nobody_else(self):
+    def held(self, server, n=1):
+        wait_until(lambda: server.metric("dspark_requests_held") == n, f"{n} wait for their readers", 120)
+
+    @staticmethod
+    def stream_of(link):
+        """What a connection that asked for a stream reads to its end, as events."""
+        response = http.client.HTTPResponse(link)
+        response.begin()
+        return events(response)
+
+    def test_the_model_waits_for_a_slow_reader_and_nobody_else_does(self):
         server = self.start("--stream-buffer", "65536", "--write-timeout", "600")
-        with ask(server, "slow", receive_buffer=4096) as link:
-            wait_until(lambda: server.metric("vllm:generation_tokens_total") > 0, "it began")
+        with ask(server, "slow", max_tokens=8000) as link:
+            self.held(server)
             for _ in range(3):
                 other = server.post("/v1/chat/completions", chat("x", max_tokens=5, ignore_eos=True))
-                self.assertEqual(other.status, 200)
-            wait_until(lambda: server.metric("vllm:num_requests_running") == 0, "the answer is cancelled", 120)
-            # What was sent before can be read; the end of the stream is missing, so that the client notices.
-            got = read_all(link)
-        self.assertTrue(got.startswith(b"HTTP/1.1 200 "), got[:100])
-        self.assertNotIn(b"[DONE]", got)
-        self.assertFalse(got.endswith(b"0\r\n\r\n"))
-        self.ended_early(server, "slow")
+                self.assertEqual(other.json["usage"]["completion_tokens"], 5)
+            wait_until(lambda: server.metric("vllm:num_requests_running") == 1, "the others are done, it is there")
+            self.held(server)
+            self.assertLess(server.metric("vllm:generation_tokens_total"), 8000)
+            chunks = self.stream_of(link)
+        self.assertEqual(chunks[-1], "[DONE]")
+        whole = server.post("/v1/chat/completions", chat("abcabcabc", max_tokens=8000, ignore_eos=True)).json
+        self.assertEqual(chat_text(chunks), whole["choices"][0]["message"]["content"])
+        self.assertEqual(server.metric("dspark_requests_held"), 0)
+        self.assertEqual(server.metric("vllm:num_preemptions_total"), 0)
+
+    def test_an_engine_whose_requests_are_all_held_sleeps(self):
+        server = self.start("--stream-buffer", "65536", "--write-timeout", "600")
+        with ask(server, "one"), ask(server, "two"):
+            # Not for a moment only, while a socket takes what waited.
+            def sleeps():
+                before = [server.metric(name) for name in ("dspark_steps_total", "dspark_idle_seconds_total")]
+                held = server.metric("dspark_requests_held")
+                after = [server.metric(name) for name in ("dspark_steps_total", "dspark_idle_seconds_total")]
+                return held == 2 and after[0] == before[0] and after[1] > before[1]
+
+            wait_until(sleeps, "the engine's thread has nothing to do", 120)
+        # Who hangs up while its answer is held leaves at once.
+        wait_until(lambda: server.metric("vllm:num_requests_running") == 0, "both are cancelled")
+        self.assertEqual(server.metric("dspark_requests_held"), 0)
+        self.assertEqual(server.metric("vllm:kv_cache_usage_perc"), 0)
 
     def test_a_reader_that_stopped_is_gone_after_the_write_timeout(self):
-        server = self.start("--stream-buffer", str(1 << 30), "--write-timeout", "0.5")
-        with ask(server, "stopped", receive_buffer=4096):
-            self.ended_early(server, "stopped")
-            # The connection is closed from the other side; only this client's is left.
-            wait_until(lambda: server.metric("dspark_http_busy_connections") == 1, "the connection is closed")
+        for buffer in (1 << 16, 1 << 30):
+            with self.subTest(buffer=buffer):
+                server = self.start("--stream-buffer", str(buffer), "--write-timeout", "0.5")
+                with ask(server, "stopped", receive_buffer=4096) as link:
+                    self.ended_early(server, "stopped")
+                    # The connection is closed from the other side; only this client's is left.
+                    wait_until(lambda server=server: server.metric("dspark_http_busy_connections") == 1,
+                               "the connection is closed")
+                    # What was sent before can be read; the end of the stream is missing, so that the client notices.
+                    got = read_all(link)
+                self.assertTrue(got.startswith(b"HTTP/1.1 200 "), got[:100])
+                self.assertNotIn(b"[DONE]", got)
+                self.assertFalse(got.endswith(b"0\r\n\r\n"))
+                self.assertEqual(server.metric("dspark_requests_held"), 0)
+
+    def test_a_slow_reader_gets_all_while_the_server_drains(self):
+        server = self.start("--stream-buffer", "65536", "--write-timeout", "600", "--drain-seconds", "240")
+        with ask(server, "slow", max_tokens=8000) as link:
+            self.held(server)
+            server.signal()
+            self.assertEqual(self.stream_of(link)[-1], "[DONE]")
+        self.assertEqual(server.wait(), 0, server.log())
+        self.assertNotIn("forced=1", server.log())
+
+    def test_one_that_reads_nothing_does_not_keep_a_server_that_drains(self):
+        server = self.start("--stream-buffer", "65536", "--write-timeout", "600", "--drain-seconds", "0.2")
+        with ask(server, "stopped"):
+            self.held(server)
+            server.signal()
+            self.assertEqual(server.wait(), 0, server.log())
 
     def test_a_slow_reader_within_its_buffer_gets_all(self):
         # Reading takes longer than the timeout, but the socket never stays full for so long.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -12,6 +13,9 @@
 #include "server/answer_stream.h"
 #include "server/api_error.h"
 #include "server/metrics.h"
+#include "server/running_call.h"
+#include "server/text_offsets.h"
+#include "speculate/stats.h"
 
 namespace dspark {
 namespace {
@@ -66,6 +70,62 @@ TEST(Writer, LogprobsOfPartsOfCharactersAndOfNothing) {
   EXPECT_EQ(content[0]["bytes"], Json::array({0xc3}));
   EXPECT_EQ(content[0]["top_logprobs"].size(), 2u);
   EXPECT_TRUE(content[1]["logprob"].is_number());
+}
+
+TEST(Writer, CompletionsNameTokensByTheirBytesAndTellTheirPlaces) {
+  AnswerHead head = chat_head();
+  head.kind = ApiKind::kCompletion;
+  head.logprobs = true;
+  AnswerPiece piece;
+  piece.tokens = {note("a", -0.5f), note("\xe4\xb8", -1.0f)};
+  piece.tokens[1].text_offset = 1;
+  piece.tokens[1].top = {{"\xe4\xb8", -1.0f}, {"\xe5", -2.0f}, {"\xc3\xa4", -3.0f}, {"\xe5", -4.0f}};
+  const Json logprobs = Json::parse(write_whole(head, {piece}, UsageCounts()))["choices"][0]["logprobs"];
+  EXPECT_EQ(logprobs["tokens"], Json::array({"a", "bytes:\\xe4\\xb8"}));
+  EXPECT_EQ(logprobs["text_offset"], Json::array({0, 1}));
+  const Json& top = logprobs["top_logprobs"][1];
+  ASSERT_EQ(top.size(), 3u) << top.dump();
+  EXPECT_EQ(top["bytes:\\xe4\\xb8"], -1.0);
+  EXPECT_EQ(top["bytes:\\xe5"], -2.0);  // of two that spell the same the likelier one
+  EXPECT_EQ(top["\xc3\xa4"], -3.0);
+}
+
+TEST(TextOffsets, CountCharactersAsClientsReadThem) {
+  const auto offsets = [](const std::vector<std::string>& tokens) {
+    TextOffsets places;
+    std::vector<int64_t> out;
+    for (const std::string& token : tokens) out.push_back(places.add(token));
+    return out;
+  };
+  using List = std::vector<int64_t>;
+  EXPECT_EQ(offsets({"ab", "",
+                     "\xc3\xa4"
+                     "c",
+                     "d"}),
+            (List{0, 2, 2, 4}));
+  // Parts of one character, then what follows it.
+  EXPECT_EQ(offsets({"a", "\xe4",
+                     "\xb8\xad"
+                     "b",
+                     "c"}),
+            (List{0, 1, 1, 3}));
+  // Bytes that become no character are one U+FFFD each time.
+  EXPECT_EQ(offsets({"\xe4\xb8", "a", "\xff", "b"}), (List{0, 1, 2, 3}));
+}
+
+TEST(Writer, UsageIsNullUntilItIsTold) {
+  AnswerPiece piece;
+  piece.text = "a";
+  for (const ApiKind kind : {ApiKind::kChat, ApiKind::kCompletion}) {
+    AnswerHead head = chat_head();
+    head.kind = kind;
+    EXPECT_FALSE(Json::parse(write_chunk(head, piece)).contains("usage"));
+    head.include_usage = true;
+    const Json chunk = Json::parse(write_chunk(head, piece));
+    ASSERT_TRUE(chunk.contains("usage"));
+    EXPECT_TRUE(chunk["usage"].is_null());
+    EXPECT_TRUE(Json::parse(write_usage_chunk(head, UsageCounts()))["usage"].is_object());
+  }
 }
 
 TEST(Writer, StreamOfAChat) {
@@ -187,6 +247,27 @@ TEST(ApiErrors, Shape) {
   EXPECT_EQ(from_status(internal_error("x")).http, 500);
 }
 
+TEST(ApiErrors, FieldsOfTheEngineHaveTheNamesOfTheInterface) {
+  const auto told = [](const char* message, ApiKind kind) {
+    const ApiError error = error_of_submit(invalid_argument(message), kind);
+    EXPECT_EQ(error.http, 400);
+    EXPECT_TRUE(error.message.starts_with(error.param + ": ")) << error.message;
+    return error.param;
+  };
+  EXPECT_EQ(told("n_logprobs: want less", ApiKind::kChat), "top_logprobs");
+  EXPECT_EQ(told("n_logprobs: want less", ApiKind::kCompletion), "logprobs");
+  EXPECT_EQ(told("stop_strings[2]: want more", ApiKind::kChat), "stop");
+  EXPECT_EQ(told("stop_strings: want more", ApiKind::kMessages), "stop_sequences");
+  EXPECT_EQ(told("max_drafts: want more", ApiKind::kChat), "speculation.max_draft");
+  EXPECT_EQ(told("max_tokens: want more", ApiKind::kResponses), "max_output_tokens");
+  EXPECT_EQ(told("prompt[3]: want less", ApiKind::kCompletion), "prompt[3]");
+  EXPECT_EQ(told("prompt[3]: want less", ApiKind::kMessages), "messages");
+  EXPECT_EQ(told("logit_bias: want less", ApiKind::kChat), "logit_bias");
+  const ApiError full = error_of_submit(resource_exhausted("no room"), ApiKind::kChat);
+  EXPECT_EQ(full.http, 429);
+  EXPECT_EQ(full.param, "");
+}
+
 TEST(Metrics, HistogramCountsAreCumulative) {
   const double bounds[] = {1, 2};
   Histogram histogram(bounds);
@@ -208,11 +289,14 @@ TEST(Metrics, RequestsAreToldInVllmsWords) {
   RequestMetrics requests;
   GenerateStats stats;
   stats.prompt_s = 0.5;
-  stats.decode_s = 2.5;
+  stats.decode_s = 3;
   stats.output_tokens = 7;
+  GenerateStats one_token;
+  one_token.output_tokens = 1;
   requests.finished("cancelled", 4, 100, stats);
   requests.finished("stop", 4, 50, stats);
   requests.prompt_finished(2, 7);
+  requests.finished("stop", 1, 1, one_token);
   StepStats step;
   requests.stepped(step);  // without tokens: does not count
   step.prefill_rows = 5;
@@ -221,14 +305,17 @@ TEST(Metrics, RequestsAreToldInVllmsWords) {
   PrometheusText text;
   add_model_metrics(text, "m", EngineSnapshot(), requests.snapshot());
   const std::string out = text.text();
-  for (const char* line : {"vllm:request_success_total{model_name=\"m\",finished_reason=\"abort\"} 1\n",
-                           "vllm:request_success_total{model_name=\"m\",finished_reason=\"stop\"} 1\n",
-                           "vllm:request_inference_time_seconds_sum{model_name=\"m\"} 6\n",
-                           "vllm:request_params_n_sum{model_name=\"m\"} 2\n",
-                           "vllm:request_params_max_tokens_sum{model_name=\"m\"} 150\n",
-                           "vllm:request_max_num_generation_tokens_sum{model_name=\"m\"} 7\n",
-                           "vllm:iteration_tokens_total_sum{model_name=\"m\"} 8\n",
-                           "vllm:iteration_tokens_total_count{model_name=\"m\"} 1\n"}) {
+  for (const char* line :
+       {"vllm:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"abort\"} 1\n",
+        "vllm:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"stop\"} 2\n",
+        "vllm:request_inference_time_seconds_sum{model_name=\"m\",engine=\"0\"} 7\n",
+        "vllm:request_time_per_output_token_seconds_count{model_name=\"m\",engine=\"0\"} 3\n",
+        "vllm:request_time_per_output_token_seconds_sum{model_name=\"m\",engine=\"0\"} 1\n",
+        "vllm:request_params_n_sum{model_name=\"m\",engine=\"0\"} 2\n",
+        "vllm:request_params_max_tokens_sum{model_name=\"m\",engine=\"0\"} 151\n",
+        "vllm:request_max_num_generation_tokens_sum{model_name=\"m\",engine=\"0\"} 7\n",
+        "vllm:iteration_tokens_total_sum{model_name=\"m\",engine=\"0\"} 8\n",
+        "vllm:iteration_tokens_total_count{model_name=\"m\",engine=\"0\"} 1\n"}) {
     EXPECT_NE(out.find(line), std::string::npos) << line;
   }
   EXPECT_EQ(out.find("cancelled"), std::string::npos);
@@ -254,10 +341,128 @@ TEST(Metrics, TwoModelsShareFamilies) {
       EXPECT_TRUE(seen.insert(line.substr(0, line.rfind(' '))).second) << line;
     }
   }
-  EXPECT_TRUE(seen.count("vllm:generation_tokens_total{model_name=\"two\"}"));
+  EXPECT_TRUE(seen.count("vllm:generation_tokens_total{model_name=\"two\",engine=\"0\"}"));
   EXPECT_TRUE(
-      seen.count("vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name=\"one\",position=\"0\"}"));
+      seen.count("vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name=\"one\",engine=\"0\","
+                 "position=\"0\"}"));
   EXPECT_TRUE(seen.count("dspark_cost_verify_seconds{model_name=\"one\",rows=\"1\"}"));
+}
+
+/// The lines of samples as a map from the name with its labels to the value.
+std::map<std::string, std::string> samples(const PrometheusText& text) {
+  std::map<std::string, std::string> found;
+  std::istringstream lines(text.text());
+  for (std::string line; std::getline(lines, line);) {
+    if (line[0] == '#') continue;
+    const size_t space = line.rfind(' ');
+    found[line.substr(0, space)] = line.substr(space + 1);
+  }
+  return found;
+}
+
+// What vLLM's dashboards ask for, with the labels they ask by.
+TEST(Metrics, VllmsNamesAndLabelsAreThere) {
+  const char* const plain[] = {
+      "num_requests_running",
+      "num_requests_waiting",
+      "kv_cache_usage_perc",
+      "gpu_cache_usage_perc",
+      "num_preemptions_total",
+      "prompt_tokens_total",
+      "prompt_tokens_cached_total",
+      "generation_tokens_total",
+      "prefix_cache_queries_total",
+      "prefix_cache_hits_total",
+      "spec_decode_num_drafts_total",
+      "spec_decode_num_draft_tokens_total",
+      "spec_decode_num_accepted_tokens_total",
+  };
+  const char* const histograms[] = {
+      "time_to_first_token_seconds",
+      "inter_token_latency_seconds",
+      "time_per_output_token_seconds",
+      "request_time_per_output_token_seconds",
+      "e2e_request_latency_seconds",
+      "request_queue_time_seconds",
+      "request_prefill_time_seconds",
+      "request_decode_time_seconds",
+      "request_inference_time_seconds",
+      "request_prompt_tokens",
+      "request_generation_tokens",
+      "request_params_max_tokens",
+      "request_params_n",
+      "request_max_num_generation_tokens",
+      "iteration_tokens_total",
+  };
+  RequestMetrics requests;
+  requests.finished("stop", 1, 1, GenerateStats());
+  EngineSnapshot engine;
+  engine.stats.speculation.add(make_round_record(2, 2, 1));
+  PrometheusText text;
+  add_model_metrics(text, "m", engine, requests.snapshot());
+  const auto found = samples(text);
+  const std::string labels = "{model_name=\"m\",engine=\"0\"";
+  const auto expect = [&](const std::string& name, const std::string& more) {
+    EXPECT_TRUE(found.count("vllm:" + name + labels + more + "}")) << name;
+  };
+  for (const char* name : plain) expect(name, "");
+  for (const char* histogram : histograms) {
+    const std::string name = histogram;
+    expect(name + "_bucket", ",le=\"+Inf\"");
+    expect(name + "_sum", "");
+    expect(name + "_count", "");
+  }
+  expect("num_requests_waiting_by_reason", ",reason=\"capacity\"");
+  expect("num_requests_waiting_by_reason", ",reason=\"deferred\"");
+  expect("request_success_total", ",finished_reason=\"stop\"");
+  expect("spec_decode_num_accepted_tokens_per_pos_total", ",position=\"0\"");
+  for (const auto& [sample, value] : found) {
+    EXPECT_EQ(sample.find("engine=\"0\"") != std::string::npos, sample.rfind("vllm:", 0) == 0) << sample;
+  }
+}
+
+TEST(Metrics, HelpIsSaidOfEveryFamily) {
+  PrometheusText text;
+  add_model_metrics(text, "m", EngineSnapshot(), RequestMetrics().snapshot());
+  std::istringstream lines(text.text());
+  std::set<std::string> helps;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("# HELP ", 0) != 0) continue;
+    const std::string help = line.substr(line.find(' ', 7) + 1);
+    EXPECT_TRUE(helps.insert(help).second) << line;
+    EXPECT_GE(help.size(), 5u) << line;
+  }
+}
+
+TEST(Metrics, DraftsAndPromptTokensAreCountedAsVllmDoes) {
+  EngineSnapshot engine;
+  engine.stats.prompt_tokens = 30;
+  engine.stats.cached_tokens = 64;
+  engine.load.n_waiting = 3;
+  engine.load.n_pages = 8;
+  engine.load.n_pages_used = 2;
+  SpeculationStats& speculation = engine.stats.speculation;
+  speculation.add(make_round_record(0, 0, 0));  // nothing was proposed
+  speculation.add(make_round_record(7, 0, 0));  // all of it was left out
+  speculation.add(make_round_record(7, 3, 2));
+  speculation.add(make_round_record(7, 2, 0));
+  PrometheusText text;
+  add_model_metrics(text, "m", engine, RequestMetrics().snapshot());
+  auto found = samples(text);
+  const auto vllm = [&](const std::string& name, const std::string& more = "") {
+    return found["vllm:" + name + "{model_name=\"m\",engine=\"0\"" + more + "}"];
+  };
+  EXPECT_EQ(vllm("spec_decode_num_drafts_total"), "2");
+  EXPECT_EQ(vllm("spec_decode_num_draft_tokens_total"), "5");
+  EXPECT_EQ(vllm("spec_decode_num_accepted_tokens_total"), "2");
+  EXPECT_EQ(found["dspark_spec_decode_num_rounds_total{model_name=\"m\"}"], "4");
+  EXPECT_EQ(found["dspark_spec_decode_num_drafted_tokens_total{model_name=\"m\"}"], "21");
+  EXPECT_EQ(vllm("prompt_tokens_total"), "94");
+  EXPECT_EQ(vllm("prompt_tokens_cached_total"), "64");
+  EXPECT_EQ(vllm("num_requests_waiting_by_reason", ",reason=\"capacity\""), "3");
+  EXPECT_EQ(vllm("num_requests_waiting_by_reason", ",reason=\"deferred\""), "0");
+  EXPECT_EQ(vllm("kv_cache_usage_perc"), "0.25");
+  EXPECT_EQ(vllm("gpu_cache_usage_perc"), "0.25");
 }
 
 }  // namespace

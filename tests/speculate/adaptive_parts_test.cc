@@ -11,6 +11,7 @@
 #include "speculate/calibration_drift.h"
 #include "speculate/confidence.h"
 #include "speculate/draft_gate.h"
+#include "speculate/planner_regret.h"
 #include "speculate/regret.h"
 
 namespace dspark {
@@ -273,6 +274,24 @@ TEST(Regret, LiveBudgetsAreOptimalAndNobodyIsBehindOffByPlan) {
     const double off = test::throughput(c, test::lengths_of(c, 0));
     EXPECT_GE(test::throughput(c, test::lengths_of(c, 4)), off * (1 - 1e-12));
     EXPECT_GE(test::throughput(c, test::lengths_of(c, 5)), off * (1 - 1e-12));
+  }
+}
+
+// The planner learns everything but the costs, pays for what it asks for, and is compared with somebody who
+// knows all survivals before anything is drafted.
+TEST(Regret, ThePlannerIsNearTheBestScheduleOfARun) {
+  for (const bool staircase : {false, true}) {
+    SCOPED_TRACE(staircase ? "tiles" : "smooth");
+    double least_of_off = 1.0;
+    const auto found = test::planner_regrets(staircase, 40, 400, 3, &least_of_off);
+    for (const size_t planner : {3u, 4u}) {
+      SCOPED_TRACE(test::planner_policies()[planner]);
+      EXPECT_GE(found[planner].mean, 0.0);
+      EXPECT_LT(found[planner].mean, 0.12);
+      EXPECT_LT(found[planner].worst, 0.35);
+      for (const size_t other : {0u, 1u, 2u}) EXPECT_LT(found[planner].mean, found[other].mean);
+    }
+    EXPECT_GT(least_of_off, 0.95);
   }
 }
 

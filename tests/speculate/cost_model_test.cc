@@ -157,6 +157,48 @@ TEST(CostModel, LearnsWhatTheTableGotWrongAtOneSize) {
   EXPECT_NEAR(model.verify_seconds({.rows = 8}), 0.030, 3e-3);
 }
 
+// Layers with windows: up to 500 positions cost all there is, up to 2000 a fifth, and so on.
+TEST(CostModel, PositionsCountByTheCurve) {
+  CostTable table = staircase();
+  EXPECT_EQ(table.counted_positions(123.5), 123.5);
+  table.context_curve = {{500, 1000.0}, {2000, 1300.0}};
+  ASSERT_TRUE(table.validate().ok()) << table.validate().to_string();
+  EXPECT_DOUBLE_EQ(table.counted_positions(0), 0.0);
+  EXPECT_DOUBLE_EQ(table.counted_positions(250), 500.0);
+  EXPECT_DOUBLE_EQ(table.counted_positions(500), 1000.0);
+  EXPECT_DOUBLE_EQ(table.counted_positions(1000), 1100.0);
+  EXPECT_DOUBLE_EQ(table.counted_positions(2000), 1300.0);
+  EXPECT_DOUBLE_EQ(table.counted_positions(12000), 3300.0);
+  const CostModel model(table);
+  EXPECT_EQ(model.counted_positions(1001), 1100);
+  EXPECT_EQ(CostModel(staircase()).counted_positions(1001), 1001);
+  table.context_curve = {{500, 200.0}};  // one point: a line
+  EXPECT_DOUBLE_EQ(table.counted_positions(1000), 400.0);
+}
+
+TEST(CostModel, SizesAreKeptAsStepsSaidTheyAre) {
+  CostModel model(staircase());
+  for (int i = 0; i < 60; ++i) {
+    for (const int32_t n : {1, 2, 1, 2}) model.observe({.rows = n}, 0.010, 0.0);
+    model.observe({.rows = 4}, 0.0121, 0.0);
+    model.observe({.rows = 4, .prompt_rows = 3}, 0.005, 0.0);
+    if (i < 20) model.observe({.rows = 8}, 0.100, 0.0);  // a bad moment
+    model.observe({.rows = 16}, i % 2 == 0 ? 0.080 : 0.084, 0.0);
+  }
+  const CostTable kept = model.corrected_table();
+  ASSERT_EQ(kept.verify.size(), 5u);
+  EXPECT_NEAR(kept.verify[0].seconds, 0.010, 1e-9);
+  EXPECT_NEAR(kept.verify[2].seconds, 0.0121, 1e-4);
+  EXPECT_NEAR(kept.verify[3].seconds, 0.020, 1e-9);  // 20 steps are too few
+  EXPECT_NEAR(kept.verify[4].seconds, 0.050, 1e-9);  // a quarter at most
+  EXPECT_EQ(model.table().verify[4].seconds, 0.040);
+  // How fast the machine is now is not kept.
+  CostModel slow(staircase());
+  for (int i = 0; i < 100; ++i) slow.observe({.rows = 4}, 0.0165, 0.0);
+  EXPECT_NEAR(slow.correction(), 1.5, 1e-9);
+  EXPECT_NEAR(slow.corrected_table().verify[2].seconds, 0.011, 1e-9);
+}
+
 TEST(CostModel, RefusesTablesThatAreNone) {
   EXPECT_TRUE(staircase().validate().ok());
   CostTable table = staircase();
@@ -171,6 +213,12 @@ TEST(CostModel, RefusesTablesThatAreNone) {
   table = staircase();
   table.overhead_s = std::numeric_limits<double>::quiet_NaN();
   EXPECT_NE(table.validate().to_string().find("overhead_s"), std::string::npos);
+  for (const std::vector<ContextPoint>& curve :
+       {std::vector<ContextPoint>{{0, 0.0}}, {{5, 5.0}, {5, 6.0}}, {{5, 5.0}, {6, 4.0}}, {{5, -1.0}}}) {
+    table = staircase();
+    table.context_curve = curve;
+    EXPECT_NE(table.validate().to_string().find("context_curve"), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -151,5 +151,19 @@ TEST(SpeculationStats, ReferenceCases) {
   }
 }
 
+TEST(SpeculationStats, RoundsThatVerifiedNothingAreCountedApart) {
+  SpeculationStats one;
+  one.add(make_round_record(0, 0, 0));
+  one.add(make_round_record(4, 0, 0));
+  one.add(make_round_record(4, 2, 0));
+  EXPECT_EQ(one.rounds, 3);
+  EXPECT_EQ(one.verified_rounds, 1);
+  EXPECT_DOUBLE_EQ(one.accept_len(), 1.0);  // tau is over all rounds
+  SpeculationStats total;
+  total.add(one);
+  total.add(one);
+  EXPECT_EQ(total.verified_rounds, 2);
+}
+
 }  // namespace
 }  // namespace dspark

@@ -372,6 +372,32 @@ TEST(SchedulerAbi, RefusesWithTheFieldsName) {
   EXPECT_NE(std::string(error.message).find("seconds[2]"), std::string::npos) << error.message;
 }
 
+// Engines forget a sequence when it ends, which may be before they tell what became of the step.
+TEST(SchedulerAbi, SequencesMayEndBeforeTheOutcomeIsTold) {
+  Loop loop(config_of("adaptive", kVerify, kDraft));  // for four sequences
+  const std::vector<float> sure(16, 0.9f);
+  ASSERT_EQ(loop.plan({7, 9}, sure.data()), DSPARK_SCHED_OK) << loop.error.message;
+  ASSERT_EQ(loop.lengths, (Lengths{1, 1}));
+  for (const uint64_t id : {7u, 7u, 1234u}) dspark_sched_forget(loop.handle, id);
+  EXPECT_EQ(loop.observe({2, 0}, 0.010), DSPARK_SCHED_INVALID_ARGUMENT) << "more than were verified";
+  ASSERT_EQ(loop.observe({1, 0}, 0.010), DSPARK_SCHED_OK) << loop.error.message;
+  EXPECT_EQ(loop.observe({1, 0}, 0.010), DSPARK_SCHED_INVALID_ARGUMENT);  // told already
+  dspark_sched_stats stats{};
+  stats.struct_size = sizeof(stats);
+  ASSERT_EQ(dspark_sched_get_stats(loop.handle, &stats, nullptr), DSPARK_SCHED_OK);
+  EXPECT_EQ(stats.drift[0].count, 2);
+  EXPECT_EQ(stats.drift[0].observed, 0.5);
+  // Its place is free again, and so are those of plans whose outcome nobody tells.
+  ASSERT_EQ(loop.plan({1, 2, 3, 9}, sure.data()), DSPARK_SCHED_OK) << loop.error.message;
+  for (const uint64_t id : {1u, 2u, 3u}) dspark_sched_forget(loop.handle, id);
+  EXPECT_EQ(loop.plan({4, 5, 5, 9}, sure.data()), DSPARK_SCHED_INVALID_ARGUMENT);
+  for (const uint64_t id : {4u, 5u}) dspark_sched_forget(loop.handle, id);
+  EXPECT_EQ(loop.plan({4, 5, 6, 9}, sure.data()), DSPARK_SCHED_OK) << loop.error.message;
+  for (const uint64_t id : {4u, 5u, 6u, 9u}) dspark_sched_forget(loop.handle, id);
+  EXPECT_EQ(loop.observe({0, 0, 0, 0}, 0.010), DSPARK_SCHED_OK) << loop.error.message;
+  EXPECT_EQ(loop.plan({11, 12, 13, 14}, sure.data()), DSPARK_SCHED_OK) << loop.error.message;
+}
+
 TEST(SchedulerAbi, RefusesStepsByName) {
   Loop loop(config_of("adaptive", kVerify, kDraft));
   std::vector<float> confidence(20, 0.5f);

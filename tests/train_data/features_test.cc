@@ -178,6 +178,48 @@ TEST(SpreadLayers, AsTheReferenceChooses) {
   EXPECT_EQ(spread_layer_ids(1, 1), (std::vector<int32_t>{0}));
 }
 
+TEST(CorpusCacheInfo, TellsWhereTheSamplesAreFrom) {
+  ModelConfig target;
+  target.dim = 32;
+  FeatureOptions options;
+  options.layer_ids = {-1, 2};
+  options.max_length = 77;
+  const std::vector<std::string> corpora = {"a/x.jsonl", "y.jsonl"};
+  const TempFolder folder;
+  const std::string path = folder.file("mine");
+  const TargetCacheInfo info = corpus_cache_info(path, target, "model.gguf", options, corpora);
+  auto writer = TargetCacheWriter::create(path, info);
+  ASSERT_TRUE(writer.ok()) << writer.status().to_string();
+  ASSERT_TRUE(writer->finish().ok());
+  const std::string expected = R"({
+  "chat_template": "as generated",
+  "exp_name": "mine",
+  "git_sha": "unknown",
+  "hidden_dtype": "bfloat16",
+  "hidden_size": 32,
+  "index_record_size": 56,
+  "mask_dtype": "uint8",
+  "max_length": 77,
+  "min_loss_tokens": 14,
+  "num_samples": 0,
+  "num_shards": 0,
+  "project_name": "dspark.cpp",
+  "shards": [],
+  "source_jsonl_paths": [
+    "a/x.jsonl",
+    "y.jsonl"
+  ],
+  "target_layer_ids": [
+    -1,
+    2
+  ],
+  "target_model_name_or_path": "model.gguf",
+  "token_dtype": "int32",
+  "version": 2
+})";
+  EXPECT_EQ(read_file(folder.path() / "mine" / "manifest.json"), expected);
+}
+
 class CacheOfCorpus : public Features {
  protected:
   void SetUp() override {

@@ -2,20 +2,32 @@
 // One answer: streamed into a node, counted, and told in a line.
 const answers = (() => {
   // What has come of an answer; stays when it breaks off.
-  const begin = () => ({ text: '', usage: null, n_tokens: 0, first_n: 0, began: performance.now(), first_at: 0, last_at: 0 });
+  const begin = () => ({ thought: '', said: '', usage: null, n_tokens: 0, first_n: 0, began: performance.now(), first_at: 0,
+    last_at: 0 });
 
-  // Adds what a chunk brings; returns {text, n}: n is 1 where the tokens are not told.
+  // Of the text of all tokens the first n characters are reasoning; one token may have some of both.
+  function add_tokens(traced, n, body) {
+    for (const token of traced) {
+      const thought = token.text.slice(0, n), said = token.text.slice(n);
+      n -= thought.length;
+      if (thought) tokens.append(reasoning.place(body), { ...token, text: thought });
+      if (said) tokens.append(body, { ...token, text: said });
+    }
+  }
+
+  // Adds what a chunk brings; returns {thought, said, n}: reasoning, content, and tokens: 1 where they are not told.
   function add_chunk(chunk, body) {
     const choice = chunk.choices && chunk.choices[0];
     const delta = (choice && choice.delta) || {};
-    const text = (delta.reasoning_content || '') + (delta.content || '');
+    const thought = delta.reasoning_content || '', said = delta.content || '';
     const traced = chunk.dspark && chunk.dspark.tokens;
-    if (traced && traced.map(t => t.text).join('') === text) {
-      for (const token of traced) if (token.text) tokens.append(body, token);
-    } else if (text) {
-      body.append(text);
+    if (traced && traced.map(t => t.text).join('') === thought + said) {
+      add_tokens(traced, thought.length, body);
+    } else {
+      if (thought) reasoning.place(body).append(thought);
+      if (said) body.append(said);
     }
-    return { text, n: traced ? traced.length : 1 };
+    return { thought, said, n: traced ? traced.length : 1 };
   }
 
   // To be called before `log` gets more: keeps the end in sight, but leaves alone who reads further up. Once a frame:
@@ -34,23 +46,26 @@ const answers = (() => {
     };
   }
 
-  // Streams the answer to the messages of `list` into `body`; `seen` fills meanwhile. Throws what client.stream throws.
+  // Streams the answer to the messages of `list` into `body`, its reasoning into a block above; `seen` fills meanwhile.
+  // Throws what client.stream throws.
   async function stream(list, body, seen, signal, overrides) {
     const before_more = follow(document.getElementById('log'));
-    body.setAttribute('aria-busy', 'true');
+    const whole = body.parentNode;
+    whole.setAttribute('aria-busy', 'true');
     try {
       await client.stream({ ...settings.request(list), ...overrides }, signal, chunk => {
         if (chunk.usage) seen.usage = chunk.usage;
         before_more();
         const piece = add_chunk(chunk, body);
-        if (!piece.text) return;
+        if (!piece.thought && !piece.said) return;
         seen.last_at = performance.now();
-        if (!seen.text) [seen.first_at, seen.first_n] = [seen.last_at, piece.n];
-        seen.text += piece.text;
+        if (!seen.first_at) [seen.first_at, seen.first_n] = [seen.last_at, piece.n];
+        seen.thought += piece.thought;
+        seen.said += piece.said;
         seen.n_tokens += piece.n;
       });
     } finally {
-      body.removeAttribute('aria-busy');
+      whole.removeAttribute('aria-busy');
     }
   }
 
@@ -82,5 +97,5 @@ const answers = (() => {
     }
     return parts.join(' · ');
   }
-  return { begin, stream, follow, rate, rate_text, line };
+  return { begin, add_chunk, stream, follow, rate, rate_text, line };
 })();

@@ -54,7 +54,8 @@
       }
       shown.facts.textContent = controller.signal.aborted ? answers.line(seen, 'stopped') : error.message;
     }
-    if (seen.text) list.push({ role: 'assistant', content: seen.text }); else list.pop();
+    // Reasoning stays here: models are not shown that of earlier turns. An answer that is only reasoning is an empty one.
+    if (seen.said || seen.thought) list.push({ role: 'assistant', content: seen.said }); else list.pop();
     busy(null);
     if (!$('settings').contains(document.activeElement)) $('prompt').focus();
   }

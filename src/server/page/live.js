@@ -37,7 +37,7 @@ const live = (() => {
       budget: of('dspark_verify_budget'), draft: of('dspark_draft_length'),
       mean_budget: share(delta('dspark_verify_budget_total'), planned),
       paused: share(delta('dspark_paused_steps_total'), planned),
-      verified: share(delta(`dspark_${SPEC}verified_tokens_total`), delta(`vllm:${SPEC}drafts_total`)),
+      verified: share(delta(`dspark_${SPEC}verified_tokens_total`), delta(`dspark_${SPEC}rounds_total`)),
     };
   }
 

@@ -13,16 +13,20 @@ const race = (() => {
   function open() {
     $('race').hidden = false;
     for (const id of LANES) {
+      reasoning.remove($(id));
       $(id).replaceChildren();
       $(id + '-speed').textContent = '';
     }
     say('running');
   }
 
-  // Marks the token at this place of the text.
-  function mark(lane, place) {
+  // Marks the token at this place of the text in `box`; null: a text that is not there.
+  function mark(box, place) {
+    if (!box) return;
+    const block = box.closest('details');
+    if (block) block.open = true;
     let end = 0;
-    for (const node of lane.childNodes) {
+    for (const node of box.childNodes) {
       end += node.textContent.length;
       if (end <= place) continue;
       if (node.classList) node.classList.add('differs');
@@ -35,13 +39,13 @@ const race = (() => {
     return rest ? `“${rest}${place + 24 < text.length ? '…' : ''}”` : 'nothing';
   }
 
-  function say_difference(a, b) {
+  // is_thought: a and b are reasoning.
+  function say_difference(a, b, is_thought) {
     let place = 0;
     while (place < a.length && a[place] === b[place]) ++place;
-    mark($(LANES[0]), place);
-    mark($(LANES[1]), place);
-    const where = `from character ${[...a.slice(0, place)].length + 1} on: ${excerpt(a, place)} with speculation, `
-      + `${excerpt(b, place)} without`;
+    for (const id of LANES) mark(is_thought ? reasoning.find($(id)) : $(id), place);
+    const where = `from character ${[...a.slice(0, place)].length + 1} ${is_thought ? 'of the reasoning ' : ''}on: `
+      + `${excerpt(a, place)} with speculation, ${excerpt(b, place)} without`;
     const rule = connection.props().accept;
     if (rule && rule !== 'coupled' && Number($('temperature').value) > 0) {
       return say(`Texts differ ${where}. With --accept ${rule} they may: it keeps how likely texts are, not each text. `
@@ -53,7 +57,8 @@ const race = (() => {
 
   // with_it, without: what answers.begin() made, filled.
   function judge(with_it, without) {
-    if (with_it.text !== without.text) return say_difference(with_it.text, without.text);
+    if (with_it.thought !== without.thought) return say_difference(with_it.thought, without.thought, true);
+    if (with_it.said !== without.said) return say_difference(with_it.said, without.said, false);
     const s = with_it.usage && with_it.usage.speculation;
     say(s && s.drafted > 0
       ? `texts identical · ${(answers.rate(with_it) / answers.rate(without)).toFixed(2)} times as fast`

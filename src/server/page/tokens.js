@@ -30,7 +30,8 @@ const tokens = (() => {
     node.tabIndex = is_first ? 0 : -1;
     if (is_first) {
       body.setAttribute('role', 'group');
-      body.setAttribute('aria-label', 'Answer. Arrow keys go from token to token.');
+      const what = body.closest('.reasoning') ? 'Reasoning' : 'Answer';
+      body.setAttribute('aria-label', what + '. Arrow keys go from token to token.');
     }
     body.append(node);
   }

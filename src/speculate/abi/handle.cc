@@ -27,6 +27,7 @@ struct dspark_sched {
   dspark_sched(const VerifyPolicy& chosen, int32_t max_sequences) : policy(chosen), sequences(max_sequences) {
     planned.reserve(static_cast<size_t>(max_sequences));
     plan.reserve(static_cast<size_t>(max_sequences));
+    forgotten.reserve(static_cast<size_t>(max_sequences));
   }
 
   VerifyPolicy policy;
@@ -37,7 +38,8 @@ struct dspark_sched {
   // The last plan.
   std::vector<KnownSequence*> planned;
   std::vector<PlanSequence> plan;
-  std::vector<uint8_t> careful;  // must_not_anticipate
+  std::vector<uint8_t> careful;     // must_not_anticipate
+  std::vector<uint64_t> forgotten;  // ids of the last plan that ended before its outcome was told
   DraftEvidence evidence_kind = DraftEvidence::kNone;
   bool has_confidence = false;
   uint64_t n_plans = 0;
@@ -137,9 +139,16 @@ void take_drafts(dspark_sched& s, const dspark_sched_step& step, size_t i, Known
   }
 }
 
+/// The last plan is over, with it those of its sequences that had ended already.
+void end_plan(dspark_sched& s) {
+  s.planned.clear();
+  for (const uint64_t id : s.forgotten) s.sequences.erase(id);
+  s.forgotten.clear();
+}
+
 Status plan_step(dspark_sched& s, const dspark_sched_step& step, int32_t* lengths) {
   DSPARK_RETURN_IF_ERROR(check_step(step, lengths));
-  s.planned.clear();
+  end_plan(s);
   s.plan.clear();
   s.careful.clear();
   s.has_confidence = step.confidence != nullptr;
@@ -225,7 +234,7 @@ Status observe_outcome(dspark_sched& s, const dspark_sched_outcome& outcome) {
     n_verified += outcome.n_verified[i];
     n_tokens += outcome.n_accepted[i];
   }
-  s.planned.clear();  // an outcome is told once
+  end_plan(s);  // an outcome is told once
   for (AcceptanceEstimator& learned : s.estimators) learned.end_step();
   if (!s.planner || n == 0) return ok_status();
   s.shape.rows += n_verified;
@@ -315,9 +324,15 @@ dspark_sched_status dspark_sched_observe(dspark_sched* scheduler, const dspark_s
 
 void dspark_sched_forget(dspark_sched* scheduler, uint64_t sequence_id) {
   if (scheduler == nullptr) return;
-  // A sequence of the last plan may be forgotten before its outcome is told; then nothing is.
-  scheduler->planned.clear();
-  scheduler->sequences.erase(sequence_id);
+  KnownSequence* known = scheduler->sequences.find(sequence_id);
+  if (known == nullptr) return;
+  // A sequence of the last plan is part of the outcome, which may still be told.
+  if (scheduler->planned.empty() || known->plan != scheduler->n_plans) {
+    scheduler->sequences.erase(sequence_id);
+  } else if (!known->is_forgotten) {
+    known->is_forgotten = true;
+    scheduler->forgotten.push_back(sequence_id);  // its memory is there: no id is listed twice
+  }
 }
 
 dspark_sched_status dspark_sched_get_stats(const dspark_sched* scheduler, dspark_sched_stats* stats,

@@ -35,8 +35,14 @@ KnownSequence* SequenceTable::find_or_add(uint64_t id) {
     sequence.id = id;
     sequence.survivals.n = sequence.survivals.n_older = 0;
     sequence.n_drafts = 0;
+    sequence.is_forgotten = false;
   }
   return &sequences_[static_cast<size_t>(places_[at])];
+}
+
+KnownSequence* SequenceTable::find(uint64_t id) {
+  const size_t at = place_of(id);
+  return places_[at] < 0 ? nullptr : &sequences_[static_cast<size_t>(places_[at])];
 }
 
 // Entries behind the gap that would not be found any more move into it.

@@ -16,7 +16,8 @@ struct KnownSequence {
   std::array<float, kMaxDraftTokens> confidence{};
   std::array<float, kMaxDraftTokens> evidence{};
   int32_t n_drafts = 0;
-  uint64_t plan = 0;  // number of the last plan it was part of
+  uint64_t plan = 0;          // number of the last plan it was part of
+  bool is_forgotten = false;  // by the caller, kept until the outcome of that plan is told or replaced
 };
 
 /// Open addressing with linear probing over places in a fixed list. No allocation after the constructor.
@@ -26,6 +27,8 @@ class SequenceTable {
 
   /// The sequence with this id, made if there is none; null when the table is full.
   KnownSequence* find_or_add(uint64_t id);
+  /// Null: there is none.
+  KnownSequence* find(uint64_t id);
   void erase(uint64_t id);
   int32_t size() const { return static_cast<int32_t>(sequences_.size() - free_.size()); }
 
