@@ -66,15 +66,25 @@ Plan read_plan(int argc, char** argv) {
   if (argc < 2) die("no model given");
   Plan plan;
   plan.model = argv[1];
-  for (int i = 2; i + 1 < argc; i += 2) {
+  for (int i = 2; i < argc; i += 2) {
     const std::string flag = argv[i];
-    if (flag == "--threads") plan.threads = std::atoi(argv[i + 1]);
-    if (flag == "--prefill") plan.prefill = std::atoi(argv[i + 1]);
-    if (flag == "--repeats") plan.repeats = std::atoi(argv[i + 1]);
-    if (flag == "--rows") plan.rows = numbers(argv[i + 1]);
-    if (flag == "--pass-depths") plan.pass_depths = numbers(argv[i + 1]);
-    if (flag == "--flash-attn") plan.flash_attn = std::atoi(argv[i + 1]) != 0;
-    if (flag == "--depths") plan.depths = numbers(argv[i + 1]);
+    if (i + 1 == argc) die((flag + ": no value given").c_str());
+    if (flag == "--threads")
+      plan.threads = std::atoi(argv[i + 1]);
+    else if (flag == "--prefill")
+      plan.prefill = std::atoi(argv[i + 1]);
+    else if (flag == "--repeats")
+      plan.repeats = std::atoi(argv[i + 1]);
+    else if (flag == "--rows")
+      plan.rows = numbers(argv[i + 1]);
+    else if (flag == "--pass-depths")
+      plan.pass_depths = numbers(argv[i + 1]);
+    else if (flag == "--flash-attn")
+      plan.flash_attn = std::atoi(argv[i + 1]) != 0;
+    else if (flag == "--depths")
+      plan.depths = numbers(argv[i + 1]);
+    else
+      die(("unknown flag " + flag).c_str());
   }
   return plan;
 }

@@ -24,6 +24,9 @@ using Listed = ParameterSchema::Listed;
 constexpr Node kNothing = -1;
 // Parts that references and alternatives may lead to, counted as often as they do.
 constexpr int kMaxParts = 10'000;
+// Every part that is written as JSON is compiled together with all definitions.
+constexpr size_t kMaxJsonBytes = size_t{32} << 20;
+constexpr size_t kMaxNodes = size_t{1} << 20;
 constexpr std::string_view kQuote = "<|\"|>";
 
 bool is_closed(const Json& schema) {
@@ -84,8 +87,11 @@ class ParameterGrammar {
             "a '$ref' to another place than '$defs' cannot be forced in this model's notation");
       }
     }
+    const std::string text = whole.dump();
+    n_json_bytes_ += text.size();
+    if (n_json_bytes_ > kMaxJsonBytes || ir_.nodes.size() > kMaxNodes) return schema_.too_large(place);
     const std::string label(schema_.label());
-    const Result<GrammarIr> part = compile_json_schema(whole.dump(), label);
+    const Result<GrammarIr> part = compile_json_schema(text, label);
     if (part.ok()) return ir_.append(*part);
     // Its places begin at the part.
     std::string message = part.status().message();
@@ -252,6 +258,7 @@ class ParameterGrammar {
   const Json& root_;
   ParameterSchema schema_;
   int n_parts_ = 0;
+  size_t n_json_bytes_ = 0;  // of what was compiled as JSON
 };
 
 }  // namespace

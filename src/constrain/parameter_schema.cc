@@ -14,6 +14,8 @@ using Json = nlohmann::ordered_json;
 // Bounds of the work for one schema: references and alternatives multiply.
 constexpr int64_t kMaxSteps = 4'000'000;
 constexpr size_t kMaxComposedBytes = size_t{8} << 20;
+// Listed values are copied as often as something refers to them.
+constexpr size_t kMaxListedBytes = size_t{64} << 20;
 constexpr size_t kMaxOneOf = 256;
 // Values of other schemas' lists are looked for in these lists.
 constexpr size_t kMaxForeignValues = 2048;
@@ -110,7 +112,7 @@ std::vector<ParameterSchema::Member> ParameterSchema::members_of(const Json& sch
 }
 
 JsonTypes ParameterSchema::types_of(const Json& schema) const {
-  return types_in_schema(nlohmann::json::parse(schema.dump()), *plain_root_);
+  return types_in_schema(nlohmann::json::parse(schema.dump()), *plain_root_, n_steps_, kMaxSteps);
 }
 
 bool ParameterSchema::has_reference(const Json& schema, bool elsewhere) {
@@ -131,15 +133,22 @@ const Json* ParameterSchema::target_of(const Json& schema) const {
   return text.starts_with("#") ? follow_pointer(root_, text) : nullptr;
 }
 
+bool ParameterSchema::is_too_much() const {
+  return n_steps_ > kMaxSteps || n_listed_bytes_ > kMaxListedBytes;
+}
+
 ParameterSchema::Listed ParameterSchema::listed(const Json& schema, bool texts_only, int depth) const {
-  if (!schema.is_object() || depth > kMaxDepth || ++n_steps_ > kMaxSteps) return {};
+  ++n_steps_;
+  if (!schema.is_object() || depth > kMaxDepth || is_too_much()) return {};
   if (texts_only && excludes_text(schema)) return {true, {}};
   Listed found;
   if (const auto it = schema.find("const"); it != schema.end()) {
+    n_listed_bytes_ += it->dump().size();
     found.is_list = true;
     found.values.push_back(*it);
   } else if (const auto list = schema.find("enum"); list != schema.end() && list->is_array()) {
     n_steps_ += static_cast<int64_t>(list->size());
+    n_listed_bytes_ += list->dump().size();
     found.is_list = true;
     found.values.assign(list->begin(), list->end());
   } else if (const Json* target = target_of(schema); target != nullptr) {
@@ -182,7 +191,7 @@ Result<ParameterSchema::Listed> ParameterSchema::accepted(const Json& schema, bo
     own = target;
   }
   Listed all = listed(*own, texts_only, 0);
-  if (n_steps_ > kMaxSteps) return too_large(place);
+  if (is_too_much()) return too_large(place);
   if (!all.is_list) return all;
   // Values need not be looked for in the list that they come from.
   const char* list = own->contains("const") ? "const" : "enum";
@@ -203,22 +212,23 @@ Result<ParameterSchema::Listed> ParameterSchema::accepted(const Json& schema, bo
 }
 
 Result<Json> ParameterSchema::resolved(const Json& schema, const std::string& place, int depth) const {
+  if (++n_steps_ > kMaxSteps) return too_large(place);
   if (!schema.is_object()) return schema;
   if (depth > kMaxDepth) return too_deep(place);
   DSPARK_RETURN_IF_ERROR(check_value(schema, place));
-  Json parts = Json::array();
+  std::vector<const Json*> parts;
   if (schema.contains("$ref")) {
     const Json* target = target_of(schema);
     if (target == nullptr) return unsupported(at(place) + "$ref " + schema["$ref"].dump());
-    parts.push_back(*target);
+    parts.push_back(target);
   }
   if (const auto it = schema.find("allOf"); it != schema.end()) {
-    for (const Json& part : *it) parts.push_back(part);
+    for (const Json& part : *it) parts.push_back(&part);
   }
   Json all = schema_without(schema_without(schema, "$ref"), "allOf");
   all.erase("nullable");
-  for (const Json& part : parts) {
-    DSPARK_ASSIGN_OR_RETURN(const Json flat, resolved(part, place, depth + 1));
+  for (const Json* part : parts) {
+    DSPARK_ASSIGN_OR_RETURN(const Json flat, resolved(*part, place, depth + 1));
     if (flat == false) return flat;
     if (!flat.is_object()) continue;
     // It speaks of members that its own schema does not declare, and both are one from here on.
@@ -245,7 +255,7 @@ JsonTypes ParameterSchema::written_types(const Json& flat) const {
 bool ParameterSchema::list_others(const Json& a, const Json& b) const {
   const Listed left = listed(a, false, 0), right = listed(b, false, 0);
   n_steps_ += static_cast<int64_t>(left.values.size() * right.values.size());
-  if (!left.is_list || !right.is_list || n_steps_ > kMaxSteps) return false;
+  if (!left.is_list || !right.is_list || is_too_much()) return false;
   return std::none_of(left.values.begin(), left.values.end(), [&](const Json& value) {
     return std::any_of(right.values.begin(), right.values.end(),
                        [&](const Json& other) { return same_value(value, other); });
@@ -264,7 +274,7 @@ bool ParameterSchema::is_apart(const Json& a, JsonTypes written, const Json& b, 
   const Json& right = b["properties"];
   for (const auto& [name, schema] : left.items()) {
     n_steps_ += static_cast<int64_t>(right.size());
-    if (n_steps_ > kMaxSteps) return false;
+    if (is_too_much()) return false;
     const bool both_require = is_required(a, name) && is_required(b, name) && right.contains(name);
     if (both_require && list_others(schema, right[name])) return true;
   }
@@ -289,10 +299,11 @@ Result<std::vector<Json>> ParameterSchema::alternatives(const Json& schema, cons
     written.push_back(written_types(flat));
     allowed.push_back(types_of(flat));
   }
+  if (is_too_much()) return too_large(place);
   for (size_t i = 0; i < all.size(); ++i) {
     for (size_t k = 0; k < all.size(); ++k) {
       if (k == i || is_apart(all[i], written[i], all[k], allowed[k])) continue;
-      if (n_steps_ > kMaxSteps) return too_large(place);
+      if (is_too_much()) return too_large(place);
       return unsupported(at(place) + "'oneOf' whose parts " + std::to_string(i) + " and " +
                          std::to_string(k) +
                          " may accept the same value cannot be forced in this model's notation");

@@ -73,6 +73,7 @@ class ParameterSchema {
 
  private:
   const Json* target_of(const Json& schema) const;
+  bool is_too_much() const;
   Listed listed(const Json& schema, bool texts_only, int depth) const;
   Listed listed_by_all(const Json& parts, bool texts_only, int depth) const;
   JsonTypes written_types(const Json& flat) const;
@@ -83,7 +84,8 @@ class ParameterSchema {
   const std::shared_ptr<const nlohmann::json> plain_root_;  // the root once more, without the order
   const std::string_view label_;
   const SchemaJudge judge_;
-  mutable int64_t n_steps_ = 0;          // of looking for listed values and comparing them
+  mutable int64_t n_steps_ = 0;          // of looking for types and values and of putting together
+  mutable size_t n_listed_bytes_ = 0;    // of listed values, as JSON, as often as they are copied
   mutable size_t n_composed_bytes_ = 0;  // of schemas that were put together
 };
 

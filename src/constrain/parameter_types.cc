@@ -12,6 +12,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kMaxDepth = 32;
+// References and alternatives multiply. What is left beyond this many steps may be anything.
+constexpr int64_t kMaxSteps = 1'000'000;
 
 JsonTypes type_of(const Json& value) {
   switch (value.type()) {
@@ -42,10 +44,13 @@ JsonTypes type_named(const Json& name) {
 
 class SchemaTypes {
  public:
-  explicit SchemaTypes(const Json& root) : root_(root) {}
+  // n_steps: counted on from what it is.
+  SchemaTypes(const Json& root, int64_t& n_steps, int64_t max_steps)
+      : root_(root), n_steps_(n_steps), max_steps_(max_steps) {}
 
   JsonTypes of(const Json& schema, int depth = 0) const {
-    if (!schema.is_object() || depth > kMaxDepth) return kJsonAny;
+    if (!schema.is_object() || depth > kMaxDepth || n_steps_ > max_steps_) return kJsonAny;
+    n_steps_ += 1 + static_cast<int64_t>(schema.size());
     JsonTypes types = kJsonAny;
     for (const auto& [key, value] : schema.items()) {
       if (key == "type") types &= value.is_array() ? any_of(value, type_named) : type_named(value);
@@ -55,6 +60,7 @@ class SchemaTypes {
       if ((key == "anyOf" || key == "oneOf") && value.is_array())
         types &= any_of(value, [&](const Json& part) { return of(part, depth + 1); });
       if (key == "allOf" && value.is_array()) {
+        n_steps_ += static_cast<int64_t>(value.size());
         for (const Json& part : value) types &= of(part, depth + 1);
       }
     }
@@ -64,7 +70,8 @@ class SchemaTypes {
 
  private:
   template <typename F>
-  static JsonTypes any_of(const Json& values, F types_of) {
+  JsonTypes any_of(const Json& values, F types_of) const {
+    n_steps_ += static_cast<int64_t>(values.size());
     JsonTypes types = 0;
     for (const Json& value : values) types |= types_of(value);
     return types;
@@ -84,18 +91,22 @@ class SchemaTypes {
   }
 
   const Json& root_;
+  int64_t& n_steps_;
+  const int64_t max_steps_;
 };
 
 }  // namespace
 
-JsonTypes types_in_schema(const nlohmann::json& schema, const nlohmann::json& root) {
-  return SchemaTypes(root).of(schema);
+JsonTypes types_in_schema(const nlohmann::json& schema, const nlohmann::json& root, int64_t& n_steps,
+                          int64_t max_steps) {
+  return SchemaTypes(root, n_steps, max_steps).of(schema);
 }
 
 ParameterTypes::ParameterTypes(std::string_view schema) {
   const Json root = Json::parse(schema, nullptr, false);
   if (!root.is_object()) return;
-  const SchemaTypes types(root);
+  int64_t n_steps = 0;
+  const SchemaTypes types(root, n_steps, kMaxSteps);
   const auto properties = root.find("properties");
   if (properties != root.end() && properties->is_object()) {
     for (const auto& [name, property] : properties->items()) known_[name] = types.of(property);

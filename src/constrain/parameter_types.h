@@ -15,7 +15,8 @@ inline constexpr JsonTypes kJsonNull = 1, kJsonBoolean = 2, kJsonNumber = 4, kJs
                            kJsonObject = 32, kJsonAny = 63;
 
 /// What types a schema of arguments allows each parameter: by type, enum, const, anyOf, oneOf, allOf,
-/// nullable and references into the schema itself. What says nothing about the type allows any.
+/// nullable and references into the schema itself. What says nothing about the type allows any, and so does
+/// what is left when references and alternatives lead to too many parts.
 class ParameterTypes {
  public:
   /// schema: JSON text; anything else allows all.
@@ -27,8 +28,10 @@ class ParameterTypes {
   JsonTypes others_ = kJsonAny;
 };
 
-/// The same for one schema. root: what its references start from; definitions in it are followed.
-JsonTypes types_in_schema(const nlohmann::json& schema, const nlohmann::json& root);
+/// The same for one schema. root: what its references start from; definitions in it are followed. n_steps:
+/// the parts looked at are added to it; once it is above max_steps, the rest is taken to allow any type.
+JsonTypes types_in_schema(const nlohmann::json& schema, const nlohmann::json& root, int64_t& n_steps,
+                          int64_t max_steps);
 
 /// A value written as plain text -> JSON text. JSON and Python's literals are taken for what they are where
 /// `types` allow it, or where `types` allow no string; all else is a string.

@@ -108,10 +108,14 @@ void Engine::end_waiting() {
 /// Strictly in order: a request that does not fit yet is not passed by smaller ones, but one that is held by
 /// all.
 void Engine::start_waiting() {
-  while (!free_slots_.empty()) {
+  for (;;) {
     const auto next =
         std::find_if(waiting_.rbegin(), waiting_.rend(), [](const auto& s) { return !s->held; });
     if (next == waiting_.rend()) return;
+    if (free_slots_.empty()) {
+      if (!preempt_held()) return;
+      continue;
+    }
     if (!has_room_for(**next)) {
       if (!preempt_for_start()) return;
       continue;

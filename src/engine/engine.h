@@ -151,7 +151,7 @@ class Engine {
   /// Ends a request at the next step; unknown or finished ids are ignored.
   void cancel(RequestId id);
   /// From the next step on a request gets no rows, whatever it is about, until it is released: for readers
-  /// that are slower than the model. It keeps its slot, and its pages unless others need them; then it goes
+  /// that are slower than the model. It keeps its slot and its pages unless others need them; then it goes
   /// back to the queue, and there, as one that has not started yet, it stays and lets others pass. Its text
   /// does not change by it, nor do others'. Its deadline and its time in the queue go on to count, and it can
   /// be cancelled. Unknown or finished ids are ignored.
@@ -242,6 +242,7 @@ class Engine {
   void secure_pages();
   void preempt(size_t index);
   std::optional<size_t> preempt_one();
+  bool preempt_held();
   bool preempt_for_start();
   void trim_drafts_to_pages();
 

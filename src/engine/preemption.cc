@@ -63,6 +63,17 @@ std::optional<size_t> Engine::preempt_one() {
   return std::nullopt;
 }
 
+/// Takes the place of the most junior sequence that is held: who waits for the model goes before who waits
+/// for a reader. returns: false when none is held.
+bool Engine::preempt_held() {
+  for (size_t i = running_.size(); i-- > 0;) {
+    if (!running_[i]->held || running_[i]->finished()) continue;
+    preempt(i);
+    return true;
+  }
+  return false;
+}
+
 /// Makes room where nobody goes on: a request must not wait for pages of those who wait for their readers.
 /// returns: false when there is nothing to take, or somebody goes on and will end.
 bool Engine::preempt_for_start() {

@@ -40,6 +40,7 @@ struct QueueParams {
   std::string client = {};     // requests of different clients take turns
   double queue_timeout_s = 0;  // longest wait for the first start; 0: any
   double deadline_s = 0;       // longest time from submit to the end; 0: any
+  bool follows = false;        // takes the place of one that ended: a full queue does not refuse it
 
   /// errors: invalid_argument naming the field.
   Status validate() const;

@@ -191,7 +191,7 @@ void Engine::append_prompt_rows(Sequence& sequence) {
       : completes ? 1
                   : 0);
   step_stats_.prefill_rows += n;
-  step_stats_.shape.prompt_context += sequence.n_cached;
+  step_stats_.shape.prompt_context += counted_positions(sequence.n_cached);
 }
 
 /// Rows of one sequence behind those it already has in this batch; logits for the last n_logits of them.

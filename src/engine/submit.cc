@@ -91,7 +91,7 @@ Result<RequestId> Engine::enqueue(std::unique_ptr<Sequence> sequence, const Queu
   sequence->deadline = end_of(sequence->submitted_at, queue.deadline_s);
   const std::lock_guard lock(inbox_mutex_);
   const int64_t n_waiting = n_waiting_.load(std::memory_order_relaxed);
-  if (options_.max_waiting > 0 && n_waiting >= options_.max_waiting) {
+  if (options_.max_waiting > 0 && !queue.follows && n_waiting >= options_.max_waiting) {
     return resource_exhausted("queue: " + std::to_string(n_waiting) + " requests wait already");
   }
   const RequestId id = next_id_++;

@@ -77,6 +77,8 @@ ApiError EmbeddingCall::submit_more() {
   const auto most = static_cast<size_t>(std::max(1, host_.options().max_sequences));
   while (n_submitted_ < requests_.size() && n_running_ < most) {
     const size_t i = n_submitted_;
+    // Others may fill the queue in the moment in which the last text of this call is done.
+    requests_[i].queue.follows = i > 0 && n_running_ == 0;
     const Result<RequestId> id = host_.submit_embedding(
         requests_[i], [self = shared_from_this(), i](const EmbedResult& result) { self->take(i, result); });
     if (!id.ok()) {

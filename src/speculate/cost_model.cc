@@ -123,7 +123,8 @@ CostTable CostModel::corrected_table() const {
 
 int64_t CostModel::counted_positions(int64_t n_cached) const {
   if (table_.context_curve.empty()) return n_cached;
-  return std::llround(table_.counted_positions(static_cast<double>(n_cached)));
+  constexpr double kMost = 1e11;  // sums over the rows of a step stay far from the end of int64_t
+  return std::llround(std::clamp(table_.counted_positions(static_cast<double>(n_cached)), 0.0, kMost));
 }
 
 double CostModel::raw_verify_seconds(const StepShape& shape) const {

@@ -220,6 +220,12 @@ class ComparePeers(Programs):
         self.assertIn("attention, 8 rows", peer_report.markdown(
             compare_peers.describe_machine({"other": "r7"}), [report], ["dspark", "other"]))
 
+    def test_peers_that_leave_tests_out(self):
+        ours = {"pass 1 0": [1.0], "pass 1 64": [2.0]}
+        compare_peers.check_tests({"dspark": ours, "other": {**ours, "more": [1.0]}}, "dspark")
+        with self.assertRaises(SystemExit):
+            compare_peers.check_tests({"dspark": ours, "old": {"pass 1 0": [1.0]}}, "dspark")
+
     def test_versions_and_arguments_of_peers(self):
         results = {("m", 1): {"extra": {"a": {"version": "told by itself"}, "b": {}}}}
         self.assertEqual(compare_peers.peer_versions(results, ["a", "b", "c"], {"a": "old", "b": "r7"}),

@@ -9,6 +9,8 @@
 #include "constrain/answer_grammar.h"
 #include "constrain/output_format.h"
 #include "constrain/output_parser.h"
+#include "constrain/parameter_schema.h"
+#include "constrain/parameter_types.h"
 
 namespace dspark {
 namespace {
@@ -261,6 +263,73 @@ TEST(ToolGrammar, MembersWithoutValuesAreLeftOut) {
     expect_texts(format, with_member("false", false), {""}, {tagged(format, "a", "1", false)});
     expect_refused(format, with_member(crossed, false), "'g'#/properties/a: the schema accepts no value");
   }
+}
+
+void expect_too_large(ToolFormat format, const std::string& schema) {
+  const Result<Grammar> grammar = make_tool_grammar({format}, {{"g", schema}});
+  ASSERT_FALSE(grammar.ok());
+  EXPECT_EQ(grammar.status().code(), StatusCode::kResourceExhausted) << grammar.status().message();
+  EXPECT_NE(grammar.status().message().find("too many parts or values"), std::string::npos)
+      << grammar.status().message();
+}
+
+// A list of n schemas that all refer to one definition.
+std::string references(int n, const std::string& name) {
+  std::string out;
+  for (int i = 0; i < n; ++i) out += std::string(i > 0 ? "," : "") + R"({"$ref":"#/$defs/)" + name + R"("})";
+  return "[" + out + "]";
+}
+
+// An object whose member "a" leads to 20^15 parts.
+std::string with_multiplied_parts() {
+  std::string definitions;
+  for (int i = 0; i < 15; ++i) {
+    definitions += std::string("\"a") + std::to_string(i) + R"(":{"anyOf":)" +
+                   references(20, std::string("a") + std::to_string(i + 1)) + "},";
+  }
+  return R"({"type":"object","properties":{"a":{"$ref":"#/$defs/a0"}},"$defs":{)" + definitions +
+         R"("a15":{"type":"string"}}})";
+}
+
+TEST(ToolGrammar, LookingForTypesEnds) {
+  expect_too_large(ToolFormat::kQwenXml, with_multiplied_parts());
+  EXPECT_EQ(ParameterTypes(with_multiplied_parts()).of("a"), kJsonAny);
+}
+
+TEST(ToolGrammar, BoundsTheBytesOfListedValues) {
+  const std::string schema = R"({"type":"object","properties":{"a":{"anyOf":)" + references(1500, "c") +
+                             R"(}},"$defs":{"c":{"const":")" + std::string(100'000, 'x') + R"("}}})";
+  for (ToolFormat format : {ToolFormat::kQwenXml, ToolFormat::kGemma4}) expect_too_large(format, schema);
+}
+
+TEST(ToolGrammar, BoundsTheBytesOfDefinitions) {
+  std::string members;
+  for (int i = 0; i < 100; ++i) {
+    members += std::string(i > 0 ? "," : "") + "\"a" + std::to_string(i) +
+               R"(":{"type":"array","items":{"$ref":"#/$defs/n"}})";
+  }
+  const std::string schema =
+      R"({"type":"object","properties":{)" + members +
+      R"(},"additionalProperties":false,"$defs":{"n":{"type":"integer","description":")" +
+      std::string(400'000, 'x') + R"("}}})";
+  expect_too_large(ToolFormat::kQwenXml, schema);
+}
+
+TEST(ToolGrammar, CountsPartsThatArePutTogether) {
+  nlohmann::ordered_json parts = nlohmann::ordered_json::array();
+  for (int i = 0; i < 100'000; ++i) parts.push_back(true);
+  nlohmann::ordered_json schema = nlohmann::ordered_json::object();
+  schema["allOf"] = parts;
+  const ParameterSchema parameters(schema, "s");
+  int n_resolved = 0;
+  StatusCode code = StatusCode::kOk;
+  while (code == StatusCode::kOk && n_resolved < 100) {
+    const Result<nlohmann::ordered_json> all = parameters.resolved(schema, "", 0);
+    if (all.ok()) ++n_resolved;
+    if (!all.ok()) code = all.status().code();
+  }
+  EXPECT_EQ(code, StatusCode::kResourceExhausted);
+  EXPECT_GT(n_resolved, 10);
 }
 
 }  // namespace

@@ -58,6 +58,11 @@ TEST(EngineQueue, AFullQueueRefusesAndSaysSo) {
   engine->cancel(waits);
   watch.step();
   EXPECT_TRUE(engine->submit(request_of(4, 5, 3), {}).ok());
+  // The queue is full again; what goes on where one ended is let in all the same.
+  GenerateRequest next = request_of(5, 5, 3);
+  EXPECT_FALSE(engine->submit(next, {}).ok());
+  next.queue.follows = true;
+  EXPECT_TRUE(engine->submit(next, {}).ok());
   watch.finish();
   EXPECT_EQ(engine->n_waiting(), 0);
 }

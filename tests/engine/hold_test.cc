@@ -116,11 +116,12 @@ TEST(EngineHold, WhereAllAreHeldThereIsNothingToDo) {
   EXPECT_EQ(engine->load().n_running, 2);
   EXPECT_EQ(engine->load().n_held, 2);
   watch.submit(request_of(3, 5, 4));
-  EXPECT_FALSE(engine->step()) << "their slots are taken";
-  engine->release(b);
-  EXPECT_TRUE(engine->step());
+  EXPECT_TRUE(engine->step()) << "who is held gives its place to who waits";
+  EXPECT_EQ(engine->stats().preemptions, 1);
   while (watch[2].reason == FinishReason::kNone) watch.step();
   EXPECT_EQ(watch[0].reason, FinishReason::kNone);
+  EXPECT_EQ(watch[1].reason, FinishReason::kNone);
+  engine->release(b);
   engine->release(a);
   watch.finish();
   for (int32_t i = 1; i <= 3; ++i) {

@@ -226,6 +226,26 @@ TEST(MixedPolicies, DraftedNeverExceedsMaxDrafts) {
   }
 }
 
+/// What prompts look at is counted as everything else that a step looks at, or the planner would take one
+/// from the other.
+TEST(MixedPolicies, ContextOfPromptsCountsLikeAllContext) {
+  test::FakeModel model;
+  EngineOptions options = mixed_options(model, VerifyPolicy::adaptive(), 200);
+  ASSERT_TRUE(options.costs.has_value());
+  options.costs->context_curve = {{8, 16.0}, {64, 20.0}};
+  options.prefill_rows = 16;
+  const auto engine = make(model, options, drafter_of("ngram"));
+  ASSERT_TRUE(engine->submit(request_of(3, 60, 4), [](const StreamUpdate&) {}).ok());
+  int n_steps = 0;
+  for (; n_steps < 3; ++n_steps) {
+    engine->step();
+    const StepShape& shape = engine->last_step().shape;
+    EXPECT_EQ(shape.prompt_context, shape.context) << n_steps;
+    EXPECT_EQ(shape.context > 0, n_steps > 0);
+  }
+  EXPECT_LT(engine->last_step().shape.context, 20);  // not 32
+}
+
 TEST(MixedPolicies, PlannedLengthsNeedCosts) {
   test::FakeModel model;
   EngineOptions options = mixed_options(model, VerifyPolicy::fixed(4), 200);

@@ -43,7 +43,7 @@ class Embeddings(serve_harness.Tool):
         self.assertEqual(server.post("/v1/embeddings", {"input": "x"}).status, 200)
 
     def test_waiting_too_long(self):
-        server = self.start("--queue-timeout", "0.2")
+        server = self.start("--queue-timeout", "0.2", "--stream-buffer", str(1 << 30))  # or it gives its place up
         connection, response = server.open_stream("/v1/chat/completions", chat("abc", max_tokens=30000, ignore_eos=True))
         response.readline()
         self.refused(server.post("/v1/embeddings", {"input": ["a", "b"]}), 429, "queue_timeout")

@@ -221,7 +221,8 @@ class Others(serve_harness.Tool):
         self.assertEqual(plain.get("/").status, 404)
 
     def test_deadline_and_queue_timeout(self):
-        server = Server("-m", self.chat_model, "-c", "65536", "--parallel", "1", "--queue-timeout", "0.2")
+        server = Server("-m", self.chat_model, "-c", "65536", "--parallel", "1", "--queue-timeout", "0.2",
+                        "--stream-buffer", str(1 << 30))  # or the first one, which nobody reads, gives its place up
         self.addCleanup(server.stop)
         connection, response = server.open_stream("/v1/chat/completions", chat("abc", max_tokens=60000, ignore_eos=True))
         response.readline()

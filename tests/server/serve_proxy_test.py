@@ -129,11 +129,11 @@ class Proxies(serve_harness.Tool):
         return [find("nginx"), "-p", str(self.path), "-c", str(path)]
 
     def check(self, start):
-        proxy, servers = self.behind(start)
+        proxy, servers = self.behind(start, "-c", "65536")
         self.check_tls(proxy)
         self.check_address(proxy, servers)
         # A stream passes piece by piece, not as a whole at its end.
-        connection, response = proxy.open_stream("/v1/chat/completions", chat("abc", max_tokens=3000, ignore_eos=True))
+        connection, response = proxy.open_stream("/v1/chat/completions", chat("abc", max_tokens=60000, ignore_eos=True))
         first = response.readline()
         self.assertTrue(first.startswith(b"data:"), first)
         self.assertGreaterEqual(sum(server.metric("vllm:num_requests_running") for server in servers), 1)
