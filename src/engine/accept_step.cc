@@ -8,6 +8,7 @@ namespace dspark {
 
 /// Turns logits into committed tokens, sequence by sequence.
 void Engine::accept() {
+  judge_in_parallel();
   for (auto& sequence : running_) {
     if (sequence->finished() || sequence->step.n_rows == 0) continue;
     ++sequence->stats.steps;
@@ -16,16 +17,43 @@ void Engine::accept() {
   }
 }
 
+/// Whether what a sequence commits follows from its own rows: a constraint has one state and one buffer for
+/// all.
+bool Engine::is_judged_alone(const Sequence& sequence) const {
+  return !sequence.finished() && sequence.step.n_logits > 0 && sequence.constraint == nullptr &&
+         sequence.embedding == nullptr;
+}
+
+/// Walks over whole vocabularies, sequence beside sequence, on the threads that the pass left idle. Every
+/// sequence is judged by one thread as it would be alone.
+void Engine::judge_in_parallel() {
+  ThreadPool* pool = model_.pool();
+  if (pool == nullptr || pool->n_threads() == 1) return;
+  judged_.clear();
+  for (auto& sequence : running_) {
+    if (!is_judged_alone(*sequence)) continue;
+    judged_.push_back(sequence.get());
+    // Any thread may meet it: none of them shall grow its buffers in a later step.
+    for (AcceptScratch& scratch : scratches_)
+      scratch.reserve(sequence->rule, sequence->request.sampling, n_vocab());
+  }
+  if (judged_.size() < 2) return;
+  pool->parallel_for(static_cast<int64_t>(judged_.size()), [this](int64_t task, int thread) {
+    judge(*judged_[static_cast<size_t>(task)], scratches_[static_cast<size_t>(thread)]);
+  });
+}
+
 /// Judges the drafts of one sequence and commits what the rule lets through, token by token, until the text
 /// ends.
 void Engine::accept_sequence(Sequence& sequence) {
   const SequenceStep& step = sequence.step;
   const bool is_round = sequence.stats.output_tokens > 0;
   const int32_t first_position = sequence.n_tokens();
-  const AcceptResult run = judge(sequence, verified_drafts(sequence));
+  if (!step.is_judged) judge(sequence, scratches_.front());
+  const AcceptResult& run = step.verdict;
   for (int32_t i = 0; i <= run.accepted && !sequence.finished(); ++i) {
     TokenEvent event;
-    event.token = picks_[static_cast<size_t>(i)];
+    event.token = sequence.picks[static_cast<size_t>(i)];
     if (event.token < 0) {  // an empty text may be all that a constraint allows
       const bool complete = sequence.constraint->finished();
       finish(sequence, complete ? FinishReason::kStop : FinishReason::kConstraint);
@@ -55,47 +83,49 @@ std::span<const int32_t> Engine::verified_drafts(const Sequence& sequence) const
 }
 
 std::span<const float> Engine::logits_row(const Sequence& sequence, int32_t i) const {
-  const auto vocab_size = static_cast<size_t>(model_.config().vocab_size);
-  return result_.logits.subspan(static_cast<size_t>(sequence.step.logit_begin + i) * vocab_size, vocab_size);
+  return result_.logits.subspan(static_cast<size_t>(sequence.step.logit_begin + i) * n_vocab(), n_vocab());
 }
 
 /// What the sequence's rule makes of its verified drafts. Leaves accepted drafts and the token after them in
-/// picks_, and counts them for the penalties.
-AcceptResult Engine::judge(Sequence& sequence, std::span<const int32_t> drafts) {
-  picks_.clear();
-  if (sequence.rule == AcceptRule::kCoupled) return judge_by_equality(sequence, drafts);
-  return judge_by_probability(sequence, drafts);
+/// its picks, and counts them for the penalties.
+void Engine::judge(Sequence& sequence, AcceptScratch& scratch) {
+  sequence.picks.clear();
+  sequence.step.is_judged = true;
+  sequence.step.verdict = sequence.rule == AcceptRule::kCoupled ? judge_by_equality(sequence, scratch)
+                                                                : judge_by_probability(sequence, scratch);
 }
 
 /// The target's own picks, up to the first that differs from its draft. Every pick is text, so the counts
 /// behind the penalties are always those of committed tokens.
-AcceptResult Engine::judge_by_equality(Sequence& sequence, std::span<const int32_t> drafts) {
+AcceptResult Engine::judge_by_equality(Sequence& sequence, AcceptScratch& scratch) {
   const SamplingParams& sampling = sequence.request.sampling;
   const int32_t first_position = sequence.n_tokens();
-  return accept_run(drafts, [&](int32_t i) {
+  return accept_run(verified_drafts(sequence), [&](int32_t i) {
     const std::span<const float> row = masked_row(sequence, logits_row(sequence, i));
     int32_t pick = -1;
     if (!row.empty()) {
-      pick = choose_token(row, sampling, &sequence.counts, first_position + i, sampler_);
+      pick = choose_token(row, sampling, &sequence.counts, first_position + i, scratch.sampler);
       pick = allowed_pick(sequence, pick);
     }
     if (pick >= 0 && sampling.has_penalties()) sequence.counts.push(pick);
-    picks_.push_back(pick);
+    sequence.picks.push_back(pick);
     return pick;
   });
 }
 
 /// Rejection sampling or block verification with the probabilities of the target's rows. Row i is processed
 /// as if the drafts before it were committed, whether or not they will be.
-AcceptResult Engine::judge_by_probability(Sequence& sequence, std::span<const int32_t> drafts) {
+AcceptResult Engine::judge_by_probability(Sequence& sequence, AcceptScratch& scratch) {
+  const std::span<const int32_t> drafts = verified_drafts(sequence);
   const SamplingParams& sampling = sequence.request.sampling;
   const bool counts = sampling.has_penalties();
   size_t n_counted = 0;
-  probabilities_.resize(static_cast<size_t>(model_.config().vocab_size));
+  std::vector<float>& probabilities = scratch.probabilities;
+  probabilities.resize(n_vocab());
   const int32_t n_rows = sequence.step.n_logits;
   int32_t n_ahead = 0;  // drafts that the constraint's state has taken
   const auto target_row = [&](int32_t i) -> std::span<const float> {
-    if (i >= n_rows) return probabilities_;  // behind a forbidden draft; nobody looks at it
+    if (i >= n_rows) return probabilities;  // behind a forbidden draft; nobody looks at it
     for (; counts && n_counted < static_cast<size_t>(i); ++n_counted) sequence.counts.push(drafts[n_counted]);
     std::span<const float> row = logits_row(sequence, i);
     if (sequence.constraint != nullptr) {
@@ -103,23 +133,23 @@ AcceptResult Engine::judge_by_probability(Sequence& sequence, std::span<const in
       const std::span<const float> masked = masked_row(sequence, row);
       if (!masked.empty()) row = masked;  // else there is no draft and what is drawn does not count
     }
-    target_probabilities(row, sampling, &sequence.counts, sampler_, probabilities_);
-    return probabilities_;
+    target_probabilities(row, sampling, &sequence.counts, scratch.sampler, probabilities);
+    return probabilities;
   };
   const auto draft_row = [&](int32_t i) {
     return draft_block_.distribution(static_cast<size_t>(sequence.step.draft_idx), i);
   };
   const RoundNoise noise{sampling.seed, static_cast<uint64_t>(sequence.n_tokens() - 1)};
   AcceptResult run = sequence.rule == AcceptRule::kBlock
-                         ? accept_block(drafts, target_row, draft_row, noise, draws_)
-                         : accept_rejection(drafts, target_row, draft_row, noise, draws_);
+                         ? accept_block(drafts, target_row, draft_row, noise, scratch.draws)
+                         : accept_rejection(drafts, target_row, draft_row, noise, scratch.draws);
   const auto n_accepted = static_cast<size_t>(run.accepted);
   while (n_counted > n_accepted) sequence.counts.pop(drafts[--n_counted]);
-  picks_.assign(drafts.begin(), drafts.begin() + run.accepted);
+  sequence.picks.assign(drafts.begin(), drafts.begin() + run.accepted);
   if (n_ahead > run.accepted) sequence.constraint->rollback(n_ahead - run.accepted);
   run.last_pick = allowed_pick(sequence, run.last_pick);
   if (counts && run.last_pick >= 0) sequence.counts.push(run.last_pick);
-  picks_.push_back(run.last_pick);
+  sequence.picks.push_back(run.last_pick);
   return run;
 }
 

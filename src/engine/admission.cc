@@ -202,6 +202,7 @@ void Engine::start(Sequence& sequence) {
     sequence.tokens = sequence.request.prompt;
     sequence.pages.reserve(static_cast<size_t>(PageAllocator::pages_for(sequence.token_limit)));
     sequence.events.reserve(kMaxDraftTokens + 1);
+    sequence.picks.reserve(kMaxDraftTokens + 1);
     if (sequence.request.sampling.has_penalties()) sequence.counts.reset(sequence.tokens);
     sequence.admitted_at = now();
     sequence.stats.queue_s =

@@ -51,7 +51,7 @@ std::span<const float> Engine::masked_row(Sequence& sequence, std::span<const fl
 int32_t Engine::allowed_pick(Sequence& sequence, int32_t pick) {
   ConstraintState* state = sequence.constraint.get();
   if (state == nullptr) return pick;
-  const auto n_before = static_cast<int32_t>(picks_.size());
+  const auto n_before = static_cast<int32_t>(sequence.picks.size());
   if (state->finished()) {
     if (sequence.step.constraint_end < 0) sequence.step.constraint_end = n_before - 1;
     return -1;

@@ -83,7 +83,8 @@ Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafte
       pool_(std::move(pool)),
       pages_({.n_pages = pool_.n_pages, .shares = false}) {
   for (int32_t slot = options_.max_sequences; slot-- > 0;) free_slots_.push_back(slot);
-  picks_.reserve(kMaxDraftTokens + 1);
+  scratches_.resize(model_.pool() == nullptr ? 1 : static_cast<size_t>(model_.pool()->n_threads()));
+  judged_.reserve(static_cast<size_t>(options_.max_sequences));
 }
 
 Engine::~Engine() {

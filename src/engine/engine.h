@@ -16,6 +16,7 @@
 
 #include "base/status.h"
 #include "draft/drafter.h"
+#include "engine/accept_scratch.h"
 #include "engine/fair_queue.h"
 #include "engine/page_cache.h"
 #include "engine/request.h"
@@ -25,7 +26,6 @@
 #include "speculate/acceptance_estimator.h"
 #include "speculate/adaptive_planner.h"
 #include "speculate/calibration_drift.h"
-#include "speculate/logits_processor.h"
 #include "speculate/scheduler_stats.h"
 
 namespace dspark {
@@ -258,12 +258,15 @@ class Engine {
   int32_t allowed_pick(Sequence& sequence, int32_t pick);
   void add_logprobs(Sequence& sequence, int32_t i);
 
+  bool is_judged_alone(const Sequence& sequence) const;
+  void judge_in_parallel();
   void accept_sequence(Sequence& sequence);
   std::span<const int32_t> verified_drafts(const Sequence& sequence) const;
+  size_t n_vocab() const { return static_cast<size_t>(model_.config().vocab_size); }
   std::span<const float> logits_row(const Sequence& sequence, int32_t i) const;
-  AcceptResult judge(Sequence& sequence, std::span<const int32_t> drafts);
-  AcceptResult judge_by_equality(Sequence& sequence, std::span<const int32_t> drafts);
-  AcceptResult judge_by_probability(Sequence& sequence, std::span<const int32_t> drafts);
+  void judge(Sequence& sequence, AcceptScratch& scratch);
+  AcceptResult judge_by_equality(Sequence& sequence, AcceptScratch& scratch);
+  AcceptResult judge_by_probability(Sequence& sequence, AcceptScratch& scratch);
   void end_round(Sequence& sequence, const AcceptResult& run);
   void keep_token(Sequence& sequence, const TokenEvent& event);
   void finish(Sequence& sequence, FinishReason reason);
@@ -305,15 +308,12 @@ class Engine {
   std::vector<PlanSequence> plan_sequences_;  // plan(): those that are planned together
   std::vector<int32_t> plan_lengths_;
   std::vector<Sequence*> prefills_;  // batch(): sequences in prefill
-  /// accept(): tokens of the round in hand, accepted drafts first; -1: the constraint allows none.
-  std::vector<int32_t> picks_;
-  std::vector<float> masked_;  // (vocabulary) the row in hand under its constraint
+  std::vector<Sequence*> judged_;    // accept(): those that are judged in parallel
+  std::vector<float> masked_;        // (vocabulary) the row in hand under its constraint
   ForwardBatch batch_;
   ForwardResult result_;
   std::vector<CommitEvent> commit_events_;
-  SamplerScratch sampler_;
-  DrawScratch draws_;
-  std::vector<float> probabilities_;  // (vocabulary) of the row in hand, for kRejection and kBlock
+  std::vector<AcceptScratch> scratches_;  // one per thread of the target, at least one
   StepStats step_stats_;
   EngineStats stats_;
   Clock::time_point step_start_;

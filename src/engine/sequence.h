@@ -10,6 +10,7 @@
 #include "engine/fair_queue.h"
 #include "engine/request.h"
 #include "engine/stop_matcher.h"
+#include "speculate/accept.h"
 #include "speculate/adaptive_planner.h"
 #include "speculate/token_counts.h"
 
@@ -32,6 +33,8 @@ struct SequenceStep {
   int32_t anchor_position = 0;  // accept(): of that round
   RoundRecord round;            // accept(): its counts
   int32_t constraint_end = -1;  // accept(): pick that completes the constraint, -1 none
+  bool is_judged = false;       // accept(): `verdict` and the sequence's picks are made
+  AcceptResult verdict;         // accept(): of the round's drafts
 };
 
 /// What an EmbedRequest adds to a sequence, which ends with its prompt.
@@ -84,6 +87,8 @@ struct Sequence {
   std::chrono::steady_clock::time_point queue_end, deadline;
 
   SequenceStep step;
+  /// accept(): tokens of the round, accepted drafts first; -1: the constraint allows none.
+  std::vector<int32_t> picks;
   std::vector<TokenEvent> events;          // committed in this step
   std::vector<TokenLogprob> top_logprobs;  // (events, n_logprobs)
 

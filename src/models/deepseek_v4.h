@@ -32,6 +32,7 @@ class DeepseekV4 final : public TargetModel {
   Status reserve(int64_t n_rows, int64_t n_logit_rows, int64_t context_length) override;
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override;
   SharedWeights shared_weights() const override;
+  ThreadPool* pool() const override { return &pool_; }
   size_t weight_bytes() const override { return weights_.packed_bytes; }
 
  private:

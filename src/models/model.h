@@ -80,6 +80,8 @@ class TargetModel {
   virtual ForwardResult forward(const ForwardBatch& batch, KvPool& cache) = 0;
   /// Embedding, head and final norm, for drafters that use the target's own. Empty when there are none.
   virtual SharedWeights shared_weights() const { return {}; }
+  /// The threads that forward runs on, idle between passes; null: there are none to lend.
+  virtual ThreadPool* pool() const { return nullptr; }
   /// Bytes of packed weights.
   virtual size_t weight_bytes() const = 0;
 };

@@ -129,6 +129,10 @@ int32_t draw_in_chunk(Chunks& chunks, size_t begin, size_t n, double rest) {
 
 }  // namespace
 
+void DrawScratch::reserve(size_t n_tokens) {
+  chunk_mass.reserve((n_tokens + kChunk - 1) / kChunk);
+}
+
 double draft_probability(const DraftDistribution& q, int32_t draft) {
   if (q.probs.empty()) return 1.0;
   if (q.ids.empty()) {

@@ -20,6 +20,9 @@ double draft_probability(const DraftDistribution& q, int32_t draft);
 /// Buffers reused from call to call.
 struct DrawScratch {
   std::vector<double> chunk_mass;
+
+  /// Room for rows of `n_tokens`.
+  void reserve(size_t n_tokens);
 };
 
 /// The smallest index whose cumulative sum (float64) exceeds u times the row's sum: index v with probability

@@ -161,8 +161,8 @@ void filter_candidates(std::span<const float> logits, const SamplingParams& para
 }
 
 int32_t argmax(std::span<const float> logits) {
-  const size_t at = first_reaching(logits, row_max(logits));
-  return at == logits.size() ? 0 : static_cast<int32_t>(at);
+  const RowPeak peak = row_peak(logits);
+  return peak.index == logits.size() ? 0 : static_cast<int32_t>(peak.index);
 }
 
 int32_t choose_token(std::span<const float> logits, const SamplingParams& params, const TokenCounts* counts,

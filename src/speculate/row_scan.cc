@@ -1,7 +1,10 @@
 #include "speculate/row_scan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "speculate/row_max.h"
 
 namespace dspark {
 namespace {
@@ -49,6 +52,20 @@ size_t first_reaching(std::span<const float> row, float threshold) {
   while (at + kScanBlock <= row.size() && count(row.data() + at, threshold) == 0) at += kScanBlock;
   while (at < row.size() && !(row[at] >= threshold)) ++at;
   return at;
+}
+
+RowPeak row_peak(std::span<const float> row) {
+  constexpr size_t kPart = 2048;  // what is searched again for the place: in the nearest cache by then
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  float largest = kLowest;
+  size_t part = 0;
+  for (size_t begin = 0; begin < row.size(); begin += kPart) {
+    const float value = row_max(row.subspan(begin, std::min(kPart, row.size() - begin)));
+    if (!(value > largest)) continue;
+    largest = value;
+    part = begin;
+  }
+  return {largest, part + first_reaching(row.subspan(part), largest)};
 }
 
 float scan_threshold(double lowest) {

@@ -20,6 +20,15 @@ uint32_t count_reaching_baseline(const float* values, float threshold);
 /// The first index whose value is at least `threshold`; row.size() when none is.
 size_t first_reaching(std::span<const float> row, float threshold);
 
+/// The largest value of a row and the first place that has it.
+struct RowPeak {
+  float value = 0.0f;
+  size_t index = 0;
+};
+
+/// NaN is ignored. index is row.size() for an empty row or one of NaN only. Reads the row once.
+RowPeak row_peak(std::span<const float> row);
+
 /// The smallest float that is not below `lowest` and above -infinity: comparing floats with it gives what
 /// comparing them with `lowest` in float64 gives. +infinity when no finite float is; NaN for NaN.
 float scan_threshold(double lowest);

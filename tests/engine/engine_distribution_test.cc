@@ -50,8 +50,8 @@ CostTable cost_table(double (*seconds)(int64_t)) {
 }
 
 Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, const MakeDrafter& make_drafter,
-                    int32_t max_sequences = 8, int32_t n_texts = kTexts) {
-  test::FakeModel model(kVocab);
+                    int32_t max_sequences = 8, int32_t n_texts = kTexts, int n_threads = 2) {
+  test::FakeModel model(kVocab, 4096, n_threads);
   EngineOptions options;
   options.max_sequences = max_sequences;
   options.context_length = 32;
@@ -91,6 +91,19 @@ Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, const MakeDraft
 
 Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, bool sure, Confidence confidence) {
   return count_texts(rule, policy, [=] { return std::make_unique<SamplingDrafter>(sure, confidence); });
+}
+
+TEST(EngineDistribution, ThreadsThatJudgeChangeNothing) {
+  for (const AcceptRule rule : {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock}) {
+    const auto counts = [&](int n_threads) {
+      const auto make = [] { return std::make_unique<SamplingDrafter>(false, Confidence::kCausal); };
+      return count_texts(rule, VerifyPolicy::fixed(3), make, 8, 512, n_threads).counts;
+    };
+    const std::map<Text, int64_t> alone = counts(1);
+    EXPECT_GT(alone.size(), 20u);
+    EXPECT_EQ(counts(2), alone) << accept_rule_name(rule);
+    EXPECT_EQ(counts(4), alone) << accept_rule_name(rule);
+  }
 }
 
 TEST(EngineDistribution, RulesKeepTheTargets) {

@@ -40,7 +40,9 @@ class FakeTime {
 
 class FakeModel final : public TargetModel {
  public:
-  explicit FakeModel(int32_t vocab_size = 40, int32_t context_length = 4096) {
+  /// Two threads: sequences are judged in parallel, as with real models.
+  explicit FakeModel(int32_t vocab_size = 40, int32_t context_length = 4096, int n_threads = 2)
+      : threads_(std::make_unique<ThreadPool>(n_threads)) {
     config_.arch = "fake";
     config_.vocab_size = vocab_size;
     config_.context_length = context_length;
@@ -54,6 +56,7 @@ class FakeModel final : public TargetModel {
   std::vector<KvLayerShape> kv_shapes() const override { return {{1, 8}}; }
   void set_capture_layers(std::vector<int32_t> layers) override { taps_ = std::move(layers); }
   Status reserve(int64_t, int64_t, int64_t) override { return ok_status(); }
+  ThreadPool* pool() const override { return threads_.get(); }
   size_t weight_bytes() const override { return 0; }
 
   ForwardResult forward(const ForwardBatch& batch, KvPool& cache) override {
@@ -123,6 +126,8 @@ class FakeModel final : public TargetModel {
   int64_t fail_from_forward = -1;  // >= 0: later passes report a lack of memory
 
  private:
+  std::unique_ptr<ThreadPool> threads_;
+
   static uint64_t mix(uint64_t x) {
     x = (x ^ (x >> 31)) * 0x7FB5D329728EA185u;
     x = (x ^ (x >> 27)) * 0x81DADEF4BC2DD44Du;

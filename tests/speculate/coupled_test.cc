@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include "base/philox.h"
@@ -10,6 +12,7 @@
 #include "speculate/coupled.h"
 #include "speculate/golden_json.h"
 #include "speculate/logits_processor.h"
+#include "speculate/noise_scan.h"
 
 namespace dspark {
 namespace {
@@ -120,6 +123,69 @@ TEST(Coupled, MatchRateIsTheFormulas) {
       EXPECT_NEAR(static_cast<double>(equal) / kDraws, expected, 5 * sigma);
     }
   }
+}
+
+/// log2 of the key of a token; infinity without a weight.
+double log2_key(const NoiseRow& row, float logit, int32_t id) {
+  const double weight = std::exp2((static_cast<double>(logit) - row.max_logit) * row.log2_scale);
+  const double key = noise_exponential(row.seed, row.position, static_cast<uint32_t>(id)) / weight;
+  return std::isnan(logit) ? std::numeric_limits<double>::infinity() : std::log2(key);
+}
+
+bool has_place(const NoiseMask& mask, int i) {
+  return (mask[static_cast<size_t>(i) / 64] >> (i % 64) & 1) != 0;
+}
+
+/// Every place below the limit is in the mask, and nothing that lies far above it.
+void expect_mask(const NoiseMask& mask, const NoiseRow& row, std::span<const int32_t> ids,
+                 std::span<const float> logits, float limit) {
+  for (int i = 0; i < kNoiseBlock; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const double key = log2_key(row, logits[at], ids[at]);
+    if (key <= static_cast<double>(limit)) {
+      ASSERT_TRUE(has_place(mask, i)) << i << " key " << key << " limit " << limit;
+    }
+    // Noise below 1 / 2 is within 0.53 of its bound (-log(1 - x) against x); larger noise has none that is
+    // near.
+    const double noise = noise_exponential(row.seed, row.position, static_cast<uint32_t>(ids[at]));
+    if (noise < 0.5 && key > static_cast<double>(limit) + 0.6) {
+      ASSERT_FALSE(has_place(mask, i)) << i << " key " << key;
+    }
+  }
+}
+
+TEST(Coupled, NoiseScansFindEveryPlaceBelowTheLimit) {
+  std::mt19937 rng(14);
+  const std::vector<NoiseScan> scans = runnable_noise_scans();
+  std::vector<int64_t> n_found(scans.size());
+  for (int round = 0; round < 400; ++round) {
+    std::vector<int32_t> run(kNoiseBlock), listed(kNoiseBlock);
+    std::vector<float> logits(kNoiseBlock);
+    std::normal_distribution<float> normal(-5.0f, std::array{0.1f, 3.0f, 20.0f}[rng() % 3]);
+    const auto begin = static_cast<int32_t>(rng() % 1000 * 4);
+    for (int i = 0; i < kNoiseBlock; ++i) {
+      const auto at = static_cast<size_t>(i);
+      run[at] = begin + i;
+      listed[at] = (i == 0 ? 0 : listed[at - 1]) + static_cast<int32_t>(rng() % 9 + 1);
+      logits[at] = normal(rng);
+      if (rng() % 40 == 0) logits[at] = -std::numeric_limits<float>::infinity();
+      if (rng() % 40 == 0) logits[at] = std::numeric_limits<float>::quiet_NaN();
+    }
+    float largest = -1e30f;
+    for (float logit : logits) largest = logit > largest ? logit : largest;
+    const float temperature = std::array{0.3f, 1.0f, 2.0f}[rng() % 3];
+    const NoiseRow row{(uint64_t{rng()} << 32) | rng(), (uint64_t{rng() % 3} << 32) | rng(), largest,
+                       1.44269504f / temperature};
+    const float limit = std::array{-9.0f, -3.0f, 0.0f, 4.0f}[rng() % 4];
+    for (size_t s = 0; s < scans.size(); ++s) {
+      const NoiseMask block = scans[s].block(row, static_cast<uint32_t>(begin), logits.data(), limit);
+      expect_mask(block, row, run, logits, limit);
+      expect_mask(scans[s].listed(row, listed.data(), logits.data(), limit), row, listed, logits, limit);
+      for (const uint64_t word : block) n_found[s] += std::popcount(word);
+      if (HasFatalFailure()) return;
+    }
+  }
+  for (const int64_t n : n_found) EXPECT_GT(n, 1000);
 }
 
 TEST(Coupled, RowPickEqualsBruteForce) {

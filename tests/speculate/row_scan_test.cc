@@ -57,6 +57,27 @@ bool reaches(float value, double lowest) {
   return static_cast<double>(value) >= lowest && value > -kInfinity;
 }
 
+TEST(RowScan, PeakIsTheFirstLargestValue) {
+  const float lowest = -std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  std::mt19937 rng(4);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<float> row(rng() % 9000);
+    for (float& value : row) value = static_cast<float>(rng() % 50) - 60.0f;
+    for (int i = 0; i < 3 && !row.empty(); ++i) row[rng() % row.size()] = i == 0 ? nan : lowest;
+    size_t expected = row.size();
+    for (size_t i = row.size(); i-- > 0;) {
+      if (!std::isnan(row[i]) && (expected == row.size() || row[i] >= row[expected])) expected = i;
+    }
+    const RowPeak peak = row_peak(row);
+    ASSERT_EQ(peak.index, expected) << row.size();
+    if (expected < row.size()) {
+      ASSERT_EQ(peak.value, row[expected]);
+    }
+  }
+  EXPECT_EQ(row_peak(std::vector<float>(5000, nan)).index, 5000u);
+  EXPECT_EQ(row_peak(std::vector<float>{nan, lowest, lowest}).index, 1u);
+}
+
 TEST(RowScan, ThresholdComparesAsInDouble) {
   const double around = 0.1;  // no float
   std::vector<double> lows = {around,  -around,    0.0,        -0.0,        1e-50, -1e-50, 1e300,
