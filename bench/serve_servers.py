@@ -14,10 +14,13 @@ START_S = 300
 STOP_S = 60
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def reserve_port():
+    """A socket with a port of 127.0.0.1 that a server may listen on and that nobody else gets before the socket is closed."""
+    held = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # servers allow the first or the second
+        held.setsockopt(socket.SOL_SOCKET, option, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def ours(args, name="dspark", policy="adaptive", more=()):
@@ -47,7 +50,8 @@ class Launched:
     """One running server; a dict of what serve_client wants is in `server`."""
 
     def __init__(self, name, command, out):
-        port = free_port()
+        self.reserved = reserve_port()
+        port = self.reserved.getsockname()[1]
         self.name = name
         self.command = [str(word) for word in (*command, "--port", port)]
         self.log = out / f"{name}.log"
@@ -80,6 +84,7 @@ class Launched:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.reserved.close()
 
 
 class Fleet:

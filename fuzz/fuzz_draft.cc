@@ -84,6 +84,7 @@ class Scratch {
 void check(const dspark::DraftCheckpoint& draft) {
   const DraftConfig& c = draft.config;
   if (c.n_drafts() < 1 || c.vocab_size < 1 || c.draft_vocab_size > c.vocab_size) std::abort();
+  if (!dspark::check_short_block(c, "").ok() || c.n_short_drafts() > c.n_drafts()) std::abort();
   if (c.rope.inv_freq.size() != static_cast<size_t>(c.head_dim / 2)) std::abort();
   if (c.mask_token_id < 0 || c.mask_token_id >= c.vocab_size || c.taps.empty()) std::abort();
   if (c.reduced_vocab() != !c.d2t.empty()) std::abort();

@@ -1,5 +1,6 @@
 #pragma once
-// Worker pool for the phases of a forward pass: many very short parallel loops, one after the other.
+// Worker pool for the phases of a forward pass and for what a step does between passes with whole rows
+// (judging sequences): many very short parallel loops, one after the other.
 
 #include <atomic>
 #include <cstdint>

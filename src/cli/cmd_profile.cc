@@ -64,6 +64,8 @@ Json to_json(const CostKey& key, const CostTable& table) {
           {"verify", points_json(table.verify)},
           {"draft", points_json(table.draft)},
           {"draft_short", points_json(table.draft_short)},
+          {"draft_stair", points_json(table.draft_stair)},
+          {"stair_length", table.stair_length},
           {"draft_length", table.draft_length},
           {"ms_per_context_position", table.context_s * 1e3},
           {"ms_per_row_and_context_position", table.row_context_s * 1e3},
@@ -108,6 +110,8 @@ void print_table(const CostKey& key, const CostTable& table) {
   print_context(table);
   const std::string whole = fmt::format("pass of the drafter, {} drafts per sequence", table.draft_length);
   print_points(whole.c_str(), "sequence", table.draft, one_row_s);
+  const std::string most = fmt::format("pass of the drafter, short blocks of {} drafts", table.stair_length);
+  print_points(most.c_str(), "sequence", table.draft_stair, one_row_s);
   print_points("pass of the drafter, 1 draft per sequence", "sequence", table.draft_short, one_row_s);
 }
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,10 @@ struct QuantizeFlags {
   std::string type = "Q8_0";
   std::string embedding;
   std::string head;
-  std::string target;       // drafters only
-  bool standalone = false;  // drafters only
+  // Drafters only.
+  std::string target;
+  bool standalone = false;
+  std::optional<int32_t> short_block;
   std::vector<std::string> keep;
   bool allow_requantize = false;
   bool force = false;
@@ -96,11 +99,23 @@ void print_tensor(const QuantizedTensor& tensor, size_t index, size_t count) {
   std::fflush(stdout);
 }
 
+/// What --short-block changes about a drafter.
+Status set_short_block(const QuantizeFlags& flags, DraftConfig& config) {
+  if (!flags.short_block) return ok_status();
+  if (!config.has_blocks()) {
+    return invalid_argument(fmt::format("--short-block: {}: drafters of kind {} have no blocks", flags.input,
+                                        draft_kind_name(config.kind)));
+  }
+  config.short_block = *flags.short_block;
+  return check_short_block(config, "--short-block");
+}
+
 Result<QuantizeReport> quantize_drafter(Checkpoint input, const QuantizeFlags& flags,
                                         const QuantizeOptions& options, ThreadPool& pool,
                                         const QuantizeProgress& progress) {
-  DSPARK_ASSIGN_OR_RETURN(const DraftCheckpoint draft,
+  DSPARK_ASSIGN_OR_RETURN(DraftCheckpoint draft,
                           read_draft_checkpoint(std::make_shared<const Checkpoint>(std::move(input))));
+  DSPARK_RETURN_IF_ERROR(set_short_block(flags, draft.config));
   DraftGgufOptions draft_options;
   draft_options.types = options;
   draft_options.standalone = flags.standalone;
@@ -114,9 +129,11 @@ Result<QuantizeReport> quantize_any(Checkpoint input, const QuantizeFlags& flags
                                     const QuantizeOptions& options, ThreadPool& pool) {
   const QuantizeProgress progress = flags.quiet ? QuantizeProgress() : QuantizeProgress(print_tensor);
   if (is_draft_checkpoint(input)) return quantize_drafter(std::move(input), flags, options, pool, progress);
-  if (!flags.target.empty() || flags.standalone) {
+  if (!flags.target.empty() || flags.standalone || flags.short_block) {
     return invalid_argument(fmt::format("{}: {} is for drafters, this is a model", flags.input,
-                                        flags.standalone ? "--standalone" : "--target"));
+                                        flags.standalone    ? "--standalone"
+                                        : flags.short_block ? "--short-block"
+                                                            : "--target"));
   }
   return quantize_model(input, flags.output, options, pool, progress);
 }
@@ -172,6 +189,9 @@ void register_quantize(CLI::App& app, int& exit_code) {
   command->add_flag(
       "--standalone", flags->standalone,
       "drafters with a reduced vocabulary: write rows of the target's head too (needs --target)");
+  command->add_option(
+      "--short-block", flags->short_block,
+      "DSpark and DFlash drafters: slots of the short blocks that few drafts come from (0: none)");
   command->add_flag("--allow-requantize", flags->allow_requantize,
                     "accept input that is quantised already (adds a second error)");
   command->add_flag("--force", flags->force, "overwrite an existing output file");

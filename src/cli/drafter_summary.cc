@@ -59,6 +59,9 @@ std::string block_text(const DraftConfig& c) {
   std::string text =
       fmt::format("{} slots, {} drafts per round (slot 0 {}), mask token {}", c.block_size, c.n_drafts(),
                   c.anchor_predicts ? "predicts" : "is the anchor only", c.mask_token_id);
+  if (c.short_block > 0) {
+    text += fmt::format(", short blocks of {} slots for up to {} drafts", c.short_block, c.n_short_drafts());
+  }
   if (c.causal) text += ", causal inside the block";
   if (c.window > 0) text += fmt::format(", window {}", c.window);
   return text;
@@ -141,6 +144,7 @@ ordered_json drafter_json(const DraftCheckpoint& draft) {
                       {"target_name", c.target_name},
                       {"target_layers", c.target_layers},
                       {"block_size", c.block_size},
+                      {"short_block_size", c.short_block},
                       {"drafts_per_round", c.n_drafts()},
                       {"anchor_predicts", c.anchor_predicts},
                       {"mask_token_id", c.mask_token_id},

@@ -42,6 +42,7 @@ Result<std::unique_ptr<BlockDrafter>> BlockDrafter::create(DraftCheckpoint draft
   if (c.kind != DraftKind::kDSpark && c.kind != DraftKind::kDFlash) {
     return unsupported(fmt::format("a {} drafter does not draft in blocks", draft_kind_name(c.kind)));
   }
+  DSPARK_RETURN_IF_ERROR(check_short_block(c, "drafter: short blocks"));
   DSPARK_ASSIGN_OR_RETURN(BlockWeights weights,
                           load_block_weights(draft, target, pool, options.float_activations));
   DSPARK_ASSIGN_OR_RETURN(KvPool cache, make_draft_cache(options, c, c.block_size));
@@ -67,6 +68,9 @@ BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool c
     slot.pages.reserve(
         static_cast<size_t>(PageAllocator::pages_for(int64_t{context_length_} + c.block_size)));
   }
+  const size_t most_rows = slots_.size() * static_cast<size_t>(c.block_size);
+  positions_.reserve(most_rows);
+  asked_rows_.reserve(most_rows);
   const TensorView& table = weights_.vocabulary.embedding;
   mask_row_.resize(static_cast<size_t>(c.dim));
   decode_row(table.dtype, table.data + static_cast<size_t>(c.mask_token_id) * table.row_bytes(),
@@ -74,7 +78,7 @@ BlockDrafter::BlockDrafter(DraftCheckpoint draft, BlockWeights weights, KvPool c
   if (c.embedding_scale != 1.0f) scale_row(mask_row_.data(), c.dim, c.embedding_scale);
 }
 
-/// For blocks of all sequences behind the longest context.
+/// For whole blocks of all sequences behind the longest context.
 bool BlockDrafter::reserve_attention() {
   const DraftConfig& c = draft_.config;
   return scratch_.reserve(pool_.n_threads(), {std::ssize(slots_) * c.block_size,
@@ -161,7 +165,8 @@ Status BlockDrafter::propose(std::span<const DraftRequest> requests, DraftBlock&
   return drafted;
 }
 
-/// Decides which requests draft and lays their blocks out.
+/// Decides which requests draft and lays their blocks out. How long a block is follows from its own request
+/// alone: rows of a block see each other, so its length is part of what its drafts are.
 void BlockDrafter::plan_round(std::span<const DraftRequest> requests, const DraftBlock& out) {
   const DraftConfig& c = draft_.config;
   round_.clear();
@@ -176,15 +181,16 @@ void BlockDrafter::plan_round(std::span<const DraftRequest> requests, const Draf
     if (slot.is_lost || slot.n_rows != request.position || n_drafts < 1) continue;
     if (slot.n_rows <= slot.first_row) continue;
     if (request.position >= context_length_ || request.anchor < 0 || request.anchor >= c.vocab_size) continue;
-    const int64_t n_after = int64_t{request.position} + c.block_size;
+    const int32_t n_slots = c.slots_for(n_drafts);
+    const int64_t n_after = int64_t{request.position} + n_slots;
     if (!pages_.reach_ahead(slot.pages, request.slot, request.pages, n_after)) continue;
     const auto row_begin = static_cast<int32_t>(positions_.size());
     round_.push_back({&request, i, static_cast<int64_t>(asked_rows_.size()), n_drafts});
     // To the cache the sequence begins with its first row; rotations know its real positions.
     const auto first_page = static_cast<size_t>(slot.first_row / kKvPageSize);
-    runs_.push_back({row_begin, c.block_size, request.position - slot.first_row,
+    runs_.push_back({row_begin, n_slots, request.position - slot.first_row,
                      std::span<const int32_t>(slot.pages).subspan(first_page)});
-    for (int32_t j = 0; j < c.block_size; ++j) positions_.push_back(request.position + j);
+    for (int32_t j = 0; j < n_slots; ++j) positions_.push_back(request.position + j);
     const int32_t first_slot = c.anchor_predicts ? 0 : 1;
     for (int32_t j = 0; j < n_drafts; ++j) asked_rows_.push_back(row_begin + first_slot + j);
   }
@@ -197,9 +203,10 @@ void BlockDrafter::crop_blocks() {
   }
 }
 
+/// Always for whole blocks, so that buffers have their size whichever lengths come first.
 bool BlockDrafter::grow_buffers() {
   const DraftConfig& c = draft_.config;
-  const auto n = static_cast<int64_t>(positions_.size());
+  const int64_t n = std::ssize(round_) * c.block_size;
   const auto n_asked = static_cast<int64_t>(asked_rows_.size());
   return residual_.grow(n * c.dim) && branch_.grow(n * c.dim) && q_.grow(n * q_dim()) &&
          k_.grow(n * kv_dim()) && v_.grow(n * kv_dim()) && attended_.grow(n * q_dim()) &&
@@ -210,11 +217,11 @@ void BlockDrafter::embed() {
   const DraftConfig& c = draft_.config;
   const TensorView& table = weights_.vocabulary.embedding;
   for (size_t r = 0; r < round_.size(); ++r) {
-    float* row = residual_.data() + static_cast<int64_t>(r) * c.block_size * c.dim;
+    float* row = residual_.data() + int64_t{runs_[r].row_begin} * c.dim;
     const auto anchor = static_cast<size_t>(round_[r].request->anchor);
     decode_row(table.dtype, table.data + anchor * table.row_bytes(), row, c.dim);
     if (c.embedding_scale != 1.0f) scale_row(row, c.dim, c.embedding_scale);
-    for (int32_t j = 1; j < c.block_size; ++j)
+    for (int32_t j = 1; j < runs_[r].n_rows; ++j)
       std::copy(mask_row_.begin(), mask_row_.end(), row + int64_t{j} * c.dim);
   }
 }
@@ -259,7 +266,10 @@ void BlockDrafter::attend_rows(int32_t layer_idx) {
 void BlockDrafter::attend_causal_window(int32_t layer_idx, AttentionArgs args) {
   for (int32_t j = 0; j < draft_.config.block_size; ++j) {
     row_runs_.clear();
-    for (const KvRun& run : runs_) row_runs_.push_back({run.row_begin + j, 1, run.pos_begin + j, run.pages});
+    for (const KvRun& run : runs_) {
+      if (j < run.n_rows) row_runs_.push_back({run.row_begin + j, 1, run.pos_begin + j, run.pages});
+    }
+    if (row_runs_.empty()) return;
     args.window = draft_.config.window + j + 1;
     attention(pool_, cache_, layer_idx, row_runs_, args, scratch_);
   }

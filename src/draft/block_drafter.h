@@ -35,16 +35,18 @@ class BlockDrafter final : public Drafter {
  public:
   /// requires: draft.config.kind is kDSpark or kDFlash; the target's weights and `pool` outlive the drafter.
   /// errors: a drafter for another target (field, expected and found), tensors that cannot be packed,
-  /// invalid_argument (options), out_of_memory.
+  /// invalid_argument (options, short blocks longer than whole ones), out_of_memory.
   static Result<std::unique_ptr<BlockDrafter>> create(DraftCheckpoint draft, const DraftTarget& target,
                                                       ThreadPool& pool, const BlockDrafterOptions& options);
 
   std::string_view name() const override { return draft_kind_name(draft_.config.kind); }
   std::string_view target_name() const override { return draft_.config.target_name; }
   int32_t max_block() const override { return draft_.config.n_drafts(); }
+  int32_t short_block() const override { return draft_.config.n_short_drafts(); }
   std::span<const int32_t> tap_layers() const override { return draft_.config.taps; }
-  /// A request whose context rows are not complete gets no drafts (features that never came, or more tokens
-  /// than the cache was made for). errors: out_of_memory.
+  /// A request for at most short_block() drafts has a short block, whatever its neighbours have. One whose
+  /// context rows are not complete gets no drafts (features that never came, or more tokens than the cache
+  /// was made for). errors: out_of_memory.
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override;
   void commit(std::span<const CommitEvent> events) override;
   void release(int32_t slot) override;
@@ -130,7 +132,7 @@ class BlockDrafter final : public Drafter {
   FloatBuffer context_;                // (rows, dim)
   FloatBuffer context_k_, context_v_;  // (layers of a group, rows, kv_dim)
 
-  // propose(): row r * block_size + j is slot j of the r-th request that can draft.
+  // propose(): the r-th request that can draft has the rows of runs_[r], one per slot of its block.
   std::vector<HeadRequest> round_;
   std::vector<KvRun> runs_;
   std::vector<KvRun> row_runs_;  // one row of every run

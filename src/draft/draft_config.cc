@@ -1,6 +1,20 @@
 #include "draft/draft_config.h"
 
+#include <fmt/format.h>
+
 namespace dspark {
+
+Status check_short_block(const DraftConfig& config, const std::string& place) {
+  if (config.short_block == 0) return ok_status();
+  if (!config.has_blocks()) {
+    return invalid_argument(
+        fmt::format("{}: drafters of kind {} have no blocks", place, draft_kind_name(config.kind)));
+  }
+  const int32_t least = config.anchor_predicts ? 1 : 2;
+  if (config.short_block >= least && config.short_block <= config.block_size) return ok_status();
+  return invalid_argument(fmt::format("{}: found {} slots, expected 0 (no short blocks) or {} to {}", place,
+                                      config.short_block, least, config.block_size));
+}
 
 const char* draft_kind_name(DraftKind kind) {
   switch (kind) {

@@ -55,6 +55,7 @@ struct DraftConfig {
 
   // Block.
   int32_t block_size = 0;       // slots of one pass, the anchor's included
+  int32_t short_block = 0;      // DSpark, DFlash: slots of the block that few drafts come from; 0: none
   bool anchor_predicts = true;  // slot 0 predicts draft 1 (DSpark); false: drafts come from slots 1..
   int32_t mask_token_id = 0;    // fed at slots 1..
   std::vector<int32_t> taps;    // capture layers, ascending
@@ -72,8 +73,20 @@ struct DraftConfig {
     if (kind == DraftKind::kMtp) return 1;
     return anchor_predicts || kind == DraftKind::kEagle3 ? block_size : block_size - 1;
   }
+  bool has_blocks() const { return kind == DraftKind::kDSpark || kind == DraftKind::kDFlash; }
+  /// Most drafts that come from a short block; 0: there are none.
+  int32_t n_short_drafts() const {
+    if (short_block == 0) return 0;
+    return anchor_predicts ? short_block : short_block - 1;
+  }
+  /// Slots of the block that gives `n` drafts, 1 .. n_drafts().
+  int32_t slots_for(int32_t n) const { return n <= n_short_drafts() ? short_block : block_size; }
   bool reduced_vocab() const { return draft_vocab_size != vocab_size; }
 };
+
+/// Whether config.short_block is 0 or the slots of a block that drafts something and is no longer than the
+/// whole one. errors: invalid_argument; `place` (a key, a flag) starts the message.
+Status check_short_block(const DraftConfig& config, const std::string& place);
 
 const char* draft_kind_name(DraftKind kind);            // "dspark", "dflash", "eagle3", "mtp"
 const char* sequential_head_name(SequentialHead head);  // "none", "vanilla", "gated", "rnn"

@@ -45,6 +45,7 @@ void read_block(JsonReader& in, DraftConfig& config) {
   config.block_size = whole_number(in, "block_size", 1, kMaxBlock);
   config.mask_token_id = whole_number(in, "mask_token_id", 0, config.vocab_size - 1);
   config.anchor_predicts = in.flag("sample_from_anchor", true);
+  read_json_short_block(in, config);
   config.causal = in.flag("causal", false);
   if (in.has("draft_sliding_window")) config.window = in.size("draft_sliding_window", ConfigLimits::kContext);
   read_json_taps(in, "target_layer_ids", 1, 0, config);
@@ -78,6 +79,7 @@ void read_nested_dflash(JsonReader& in, DraftConfig& config) {
   config.mask_token_id = whole_number(nested, "mask_token_id", 0, config.vocab_size - 1);
   read_json_taps(nested, "target_layer_ids", 1, 0, config);
   if (!nested.status().ok()) in.fail(nested.status());
+  read_json_short_block(in, config);
 }
 
 void read_parts(JsonReader& in, const Architecture& architecture, DraftConfig& config) {

@@ -371,6 +371,16 @@ class GgufDraft {
     if (meta_.status().ok() && c_.n_drafts() < 1) {
       meta_.fail(invalid_argument(place(key) + " is 1, and slot 0 does not predict: no drafts"));
     }
+    if (meta_.status().ok()) read_short_block();
+  }
+
+  /// A key of ours too: whoever does not know it drafts in whole blocks.
+  void read_short_block() {
+    constexpr const char* kKey = "dspark.short_block_size";
+    if (file_.meta(kKey) == nullptr) return;
+    const int64_t n = file_.meta_int(kKey).value_or(-1);
+    c_.short_block = static_cast<int32_t>(std::clamp<int64_t>(n, -1, INT32_MAX));
+    if (Status st = check_short_block(c_, file_.path() + ": " + kKey); !st.ok()) meta_.fail(st);
   }
 
   void read_ik_block() {

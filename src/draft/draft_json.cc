@@ -297,6 +297,11 @@ void read_json_heads(JsonReader& in, bool required, DraftConfig& config) {
   }
 }
 
+void read_json_short_block(JsonReader& in, DraftConfig& config) {
+  config.short_block = whole_number(in, "short_block_size", 0, config.block_size, 0);
+  if (Status st = check_short_block(config, in.where() + ": 'short_block_size'"); !st.ok()) in.fail(st);
+}
+
 void read_json_taps(JsonReader& in, const char* key, int32_t shift, int32_t lowest, DraftConfig& config) {
   if (!in.has(key)) return in.fail(invalid_argument(fmt::format("{}: '{}' is missing", in.where(), key)));
   const json& list = in.object().at(key);

@@ -50,6 +50,9 @@ void read_json_heads(JsonReader& in, bool required, DraftConfig& config);
 /// The list under `key` plus `shift` as taps: ascending, distinct, from 0 up. `lowest`: smallest tap allowed.
 void read_json_taps(JsonReader& in, const char* key, int32_t shift, int32_t lowest, DraftConfig& config);
 
+/// Slots of short blocks ("short_block_size", an extension of ours), behind block_size and anchor_predicts.
+void read_json_short_block(JsonReader& in, DraftConfig& config);
+
 // ---- vocabulary (draft_vocab.cc) ----
 
 /// Reads draft_vocab_size rows of `d2t` (and `t2d`, if the file has it) into config.d2t. d2t may hold offsets

@@ -268,6 +268,9 @@ class GgufExport {
       writer.set_bool(key("sample_from_anchor"), c_.anchor_predicts);
       writer.set_bool(key("has_confidence_head"), c_.confidence);
     }
+    if (c_.short_block > 0) {
+      writer.set_u32("dspark.short_block_size", static_cast<uint32_t>(c_.short_block));
+    }
     if (c_.target_layers > 0) {
       writer.set_u32("dspark.target_layer_count", static_cast<uint32_t>(c_.target_layers));
     }

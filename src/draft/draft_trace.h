@@ -21,7 +21,7 @@ struct DraftTrace {
 
   // propose().
   int32_t n_slots = 0;                   // rows of all requests below
-  std::vector<float> layer_out;          // (layers, requests * block_size, dim) residual stream, all slots;
+  std::vector<float> layer_out;          // (layers, slots of all blocks, dim) residual stream, all slots;
                                          // rows of slots that nobody asked for are zero in the last layer.
                                          // Eagle3, MTP: (n_slots, dim)
   std::vector<float> hidden;             // (n_slots, dim) after the drafter's final norm

@@ -125,6 +125,7 @@ void set_block(const DraftConfig& c, ordered_json& out) {
     return;
   }
   out["block_size"] = c.block_size;
+  if (c.short_block > 0) out["short_block_size"] = c.short_block;
   out["mask_token_id"] = c.mask_token_id;
   if (!c.anchor_predicts) out["sample_from_anchor"] = false;
   if (c.causal) out["causal"] = true;
@@ -171,6 +172,7 @@ Status check_config(const DraftConfig& c) {
     return invalid_argument(
         fmt::format("{} layers, but {} drafters have one", c.n_layers, draft_kind_name(c.kind)));
   }
+  DSPARK_RETURN_IF_ERROR(check_short_block(c, "the drafter's short blocks"));
   if (c.rope.inv_freq.size() != static_cast<size_t>(c.head_dim / 2)) {
     return invalid_argument(
         fmt::format("the rotary table has {} pairs, expected {}", c.rope.inv_freq.size(), c.head_dim / 2));

@@ -149,6 +149,9 @@ class Drafter {
   virtual int32_t max_block() const = 0;
   /// Most tokens of a proposal that cost its model anything; those behind them are free.
   virtual int32_t model_block() const { return max_block(); }
+  /// Up to so many drafts come from a pass over fewer rows, which is cheaper, and may be other drafts than
+  /// the first of a longer proposal; 0: there is no such pass.
+  virtual int32_t short_block() const { return 0; }
   /// Residual streams the drafter reads, ascending, in the numbering of TargetModel::set_capture_layers
   /// (0 = embedding output, l + 1 = after layer l). Empty: none.
   virtual std::span<const int32_t> tap_layers() const { return {}; }

@@ -37,6 +37,7 @@ class HybridDrafter final : public Drafter {
   std::string_view target_name() const override { return model_->target_name(); }
   int32_t max_block() const override;
   int32_t model_block() const override { return model_->model_block(); }
+  int32_t short_block() const override { return model_->short_block(); }
   std::span<const int32_t> tap_layers() const override { return model_->tap_layers(); }
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override;
   void commit(std::span<const CommitEvent> events) override;

@@ -1,6 +1,7 @@
 // The part of the step that turns logits into committed tokens: accept rules, stops, limits.
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/engine.h"
 
@@ -17,8 +18,8 @@ void Engine::accept() {
   }
 }
 
-/// Whether what a sequence commits follows from its own rows: a constraint has one state and one buffer for
-/// all.
+/// Whether a sequence may be judged beside others. One under a constraint may not: the row in hand without
+/// what is forbidden lies in masked_, of which there is one for all, and constraints may take memory.
 bool Engine::is_judged_alone(const Sequence& sequence) const {
   return !sequence.finished() && sequence.step.n_logits > 0 && sequence.constraint == nullptr &&
          sequence.embedding == nullptr;
@@ -27,18 +28,21 @@ bool Engine::is_judged_alone(const Sequence& sequence) const {
 /// Walks over whole vocabularies, sequence beside sequence, on the threads that the pass left idle. Every
 /// sequence is judged by one thread as it would be alone.
 void Engine::judge_in_parallel() {
-  ThreadPool* pool = model_.pool();
-  if (pool == nullptr || pool->n_threads() == 1) return;
+  if (scratches_.size() == 1) return;
   judged_.clear();
   for (auto& sequence : running_) {
-    if (!is_judged_alone(*sequence)) continue;
-    judged_.push_back(sequence.get());
-    // Any thread may meet it: none of them shall grow its buffers in a later step.
-    for (AcceptScratch& scratch : scratches_)
-      scratch.reserve(sequence->rule, sequence->request.sampling, n_vocab());
+    if (is_judged_alone(*sequence)) judged_.push_back(sequence.get());
   }
   if (judged_.size() < 2) return;
-  pool->parallel_for(static_cast<int64_t>(judged_.size()), [this](int64_t task, int thread) {
+  // All memory is taken here: tasks of the pool cannot fail, and any thread may meet a sequence.
+  for (Sequence* sequence : judged_) {
+    const SamplingParams& sampling = sequence->request.sampling;
+    if (sampling.has_penalties()) sequence->counts.reserve(static_cast<size_t>(sequence->step.n_verify) + 1);
+    if (std::exchange(sequence->has_scratches, true)) continue;
+    for (AcceptScratch& scratch : scratches_) scratch.reserve(sequence->rule, sampling, n_vocab());
+  }
+  step_stats_.judged_in_parallel = static_cast<int32_t>(judged_.size());
+  model_.pool()->parallel_for(static_cast<int64_t>(judged_.size()), [this](int64_t task, int thread) {
     judge(*judged_[static_cast<size_t>(task)], scratches_[static_cast<size_t>(thread)]);
   });
 }
@@ -49,7 +53,10 @@ void Engine::accept_sequence(Sequence& sequence) {
   const SequenceStep& step = sequence.step;
   const bool is_round = sequence.stats.output_tokens > 0;
   const int32_t first_position = sequence.n_tokens();
-  if (!step.is_judged) judge(sequence, scratches_.front());
+  if (!step.is_judged) {
+    scratches_.front().reserve(sequence.rule, sequence.request.sampling, n_vocab());
+    judge(sequence, scratches_.front());
+  }
   const AcceptResult& run = step.verdict;
   for (int32_t i = 0; i <= run.accepted && !sequence.finished(); ++i) {
     TokenEvent event;
@@ -87,8 +94,9 @@ std::span<const float> Engine::logits_row(const Sequence& sequence, int32_t i) c
 }
 
 /// What the sequence's rule makes of its verified drafts. Leaves accepted drafts and the token after them in
-/// its picks, and counts them for the penalties.
-void Engine::judge(Sequence& sequence, AcceptScratch& scratch) {
+/// its picks, and counts them for the penalties. noexcept: a task of the pool has nobody to throw to. Its
+/// memory was reserved before; masked rows and constraints, which take some, are for the engine's thread.
+void Engine::judge(Sequence& sequence, AcceptScratch& scratch) noexcept {
   sequence.picks.clear();
   sequence.step.is_judged = true;
   sequence.step.verdict = sequence.rule == AcceptRule::kCoupled ? judge_by_equality(sequence, scratch)

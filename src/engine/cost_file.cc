@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -21,6 +20,10 @@ using Json = nlohmann::json;
 // engine's was, and took positions of context for equally dear.
 constexpr int kVersion = 3;
 constexpr size_t kMostPoints = 256;
+// No measurement comes near these; the planner computes with sums and products of what a file says.
+constexpr double kMostCount = 1e9;
+constexpr double kMostSeconds = 1e6;   // of a pass: twelve days
+constexpr double kMostCounted = 1e15;  // of a context; a curve of noise may count far more than there is
 
 /// "AMD EPYC ...", as far as the system tells.
 std::string processor_name() {
@@ -68,18 +71,22 @@ class Reader {
     fail(key, fmt::format("a number from 0 to {:g}", most));
     return 0.0;
   }
-  /// A list of pairs of numbers that are at least 0.
-  std::vector<std::pair<double, double>> pairs(const Json& object, const char* key, size_t most) {
+  /// A list of at most `most` pairs: a number from 0 to kMostCount and one from 0 to `most_second`.
+  std::vector<std::pair<double, double>> pairs(const Json& object, const char* key, size_t most,
+                                               double most_second) {
     std::vector<std::pair<double, double>> out;
     const Json* node = find(object, key);
     if (node == nullptr) return out;
-    const auto is_pair = [](const Json& entry) {
-      return entry.is_array() && entry.size() == 2 && entry[0].is_number() && entry[1].is_number() &&
-             entry[0].get<double>() >= 0.0 && entry[0].get<double>() <= 1e9 &&
-             entry[1].get<double>() >= 0.0 && std::isfinite(entry[1].get<double>());
+    const auto is_within = [](const Json& number, double largest) {
+      return number.is_number() && number.get<double>() >= 0.0 && number.get<double>() <= largest;
+    };
+    const auto is_pair = [&](const Json& entry) {
+      return entry.is_array() && entry.size() == 2 && is_within(entry[0], kMostCount) &&
+             is_within(entry[1], most_second);
     };
     if (!node->is_array() || node->size() > most || !std::all_of(node->begin(), node->end(), is_pair)) {
-      fail(key, fmt::format("a list of at most {} pairs of numbers", most));
+      fail(key, fmt::format("a list of at most {} pairs of a number from 0 to {:g} and one from 0 to {:g}",
+                            most, kMostCount, most_second));
       return out;
     }
     for (const Json& entry : *node) out.emplace_back(entry[0].get<double>(), entry[1].get<double>());
@@ -96,7 +103,7 @@ class Reader {
 
 std::vector<CostPoint> points_of(Reader& reader, const Json& json, const char* key) {
   std::vector<CostPoint> points;
-  for (const auto& [n, seconds] : reader.pairs(json, key, kMostPoints)) {
+  for (const auto& [n, seconds] : reader.pairs(json, key, kMostPoints, kMostSeconds)) {
     points.push_back({static_cast<int32_t>(n), seconds});
   }
   return points;
@@ -104,7 +111,7 @@ std::vector<CostPoint> points_of(Reader& reader, const Json& json, const char* k
 
 std::vector<ContextPoint> curve_of(Reader& reader, const Json& json, const char* key) {
   std::vector<ContextPoint> curve;
-  for (const auto& [positions, counted] : reader.pairs(json, key, kMostPoints)) {
+  for (const auto& [positions, counted] : reader.pairs(json, key, kMostPoints, kMostCounted)) {
     curve.push_back({static_cast<int32_t>(positions), counted});
   }
   return curve;
@@ -155,10 +162,12 @@ CostKey cost_key(const LoadedModel& loaded, const Drafter* drafter, std::string_
                             loaded.options.float_activations ? ", float" : "");
   key.threads = loaded.pool->n_threads();
   key.kv_type = kv_type_name(options.kv_dtype);
-  key.drafter = drafter == nullptr
-                    ? "none"
-                    : fmt::format("{}, {}, {} bytes, block {}", file_name(drafter_spec), drafter->name(),
-                                  drafter->weight_bytes(), drafter->max_block());
+  key.drafter = "none";
+  if (drafter != nullptr) {
+    key.drafter = fmt::format("{}, {}, {} bytes, block {}", file_name(drafter_spec), drafter->name(),
+                              drafter->weight_bytes(), drafter->max_block());
+    if (drafter->short_block() > 0) key.drafter += fmt::format(", short block {}", drafter->short_block());
+  }
   key.max_sequences = options.max_sequences;
   return key;
 }
@@ -179,12 +188,16 @@ Result<SavedCosts> read_costs(const std::string& path) {
   saved.table.draft = points_of(reader, json, "draft");
   saved.table.draft_short = points_of(reader, json, "draft_short");
   saved.table.draft_length = static_cast<int32_t>(reader.number(json, "draft_length", kMaxDraftTokens));
+  if (json.contains("draft_stair")) {
+    saved.table.draft_stair = points_of(reader, json, "draft_stair");
+    saved.table.stair_length = static_cast<int32_t>(reader.number(json, "stair_length", kMaxDraftTokens));
+  }
   saved.table.context_s = reader.number(json, "context_s", 1e3);
   saved.table.row_context_s = reader.number(json, "row_context_s", 1e3);
   saved.table.context_curve = curve_of(reader, json, "context_curve");
   saved.table.overhead_s = reader.number(json, "overhead_s", 1e3);
   size_t j = 0;
-  for (const auto& [tries, hits] : reader.pairs(json, "acceptance", kMaxDraftTokens)) {
+  for (const auto& [tries, hits] : reader.pairs(json, "acceptance", kMaxDraftTokens, kMostCount)) {
     saved.memory.acceptance[j++] = {tries, std::min(hits, tries)};
   }
   DSPARK_RETURN_IF_ERROR(reader.status());
@@ -202,17 +215,21 @@ Status write_costs(const std::string& path, const SavedCosts& costs) {
   for (const AcceptanceCount& seen : costs.memory.acceptance) {
     if (seen.tries > 0.0) acceptance.push_back({seen.tries, seen.hits});
   }
-  const nlohmann::ordered_json json = {{"dspark_cost_table", kVersion},
-                                       {"key", to_json(costs.key)},
-                                       {"verify", to_json(costs.table.verify)},
-                                       {"draft", to_json(costs.table.draft)},
-                                       {"draft_short", to_json(costs.table.draft_short)},
-                                       {"draft_length", costs.table.draft_length},
-                                       {"context_s", costs.table.context_s},
-                                       {"row_context_s", costs.table.row_context_s},
-                                       {"context_curve", to_json(costs.table.context_curve)},
-                                       {"overhead_s", costs.table.overhead_s},
-                                       {"acceptance", acceptance}};
+  nlohmann::ordered_json json = {{"dspark_cost_table", kVersion},
+                                 {"key", to_json(costs.key)},
+                                 {"verify", to_json(costs.table.verify)},
+                                 {"draft", to_json(costs.table.draft)},
+                                 {"draft_short", to_json(costs.table.draft_short)},
+                                 {"draft_length", costs.table.draft_length},
+                                 {"context_s", costs.table.context_s},
+                                 {"row_context_s", costs.table.row_context_s},
+                                 {"context_curve", to_json(costs.table.context_curve)},
+                                 {"overhead_s", costs.table.overhead_s},
+                                 {"acceptance", acceptance}};
+  if (costs.table.stair_length > 0) {
+    json["draft_stair"] = to_json(costs.table.draft_stair);
+    json["stair_length"] = costs.table.stair_length;
+  }
   const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::create(path));
   DSPARK_RETURN_IF_ERROR(file.write({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));

@@ -20,7 +20,7 @@ struct CostKey {
   std::string machine;  // processor and instruction set of the kernels
   int32_t threads = 0;
   std::string kv_type;
-  std::string drafter;        // file name or kind, bytes, block; "none"
+  std::string drafter;        // file name or kind, bytes, block, short block if there is one; "none"
   int32_t max_sequences = 0;  // the sizes that were measured follow from it
 
   bool operator==(const CostKey&) const = default;

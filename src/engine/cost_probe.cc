@@ -183,7 +183,15 @@ double expected_seconds(std::span<const Trial> trials, size_t i) {
       by_context = by_context > 0.0 ? std::min(by_context, most) : most;
     }
   }
-  return by_size > 0.0 && by_context > 0.0 ? std::min(by_size, by_context) : std::max(by_size, by_context);
+  if (by_size > 0.0 && by_context > 0.0) return std::min(by_size, by_context);
+  if (by_size > 0.0 || by_context > 0.0) return std::max(by_size, by_context);
+  // Fewer drafts take no more than a whole block of as many sequences.
+  for (size_t j = i; j-- > 0;) {
+    const Trial& whole = trials[j];
+    const bool is_longer = trial.length > 0 && whole.length == 0 && whole.n == trial.n;
+    if (is_longer && !whole.seconds.empty()) return whole.seconds.back();
+  }
+  return 0.0;
 }
 
 // Runs trials first .. last - 1 in turn, those with the fewest runs first, until each was run `most_runs`
@@ -334,21 +342,28 @@ Status measure_target(TargetModel& model, const CostProbeOptions& options, const
   return ok_status();
 }
 
-// The drafter's part: whole blocks, and single drafts where the length can make a difference.
+// The drafter's part: whole blocks, single drafts where the length can make a difference, and the most drafts
+// of a short block where there is one.
 Status measure_drafter(const TargetModel& model, Drafter& drafter, const CostProbeOptions& options,
                        const Stopwatch& watch, double end_s, CostTable& table) {
   DraftProbe probe(drafter, options, model.config().dim);
   std::vector<Trial> trials;
+  const int32_t stair = drafter.short_block() < drafter.model_block() ? drafter.short_block() : 0;
   for (const int32_t n : probe_sequences(options.max_sequences)) {
     trials.push_back({n, options.context, 0});
     if (drafter.model_block() > 1) trials.push_back({n, options.context, 1});
+    if (stair > 1) trials.push_back({n, options.context, stair});
   }
   DSPARK_RETURN_IF_ERROR(run_trials(probe, trials, kSmallSequences, watch, end_s));
   table.draft_length = drafter.model_block();
   for (const Trial& trial : trials) {
-    std::vector<CostPoint>& points = trial.length == 0 ? table.draft : table.draft_short;
+    std::vector<CostPoint>& points = trial.length == 0   ? table.draft
+                                     : trial.length == 1 ? table.draft_short
+                                                         : table.draft_stair;
     points.push_back({trial.n, std::max(median(trial.seconds), 1e-9)});
   }
+  if (stair == 1) table.draft_stair = table.draft_short;
+  if (!table.draft_stair.empty()) table.stair_length = stair;
   return ok_status();
 }
 

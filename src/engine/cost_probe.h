@@ -42,12 +42,13 @@ std::vector<int32_t> probe_sequences(int32_t most);
 std::vector<int32_t> probe_contexts(int32_t context, int32_t long_context, int32_t most_context);
 
 /// Times target passes of probe_rows() rows at one context and of two sizes at probe_contexts() more, and
-/// drafter passes of probe_sequences() sequences, whole blocks and single drafts: medians of repeats taken in
-/// turn, so that a slow moment meets all sizes; passes beyond 64 rows or 8 sequences at most twice, the first
-/// to warm up. Large sizes, and contexts but the second, that the time does not suffice for are left out. The
-/// target gets a cache of its own with zeros in it; the drafter gets sequences in slots 0.. that are released
-/// again. requires: nobody else uses model and drafter meanwhile; the drafter's slots are free. The capture
-/// layers of the model stay as they are. errors: out_of_memory, and what the drafter reports.
+/// drafter passes of probe_sequences() sequences, whole blocks, single drafts and, where the drafter has
+/// short blocks, as many drafts as one of them gives: medians of repeats taken in turn, so that a slow moment
+/// meets all sizes; passes beyond 64 rows or 8 sequences at most twice, the first to warm up. Large sizes,
+/// and contexts but the second, that the time does not suffice for are left out. The target gets a cache of
+/// its own with zeros in it; the drafter gets sequences in slots 0.. that are released again. requires:
+/// nobody else uses model and drafter meanwhile; the drafter's slots are free. The capture layers of the
+/// model stay as they are. errors: out_of_memory, and what the drafter reports.
 Result<CostTable> measure_costs(TargetModel& model, Drafter* drafter, const CostProbeOptions& options);
 
 }  // namespace dspark

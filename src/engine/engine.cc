@@ -83,7 +83,9 @@ Engine::Engine(TargetModel& model, EngineOptions options, std::unique_ptr<Drafte
       pool_(std::move(pool)),
       pages_({.n_pages = pool_.n_pages, .shares = false}) {
   for (int32_t slot = options_.max_sequences; slot-- > 0;) free_slots_.push_back(slot);
-  scratches_.resize(model_.pool() == nullptr ? 1 : static_cast<size_t>(model_.pool()->n_threads()));
+  const ThreadPool* threads = model_.pool();
+  const bool in_parallel = threads != nullptr && options_.max_sequences > 1;
+  scratches_.resize(in_parallel ? static_cast<size_t>(threads->n_threads()) : 1);
   judged_.reserve(static_cast<size_t>(options_.max_sequences));
 }
 

@@ -88,7 +88,8 @@ struct StepStats {
   int32_t planned_rounds = 0;
   int32_t planned_tokens = 0;
   PlanNeighbours neighbours;
-  int32_t updates = 0;  // told to requests: what was committed, prompts that go on, ends
+  int32_t updates = 0;             // told to requests: what was committed, prompts that go on, ends
+  int32_t judged_in_parallel = 0;  // sequences that were judged side by side: 0 or at least 2
 };
 
 /// Prompt rows per step for a model: as few as keep its passes bound by arithmetic, so that whoever decodes
@@ -264,7 +265,7 @@ class Engine {
   std::span<const int32_t> verified_drafts(const Sequence& sequence) const;
   size_t n_vocab() const { return static_cast<size_t>(model_.config().vocab_size); }
   std::span<const float> logits_row(const Sequence& sequence, int32_t i) const;
-  void judge(Sequence& sequence, AcceptScratch& scratch);
+  void judge(Sequence& sequence, AcceptScratch& scratch) noexcept;
   AcceptResult judge_by_equality(Sequence& sequence, AcceptScratch& scratch);
   AcceptResult judge_by_probability(Sequence& sequence, AcceptScratch& scratch);
   void end_round(Sequence& sequence, const AcceptResult& run);
@@ -313,7 +314,7 @@ class Engine {
   ForwardBatch batch_;
   ForwardResult result_;
   std::vector<CommitEvent> commit_events_;
-  std::vector<AcceptScratch> scratches_;  // one per thread of the target, at least one
+  std::vector<AcceptScratch> scratches_;  // one per thread that judges, at least one
   StepStats step_stats_;
   EngineStats stats_;
   Clock::time_point step_start_;

@@ -47,7 +47,8 @@ struct SequenceEmbedding {
   int32_t n_rows = 0;         // rows in `sum`
 };
 
-/// thread: the engine thread, once it left the queue.
+/// thread: the engine thread, once it left the queue; while it is judged (accept()) any one thread of the
+/// target's pool.
 struct Sequence {
   RequestId id = 0;
   GenerateRequest request;
@@ -89,6 +90,7 @@ struct Sequence {
   SequenceStep step;
   /// accept(): tokens of the round, accepted drafts first; -1: the constraint allows none.
   std::vector<int32_t> picks;
+  bool has_scratches = false;              // accept(): every thread has room for its rows
   std::vector<TokenEvent> events;          // committed in this step
   std::vector<TokenLogprob> top_logprobs;  // (events, n_logprobs)
 

@@ -17,6 +17,7 @@ class RecordingDrafter final : public Drafter {
   std::string_view name() const override { return inner_->name(); }
   int32_t max_block() const override { return inner_->max_block(); }
   int32_t model_block() const override { return inner_->model_block(); }
+  int32_t short_block() const override { return inner_->short_block(); }
   std::span<const int32_t> tap_layers() const override { return inner_->tap_layers(); }
   Status propose(std::span<const DraftRequest> requests, DraftBlock& out) override {
     DSPARK_RETURN_IF_ERROR(inner_->propose(requests, out));

@@ -79,10 +79,15 @@ Status CostTable::validate() const {
   DSPARK_RETURN_IF_ERROR(check_points(verify, "verify"));
   DSPARK_RETURN_IF_ERROR(check_points(draft, "draft"));
   DSPARK_RETURN_IF_ERROR(check_points(draft_short, "draft_short"));
+  DSPARK_RETURN_IF_ERROR(check_points(draft_stair, "draft_stair"));
   DSPARK_RETURN_IF_ERROR(check_curve(context_curve));
   if (draft_length < 0) {
     return invalid_argument("cost table, draft_length: want 0 or more, found " +
                             std::to_string(draft_length));
+  }
+  if (stair_length < 0 || (stair_length == 0) != draft_stair.empty()) {
+    return invalid_argument("cost table, stair_length: want 1 or more with draft_stair, 0 without, found " +
+                            std::to_string(stair_length));
   }
   for (const auto& [name, seconds] :
        {std::pair{"context_s", context_s}, {"row_context_s", row_context_s}, {"overhead_s", overhead_s}}) {
@@ -109,6 +114,7 @@ CostModel::CostModel(CostTable table)
   make_monotone(table_.verify);
   make_monotone(table_.draft);
   make_monotone(table_.draft_short);
+  make_monotone(table_.draft_stair);
 }
 
 CostTable CostModel::corrected_table() const {
@@ -153,8 +159,13 @@ double CostModel::raw_draft_seconds(int32_t n_sequences, int32_t length) const {
   if (length <= 0 || table_.draft_short.empty() || table_.draft_length <= 1) return full;
   // Measured apart, a short pass may come out dearer than a long one; that is noise.
   const double one = std::min(full, interpolate(table_.draft_short, n_sequences));
-  const auto share = static_cast<double>(std::min(length, table_.draft_length) - 1);
-  return one + (full - one) * share / static_cast<double>(table_.draft_length - 1);
+  const int32_t n_drafts = std::min(length, table_.draft_length), stair = table_.stair_length;
+  if (stair <= 0) return one + (full - one) * (n_drafts - 1) / (table_.draft_length - 1);
+  // Drafts of a longer block take what those of a short one do.
+  const double few = std::clamp(interpolate(table_.draft_stair, n_sequences), one, full);
+  const double per_draft = stair > 1 ? (few - one) / (stair - 1) : 0.0;
+  if (n_drafts <= stair) return one + per_draft * (n_drafts - 1);
+  return std::max(few, full - per_draft * (table_.draft_length - n_drafts));
 }
 
 double CostModel::draft_seconds(int32_t n_sequences, int32_t length) const {

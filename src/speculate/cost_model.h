@@ -38,6 +38,10 @@ struct CostTable {
   /// Linear from (0, 0) to the first point and between points, beyond the last along the last two. Empty:
   /// every position counts as one.
   std::vector<ContextPoint> context_curve;
+  /// Where few drafts come from a smaller pass (Drafter::short_block): how many at most, and the drafter's
+  /// pass by sequences with that many each. 0 and empty: cost is linear in the length.
+  int32_t stair_length = 0;
+  std::vector<CostPoint> draft_stair = {};
 
   /// What the first n_cached positions count as, by context_curve. requires: validate().ok().
   double counted_positions(double n_cached) const;
@@ -75,7 +79,8 @@ class CostModel {
   /// Seconds of the target pass: between measured sizes linear, never falling with n; beyond the largest
   /// along the slope of the upper half of the sizes.
   double verify_seconds(const StepShape& shape) const;
-  /// Seconds of the drafter's pass; linear in the length between 1 and that of the table, then level.
+  /// Seconds of the drafter's pass; linear in the length between 1 and that of the table, then level. With a
+  /// stair linear up to it, and behind it with the same seconds per draft down from the table's length.
   /// length 0: the table's.
   double draft_seconds(int32_t n_sequences, int32_t length = 0) const;
   double step_seconds(const StepShape& shape) const;

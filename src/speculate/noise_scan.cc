@@ -10,17 +10,18 @@
 namespace dspark {
 namespace {
 
-// A lower bound of log2(key) comes from E = -log(u) >= 1 - u and log2(2^e (1 + m)) >= e + m, both within 0.09
-// where it matters. 1 - u = (~word + 0.5) / 2^32 is halved and rounded down so that it fits a signed
-// conversion; then the bits of the float, read as an integer, are its logarithm: exponent in front, mantissa
-// behind.
+// A lower bound of log2(key) comes from E = -log(u) >= 1 - u and log2(2^e (1 + m)) >= e + m. The first takes
+// log2(E / (1 - exp(-E))), next to nothing for noise well below 1, the second at most 0.09. 1 - u = (~word +
+// 0.5) / 2^32 is halved and rounded down so that it fits a signed conversion; then the bits of the float,
+// read as an integer, are its logarithm: exponent in front, mantissa behind.
 constexpr float kHalfStep = 0.25f;
 constexpr float kMantissa = 0x1p-23f;
 constexpr float kLog2Offset = 127.0f + 31.0f;  // the float's bias, and the scale of the halved word
 constexpr float kSlack = 1e-3f;                // more than float rounding takes from a bound
 constexpr float kLeastNoise = -33.0f;          // log2 of the smallest E
 
-/// Logit below which even the smallest noise leaves a key above the limit.
+/// Logit below which even the smallest noise leaves a key above the limit. The slack covers the rounding of
+/// the quotient; rounding the difference keeps order, so no logit that is at least the true one is lost.
 float logit_floor(const NoiseRow& row, float log2_limit) {
   return row.max_logit - (log2_limit + kSlack - kLeastNoise) / row.log2_scale;
 }
@@ -45,9 +46,22 @@ NoiseMask listed_baseline(const NoiseRow& row, const int32_t* ids, const float* 
 }
 
 NoiseMask block_baseline(const NoiseRow& row, uint32_t block_begin, const float* logits, float log2_limit) {
-  int32_t ids[kNoiseBlock];
-  for (int i = 0; i < kNoiseBlock; ++i) ids[i] = static_cast<int32_t>(block_begin) + i;
-  return listed_baseline(row, ids, logits, log2_limit);
+  const float floor = logit_floor(row, log2_limit);
+  NoiseMask mask{};
+  for (uint32_t begin = 0; begin < kNoiseBlock; begin += 4) {
+    const float* four = logits + begin;
+    if (!(four[0] >= floor || four[1] >= floor || four[2] >= floor || four[3] >= floor)) continue;
+    // One generator call for all four: see noise_word().
+    const std::array<uint32_t, 4> words =
+        philox4x32_10({(block_begin + begin) >> 2, static_cast<uint32_t>(row.position),
+                       static_cast<uint32_t>(row.position >> 32), 0},
+                      {static_cast<uint32_t>(row.seed), static_cast<uint32_t>(row.seed >> 32)});
+    for (uint32_t j = 0; j < 4; ++j) {
+      const uint64_t reached = log2_bound(row, four[j], words[j]) <= log2_limit + kSlack ? 1 : 0;
+      mask[begin / 64] |= reached << (begin % 64 + j);
+    }
+  }
+  return mask;
 }
 
 #if defined(__x86_64__)
@@ -345,8 +359,9 @@ DSPARK_AVX2 NoiseMask listed_avx2(const NoiseRow& row, const int32_t* ids, const
 #endif
 
 #if defined(__x86_64__)
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+bool has_avx512() {  // what DSPARK_AVX512 names
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 }
 bool has_avx2() {
   return __builtin_cpu_supports("avx2");

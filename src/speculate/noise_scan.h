@@ -20,9 +20,11 @@ inline constexpr int kNoiseBlock = 1024;
 /// Bit i of word j stands for place 64 j + i of the block.
 using NoiseMask = std::array<uint64_t, kNoiseBlock / 64>;
 
-/// Finds the places whose key may be at most 2^log2_limit: all such places and few others (a token whose
-/// bound misses by less than about 0.1). Instruction sets may differ in the others. NaN and -infinity have no
-/// key. requires: kNoiseBlock logits, none +infinity.
+/// Finds the places whose key may be at most 2^log2_limit: all such places, and others only where a lower
+/// bound of log2(key) is within the limit. The bound misses by up to log2(E / (1 - exp(-E))) + 0.09: by less
+/// than 0.1 for noise E well below 1 (the few smallest of all, below 2^-26, by up to 1.6 more), by more for
+/// large E. Instruction sets may differ in the others. NaN and -infinity have no key.
+/// requires: kNoiseBlock logits, none +infinity.
 struct NoiseScan {
   /// Tokens block_begin .. block_begin + kNoiseBlock - 1. requires: block_begin a multiple of four.
   NoiseMask (*block)(const NoiseRow& row, uint32_t block_begin, const float* logits, float log2_limit);

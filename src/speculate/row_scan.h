@@ -26,7 +26,7 @@ struct RowPeak {
   size_t index = 0;
 };
 
-/// NaN is ignored. index is row.size() for an empty row or one of NaN only. Reads the row once.
+/// NaN is ignored. An empty row or one of NaN only: value -infinity, index row.size(). Reads the row once.
 RowPeak row_peak(std::span<const float> row);
 
 /// The smallest float that is not below `lowest` and above -infinity: comparing floats with it gives what

@@ -1,6 +1,7 @@
 #pragma once
 // Which ids a sequence has used, for the penalties.
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -19,6 +20,8 @@ class TokenCounts {
 
   /// Starts over with a prompt.
   void reset(std::span<const int32_t> prompt);
+  /// Room for n_more further distinct ids: pushing those takes no memory.
+  void reserve(size_t n_more);
   /// An output token.
   void push(int32_t token) { ++find_or_insert(token).in_output; }
   /// Takes back a push of the same token. requires: it was pushed.

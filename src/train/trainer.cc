@@ -113,6 +113,9 @@ class Run {
     share_precision();
     DSPARK_RETURN_IF_ERROR(open_model(target));
     DSPARK_RETURN_IF_ERROR(check_model(*sources_.front(), target.config));
+    // A drafter tells which short blocks it was trained for; one that goes on without them keeps its own.
+    const bool is_shorter = options_.short_block_size < model_.config.block_size;
+    if (options_.short_blocks > 0 && is_shorter) model_.config.short_block = options_.short_block_size;
     TensorMap scales;
     if (options_.step_scale && !options_.resume) {
       DSPARK_ASSIGN_OR_RETURN(scales, step_scales(model_.trainable, *sources_.front()));

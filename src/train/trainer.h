@@ -63,12 +63,12 @@ struct TrainOptions {
   double decay = 4.0;
 
   // What changes on the way (src/train/step_plan.h).
-  double first_stage = 0;     // share of the budget that trains slot 1 only; 0: none
-  int32_t first_anchors = 0;  // per sequence in that stage; 0: block_size times `anchors`
-  double short_blocks = 0;    // share of the other steps with blocks of short_block_size slots
-  int32_t short_block_size = 3;
-  bool curriculum = false;  // the decay rises from 1
-  bool loss_slide = false;  // the factors of the losses end at those of the reference
+  double first_stage = 0;        // share of the budget that trains slot 1 only; 0: none
+  int32_t first_anchors = 0;     // per sequence in that stage; 0: block_size times `anchors`
+  double short_blocks = 0;       // share of the other steps with blocks of short_block_size slots
+  int32_t short_block_size = 3;  // then the drafter has such blocks when few drafts are asked for, too
+  bool curriculum = false;       // the decay rises from 1
+  bool loss_slide = false;       // the factors of the losses end at those of the reference
 
   // Optimiser.
   double learning_rate = 3e-3;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """dspark quantize: what it writes, what it says, what it refuses."""
 
+import json
 import unittest
 from pathlib import Path
 
@@ -70,6 +71,31 @@ class Quantize(Tool):
         self.assertIn("tokenizer.ggml.tokens", self.succeed("inspect", "q4.gguf").stdout)
         text = self.succeed("quantize", str(DRAFTERS / "dflash"), "dflash.gguf", "-q").stdout
         self.assertIn("dflash, read from", self.succeed("inspect", "dflash.gguf").stdout)
+
+    def test_short_blocks_are_kept_set_and_removed(self):
+        def slots(path):
+            return json.loads(self.succeed("inspect", "--json", path).stdout)["drafter"]["short_block_size"]
+        drafter = str(DRAFTERS / "dspark_vanilla")
+        self.succeed("quantize", drafter, "whole.gguf", "-q")
+        self.assertEqual(slots("whole.gguf"), 0)
+        self.assertNotIn("short blocks", self.succeed("inspect", "whole.gguf").stdout)
+        self.succeed("quantize", drafter, "short.gguf", "-q", "--short-block", "3")
+        self.assertIn("5 drafts per round (slot 0 predicts), mask token 95, short blocks of 3 slots for up to 3 drafts\n",
+                      self.succeed("inspect", "short.gguf").stdout)
+        self.succeed("quantize", "short.gguf", "again.gguf", "-q")
+        self.assertEqual(slots("again.gguf"), 3)
+        self.succeed("quantize", "again.gguf", "other.gguf", "-q", "--short-block", "2")
+        self.assertEqual(slots("other.gguf"), 2)
+        self.succeed("quantize", "again.gguf", "none.gguf", "-q", "--short-block", "0")
+        self.assertEqual(slots("none.gguf"), 0)
+        wrong = "--short-block: found {} slots, expected 0 (no short blocks) or 1 to 5"
+        for number in ("-1", "6"):
+            self.assertEqual(self.fail_with(1, "quantize", drafter, "x.gguf", "--short-block=" + number), wrong.format(number))
+        for number in ("0", "3"):
+            self.assertIn("drafters of kind eagle3 have no blocks",
+                          self.fail_with(1, "quantize", str(DRAFTERS / "eagle3"), "x.gguf", "--short-block", number))
+        self.assertIn("--short-block is for drafters", self.fail_with(1, "quantize", FOLDER, "x.gguf", "--short-block", "3"))
+        self.assertFalse((self.path / "x.gguf").exists())
 
     def test_drafter_flags(self):
         drafter = str(DRAFTERS / "dspark_vanilla")

@@ -52,6 +52,45 @@ TEST_P(BlockAllocations, SteadyRoundsAllocateNothing) {
   EXPECT_EQ(n_drafts, 100 * 4 * 5);
 }
 
+/// Requests of all lengths in changing company, some of which have short blocks.
+TEST(BlockShortAllocations, SteadyRoundsAllocateNothing) {
+  ThreadPool pool(2);
+  DraftConfig config = test::small_draft_config();
+  config.short_block = 2;
+  config.head = SequentialHead::kRnn;
+  test::reduce_vocabulary(config, 300);
+  test::RandomDraft random(config, DType::kQ8_0, 3);
+  BlockDrafterOptions options = test::exact_options();
+  options.context_length = 1000;
+  options.float_activations = false;
+  auto drafter =
+      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto n_taps = static_cast<int32_t>(config.taps.size());
+  const std::vector<float> features = test::random_features(config, 6, 1);
+  SamplingParams greedy;
+  greedy.temperature = 0.0f;
+  DraftBlock block;
+  int64_t n_missing = 0;
+  const auto round = [&](int32_t n) {
+    CommitEvent events[4];
+    DraftRequest requests[4];
+    for (int32_t slot = 0; slot < 4; ++slot) {
+      events[slot] = test::feature_event(slot, n, features, n_taps, config.dim);
+      requests[slot] = {slot, 7, n + 6, 1 + (slot + n / 6) % 5, &greedy};
+    }
+    drafter->commit(events);
+    block.reset(4, 5);
+    ASSERT_TRUE(drafter->propose(requests, block).ok());
+    for (size_t slot = 0; slot < 4; ++slot) n_missing += requests[slot].max_tokens - block.n_tokens[slot];
+  };
+  int32_t n = 0;
+  for (; n < 300; n += 6) round(n);
+  const int64_t before = test::n_allocations();
+  for (; n < 600; n += 6) round(n);
+  EXPECT_EQ(test::n_allocations() - before, 0);
+  EXPECT_EQ(n_missing, 0);
+}
+
 /// Single tokens of four sequences that do not draft: rows wait, and go in a pass now and then.
 TEST(BlockWaitingAllocations, StepsAllocateNothing) {
   ThreadPool pool(2);

@@ -104,6 +104,7 @@ inline void expect_same_drafter(const DraftConfig& a, const DraftConfig& b) {
   EXPECT_EQ(a.draft_vocab_size, b.draft_vocab_size);
   EXPECT_EQ(a.d2t, b.d2t);
   EXPECT_EQ(a.block_size, b.block_size);
+  EXPECT_EQ(a.short_block, b.short_block);
   EXPECT_EQ(a.anchor_predicts, b.anchor_predicts);
   EXPECT_EQ(a.mask_token_id, b.mask_token_id);
   EXPECT_EQ(a.taps, b.taps);

@@ -220,10 +220,51 @@ TEST(DraftTraps, OriginalDFlashNestsItsSettings) {
   EXPECT_FALSE(config.anchor_predicts);
   EXPECT_EQ(config.n_drafts(), config.block_size - 1);
   EXPECT_EQ(config.taps.size(), 3u);
+  EXPECT_EQ(config.short_block, 0);
+  folder.config["short_block_size"] = 3;
+  EXPECT_EQ(folder.read().n_short_drafts(), 2);
+  folder.config["short_block_size"] = 1;
+  EXPECT_MENTIONS(folder.error(), "'short_block_size': found 1 slots");
+  folder.config.erase("short_block_size");
   folder.config["dflash_config"]["attention_value_scale"] = 0.6;
   EXPECT_MENTIONS(folder.error(), "dflash_config: unknown key 'attention_value_scale'");
   folder.config.erase("dflash_config");
   EXPECT_MENTIONS(folder.error(), "'dflash_config' is missing");
+}
+
+TEST(DraftTraps, ShortBlocksInFolders) {
+  Folder folder("dspark_vanilla");  // blocks of 5
+  EXPECT_EQ(folder.read().short_block, 0);
+  for (const int32_t n : {0, 1, 3, 5}) {
+    folder.config["short_block_size"] = n;
+    EXPECT_EQ(folder.read().short_block, n);
+  }
+  folder.config["short_block_size"] = 3;
+  EXPECT_EQ(folder.read().n_short_drafts(), 3);
+  folder.config["sample_from_anchor"] = false;
+  EXPECT_EQ(folder.read().n_short_drafts(), 2);
+  folder.config["short_block_size"] = 1;
+  EXPECT_MENTIONS(folder.error(),
+                  "'short_block_size': found 1 slots, expected 0 (no short blocks) or 2 to 5");
+  for (const json& value : {json(6), json(-1), json("3"), json(2.5)}) {
+    folder.config["short_block_size"] = value;
+    EXPECT_MENTIONS(folder.error(), "'short_block_size' is " + value.dump() + ", expected a whole number");
+  }
+}
+
+TEST(DraftTraps, ShortBlocksInGguf) {
+  const Gguf file("dflash_v160.gguf");  // blocks of 7
+  const auto with = [](uint32_t n) {
+    return [n](GgufWriter& w) { w.set_u32("dspark.short_block_size", n); };
+  };
+  EXPECT_EQ(file.read().short_block, 0);
+  EXPECT_EQ(file.read(with(3)).short_block, 3);
+  EXPECT_EQ(file.read(with(7)).short_block, 7);
+  EXPECT_MENTIONS(file.error(with(8)), "dspark.short_block_size: found 8 slots, expected 0");
+  EXPECT_MENTIONS(file.error([](GgufWriter& w) { w.set_string("dspark.short_block_size", "3"); }),
+                  "dspark.short_block_size");
+  EXPECT_MENTIONS(file.error([](GgufWriter& w) { w.set_u64("dspark.short_block_size", UINT64_MAX); }),
+                  "dspark.short_block_size");
 }
 
 TEST(DraftTraps, GgufOptions) {

@@ -108,6 +108,7 @@ DraftConfig extended_config() {
   c.draft_vocab_size = 6;
   c.d2t = {0, 3, 4, 5, 11, 19};
   c.block_size = 4;
+  c.short_block = 2;
   c.anchor_predicts = false;
   c.mask_token_id = 17;
   c.taps = {0, 2};
@@ -151,6 +152,7 @@ TEST(DraftWriter, ExtensionsSurviveFolderAndGguf) {
   configs[3].head = SequentialHead::kNone;
   configs[3].markov_rank = configs[3].mask_token_id = configs[3].window = 0;
   configs[3].block_size = 1;
+  configs[3].short_block = 0;
   configs[3].causal = false;
   configs[3].anchor_predicts = true;
   configs[3].taps = {3};
@@ -197,6 +199,16 @@ TEST(DraftWriter, RefusesWrongTensors) {
   tensors = made.tensors;
   tensors[0].shape = {8, 8};
   EXPECT_NE(error(tensors).find("'fc.weight' has shape [8, 8]"), std::string::npos) << error(tensors);
+  EXPECT_EQ(temp.n_files(), 0u);
+}
+
+TEST(DraftWriter, RefusesShortBlocksThatAreLonger) {
+  test::TempFolder temp;
+  DraftConfig config = extended_config();
+  config.short_block = 5;
+  const Floats made = toy_tensors(config);
+  const Status written = write_deepspec_draft(temp.file("out"), config, made.tensors, DType::kF32);
+  EXPECT_NE(written.message().find("short blocks: found 5 slots"), std::string::npos) << written.message();
   EXPECT_EQ(temp.n_files(), 0u);
 }
 

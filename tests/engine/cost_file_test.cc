@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "draft/test_drafters.h"
@@ -39,6 +40,8 @@ SavedCosts example() {
   saved.table.draft = {{1, 0.001}};
   saved.table.draft_short = {{1, 0.0005}};
   saved.table.draft_length = 7;
+  saved.table.draft_stair = {{1, 0.0007}};
+  saved.table.stair_length = 3;
   saved.table.context_s = 1e-7;
   saved.table.context_curve = {{512, 700.5}, {2048, 900.0}};
   saved.memory.acceptance[0] = {10.0, 7.5};
@@ -57,6 +60,9 @@ TEST_F(CostFile, ReadsWhatItWrote) {
   EXPECT_EQ(read->table.verify[1].seconds, 0.012);
   EXPECT_EQ(read->table.draft_short[0].seconds, 0.0005);
   EXPECT_EQ(read->table.draft_length, 7);
+  EXPECT_EQ(read->table.stair_length, 3);
+  ASSERT_EQ(read->table.draft_stair.size(), 1u);
+  EXPECT_EQ(read->table.draft_stair[0].seconds, 0.0007);
   EXPECT_EQ(read->table.context_s, 1e-7);
   ASSERT_EQ(read->table.context_curve.size(), 2u);
   EXPECT_EQ(read->table.context_curve[0].positions, 512);
@@ -149,6 +155,52 @@ TEST_F(CostFile, RefusesWhatIsBroken) {
   refused(changed("512", "4096"), "context_curve");     // does not ascend
   refused(changed("\"threads\": 2", "\"threads\": []"), "threads");
   refused(good.substr(0, good.size() / 2), "written.json");
+}
+
+/// They would be believed for as long as the file lasts.
+TEST_F(CostFile, RefusesNumbersThatNobodyMeasured) {
+  ASSERT_TRUE(write_costs(path("costs.json"), example()).ok());
+  std::ifstream in(path("costs.json"));
+  const nlohmann::json good = nlohmann::json::parse(in);
+  const auto message_with = [&](const char* place, const char* number) {
+    nlohmann::json json = good;
+    json.at(nlohmann::json::json_pointer(place)) = "@";
+    std::string text = json.dump();
+    const auto read = read_costs(write(text.replace(text.find("\"@\""), 3, number)));
+    EXPECT_FALSE(read.ok()) << text;
+    return read.status().message();
+  };
+  struct Place {
+    const char* at;
+    const char* field;  // that the message names
+  };
+  const Place places[] = {{"/key/threads", "threads"},
+                          {"/key/max_sequences", "max_sequences"},
+                          {"/verify/0/0", "verify"},
+                          {"/verify/1/1", "verify"},
+                          {"/draft/0/1", "draft"},
+                          {"/draft_short/0/1", "draft_short"},
+                          {"/draft_length", "draft_length"},
+                          {"/context_s", "context_s"},
+                          {"/row_context_s", "row_context_s"},
+                          {"/overhead_s", "overhead_s"},
+                          {"/context_curve/1/0", "context_curve"},
+                          {"/context_curve/1/1", "context_curve"},
+                          {"/acceptance/0/0", "acceptance"},
+                          {"/acceptance/0/1", "acceptance"}};
+  for (const Place& place : places) {
+    for (const char* number : {"1e300", "1e20", "-1", "-1e300"}) {
+      const std::string message = message_with(place.at, number);
+      EXPECT_NE(message.find(std::string("written.json: ") + place.field + ": want"), std::string::npos)
+          << place.at << " " << number << ": " << message;
+    }
+    // JSON has none of these.
+    for (const char* number : {"1e999", "-1e999", "inf", "Infinity", "nan", "NaN"}) {
+      const std::string message = message_with(place.at, number);
+      EXPECT_NE(message.find("written.json: not valid JSON"), std::string::npos)
+          << place.at << " " << number << ": " << message;
+    }
+  }
 }
 
 TEST_F(CostFile, CacheFolderIsTheUsers) {

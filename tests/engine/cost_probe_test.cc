@@ -17,14 +17,16 @@ namespace {
 /// A drafter whose calls take the time that they are told to.
 class TimedDrafter final : public Drafter {
  public:
-  TimedDrafter(test::FakeTime time, double propose_s, double commit_s)
-      : time_(std::move(time)), propose_s_(propose_s), commit_s_(commit_s) {}
+  TimedDrafter(test::FakeTime time, double propose_s, double commit_s, int32_t short_block = 0)
+      : time_(std::move(time)), propose_s_(propose_s), commit_s_(commit_s), short_block_(short_block) {}
 
   std::string_view name() const override { return "timed"; }
   int32_t max_block() const override { return 7; }
+  int32_t short_block() const override { return short_block_; }
   Status propose(std::span<const DraftRequest> requests, DraftBlock&) override {
     const int32_t length = requests.front().max_tokens;
-    time_.pass(propose_s_ * static_cast<double>(requests.size()) * (1.0 + length));
+    const double stair = short_block_ > 0 && length > short_block_ ? 10.0 : 0.0;
+    time_.pass(propose_s_ * static_cast<double>(requests.size()) * (1.0 + length + stair));
     return ok_status();
   }
   void commit(std::span<const CommitEvent> events) override {
@@ -37,6 +39,7 @@ class TimedDrafter final : public Drafter {
  private:
   test::FakeTime time_;
   double propose_s_, commit_s_;
+  int32_t short_block_;
   std::set<int32_t> live_;
 };
 
@@ -104,6 +107,30 @@ TEST(CostProbe, FindsWhatPassesCost) {
   // What lies between the sizes of the first four stairs is right too.
   const CostModel costs(*table);
   for (int32_t n = 9; n <= 33; ++n) EXPECT_NEAR(costs.verify_seconds({.rows = n}), stairs(n), 1e-8) << n;
+}
+
+TEST(CostProbe, FindsTheStairOfShortBlocks) {
+  for (const int32_t short_block : {1, 3, 7}) {
+    SCOPED_TRACE(short_block);
+    test::FakeModel model;
+    model.pass_seconds = stairs;
+    TimedDrafter drafter(model.time, 1e-4, 1e-3, short_block);
+    CostProbeOptions options = small_probe();
+    options.clock = model.time.clock();
+    const auto table = measure_costs(model, &drafter, options);
+    ASSERT_TRUE(table.ok()) << table.status().to_string();
+    ASSERT_TRUE(table->validate().ok()) << table->validate().to_string();
+    EXPECT_EQ(table->stair_length, short_block < 7 ? short_block : 0);
+    const CostModel costs(*table);
+    for (int32_t n = 1; n <= 3; ++n) {
+      for (int32_t length = 1; length <= 7; ++length) {
+        // What a draft takes behind a stair is not seen where only one lies before it.
+        const int32_t counted = short_block == 1 && length > 1 ? 7 : length;
+        const double expected = 1e-4 * n * (1.0 + counted + (length > short_block ? 10.0 : 0.0));
+        EXPECT_NEAR(costs.draft_seconds(n, length), expected, 1e-8) << n << " with " << length;
+      }
+    }
+  }
 }
 
 /// Whatever passes and the drafter's commits take, the probe ends in time; only the first sizes are measured

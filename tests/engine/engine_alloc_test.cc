@@ -3,12 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <limits>
+#include <random>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "draft/ngram.h"
 #include "draft/test_drafters.h"
+#include "engine/accept_scratch.h"
 #include "engine/engine.h"
 #include "engine/fake_model.h"
 #include "engine/loader.h"
@@ -138,6 +144,78 @@ TEST(EngineAllocations, NorDoTheyWithPromptLookup) {
       EXPECT_GT(n_tokens, 4 * 250);
     }
   }
+}
+
+/// One row under a rule, as the engine judges it; certain drafts.
+void judge_row(AcceptRule rule, std::span<const float> row, const SamplingParams& params,
+               const TokenCounts& counts, AcceptScratch& scratch) {
+  if (rule == AcceptRule::kCoupled) {
+    choose_token(row, params, &counts, 9, scratch.sampler);
+    return;
+  }
+  scratch.probabilities.resize(row.size());
+  const auto target_row = [&](int32_t) -> std::span<const float> {
+    target_probabilities(row, params, &counts, scratch.sampler, scratch.probabilities);
+    return scratch.probabilities;
+  };
+  const auto draft_row = [](int32_t) { return DraftDistribution{}; };
+  const std::array<int32_t, 2> drafts = {4, 5};
+  const RoundNoise noise{1, 8};
+  if (rule == AcceptRule::kBlock) {
+    accept_block(drafts, target_row, draft_row, noise, scratch.draws);
+  } else {
+    accept_rejection(drafts, target_row, draft_row, noise, scratch.draws);
+  }
+}
+
+/// Judging on the threads of the pool: what it needs was reserved, whatever the request asks for. Rows are
+/// flat, so that filters keep many tokens, or have a token at +infinity.
+TEST(EngineAllocations, NorDoesAReservedScratch) {
+  constexpr size_t kWide = 5000;
+  std::mt19937 rng(3);
+  std::normal_distribution<float> normal(0.0f, 0.1f);
+  std::vector<float> flat(kWide);
+  for (float& logit : flat) logit = normal(rng);
+  std::vector<float> infinite = flat;
+  infinite[11] = std::numeric_limits<float>::infinity();
+  TokenCounts counts;
+  counts.reset(std::array<int32_t, 3>{1, 2, 3});
+  for (const AcceptRule rule : {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock}) {
+    for (unsigned options = 0; options < 32; ++options) {
+      SamplingParams params;
+      if ((options & 1) != 0) params.frequency_penalty = 0.5f;
+      if ((options & 2) != 0) params.logit_bias = {{3, 1.0f}};
+      if ((options & 4) != 0) params.top_k = 3000;
+      if ((options & 8) != 0) params.top_p = 0.9f;
+      if ((options & 16) != 0) params.min_p = 0.01f;
+      for (const std::vector<float>* row : {&flat, &infinite}) {
+        AcceptScratch scratch;
+        scratch.reserve(rule, params, kWide);
+        const int64_t before = test::n_allocations();
+        judge_row(rule, *row, params, counts, scratch);
+        EXPECT_EQ(test::n_allocations(), before) << accept_rule_name(rule) << " options " << options;
+      }
+    }
+  }
+}
+
+/// Counts behind the penalties are pushed on those threads too.
+TEST(EngineAllocations, NorDoReservedCounts) {
+  constexpr int kPushes = 7;
+  TokenCounts counts;
+  counts.reset(std::array<int32_t, 3>{1, 2, 3});
+  int64_t n_taken = 0;
+  int32_t next = 10;
+  for (int step = 0; step < 500; ++step) {
+    const int64_t before = test::n_allocations();
+    counts.reserve(kPushes);
+    const int64_t reserved = test::n_allocations();
+    n_taken += reserved - before;
+    for (int i = 0; i < kPushes; ++i) counts.push(next++);
+    ASSERT_EQ(test::n_allocations(), reserved) << "step " << step;
+  }
+  EXPECT_EQ(counts.entries().size(), 3u + 500 * kPushes);
+  EXPECT_LT(n_taken, 40);  // it doubles
 }
 
 /// Steps of a fixture's target with its drafter, from a new engine on: contexts grow all the time, and where

@@ -8,7 +8,9 @@
 #include <map>
 
 #include "draft/hybrid_drafter.h"
+#include "draft/test_drafters.h"
 #include "engine/engine.h"
+#include "engine/test_constraint.h"
 #include "engine/text_distribution.h"
 
 namespace dspark {
@@ -27,6 +29,7 @@ using test::Text;
 struct Outcome {
   std::map<Text, int64_t> counts;
   SpeculationStats stats;
+  int64_t judged_in_parallel = 0;  // of all steps
 };
 
 using MakeDrafter = std::function<std::unique_ptr<Drafter>()>;
@@ -82,7 +85,10 @@ Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, const MakeDraft
                              })
                     .ok());
     // A few at a time: the queue would otherwise be searched through again and again.
-    while ((*engine)->has_work() && (i % 64 == 63 || i + 1 == n_texts)) (*engine)->step();
+    while ((*engine)->has_work() && (i % 64 == 63 || i + 1 == n_texts)) {
+      (*engine)->step();
+      outcome.judged_in_parallel += (*engine)->last_step().judged_in_parallel;
+    }
   }
   for (const Text& text : texts) ++outcome.counts[text];
   outcome.stats = (*engine)->stats().speculation;
@@ -95,14 +101,98 @@ Outcome count_texts(AcceptRule rule, const VerifyPolicy& policy, bool sure, Conf
 
 TEST(EngineDistribution, ThreadsThatJudgeChangeNothing) {
   for (const AcceptRule rule : {AcceptRule::kCoupled, AcceptRule::kRejection, AcceptRule::kBlock}) {
-    const auto counts = [&](int n_threads) {
+    const auto run = [&](int32_t max_sequences, int n_threads) {
       const auto make = [] { return std::make_unique<SamplingDrafter>(false, Confidence::kCausal); };
-      return count_texts(rule, VerifyPolicy::fixed(3), make, 8, 512, n_threads).counts;
+      return count_texts(rule, VerifyPolicy::fixed(3), make, max_sequences, 512, n_threads);
     };
-    const std::map<Text, int64_t> alone = counts(1);
-    EXPECT_GT(alone.size(), 20u);
-    EXPECT_EQ(counts(2), alone) << accept_rule_name(rule);
-    EXPECT_EQ(counts(4), alone) << accept_rule_name(rule);
+    const Outcome alone = run(8, 1);
+    EXPECT_GT(alone.counts.size(), 20u);
+    EXPECT_EQ(alone.judged_in_parallel, 0);
+    EXPECT_EQ(run(1, 4).judged_in_parallel, 0);
+    for (const int n_threads : {2, 4}) {
+      const Outcome outcome = run(8, n_threads);
+      EXPECT_EQ(outcome.counts, alone.counts) << accept_rule_name(rule) << ", " << n_threads << " threads";
+      EXPECT_GT(outcome.judged_in_parallel, 0);
+    }
+  }
+}
+
+constexpr int32_t kWideVocab = 5000;  // several blocks of every walk over a row, and a part of one
+
+/// Requests that need different buffers, under all rules; the last one under a constraint.
+std::vector<GenerateRequest> mixed_requests() {
+  std::vector<GenerateRequest> requests(8);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    GenerateRequest& request = requests[i];
+    for (int32_t k = 0; k < 6; ++k) request.prompt.push_back(static_cast<int32_t>(500 * i) + 7 * k);
+    request.sampling.temperature = 0.8f;
+    request.sampling.seed = 40 + i;
+    request.max_tokens = 24;
+  }
+  requests[1].sampling.top_k = 40;
+  requests[2].sampling.top_p = 0.1f;
+  requests[2].accept_rule = AcceptRule::kRejection;
+  requests[3].sampling.min_p = 0.5f;
+  requests[3].accept_rule = AcceptRule::kBlock;
+  requests[4].sampling.logit_bias = {{11, 4.0f}, {4999, 9.0f}};
+  requests[4].sampling.presence_penalty = 0.5f;
+  requests[5].sampling.top_k = 3;
+  requests[5].sampling.repetition_penalty = 1.2f;
+  requests[5].accept_rule = AcceptRule::kBlock;
+  requests[6].sampling.frequency_penalty = 0.7f;
+  requests[6].accept_rule = AcceptRule::kRejection;
+  requests[7].sampling.top_k = 40;
+  requests[7].constraint = std::make_shared<test::TestConstraint>(kWideVocab, 60);
+  return requests;
+}
+
+struct MixedRun {
+  std::vector<Text> texts;  // prompts included
+  SpeculationStats stats;
+  int32_t most_in_parallel = 0;
+};
+
+/// Runs them together. known: texts that drafts are taken from, wrong once in four tokens; empty: no drafts.
+MixedRun run_mixed(int n_threads, const std::vector<Text>& known) {
+  const std::vector<GenerateRequest> requests = mixed_requests();
+  test::FakeModel model(kWideVocab, 256, n_threads);
+  EngineOptions options;
+  options.max_sequences = static_cast<int32_t>(requests.size());
+  options.context_length = 256;
+  options.kv_dtype = KvDType::kF32;
+  options.policy = VerifyPolicy::fixed(3);
+  std::unique_ptr<Drafter> drafter;
+  if (!known.empty()) drafter = test::oracle_drafter(known, kWideVocab, 0, 4);
+  auto engine = Engine::create(model, options, std::move(drafter));
+  EXPECT_TRUE(engine.ok()) << engine.status().to_string();
+  MixedRun run;
+  run.texts.resize(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    run.texts[i] = requests[i].prompt;
+    const auto append = [&text = run.texts[i]](const StreamUpdate& update) {
+      for (const TokenEvent& event : update.tokens) text.push_back(event.token);
+    };
+    EXPECT_TRUE((*engine)->submit(requests[i], append).ok());
+  }
+  while ((*engine)->has_work()) {
+    (*engine)->step();
+    run.most_in_parallel = std::max(run.most_in_parallel, (*engine)->last_step().judged_in_parallel);
+  }
+  run.stats = (*engine)->stats().speculation;
+  return run;
+}
+
+TEST(EngineDistribution, ThreadsThatJudgeMixedRequestsChangeNothing) {
+  const MixedRun plain = run_mixed(1, {});
+  const MixedRun alone = run_mixed(1, plain.texts);
+  EXPECT_EQ(alone.most_in_parallel, 0);
+  EXPECT_GT(alone.stats.accepted, 20);
+  EXPECT_GT(alone.stats.verified - alone.stats.accepted, 20);
+  for (const size_t coupled : {0u, 1u, 4u, 7u}) EXPECT_EQ(alone.texts[coupled], plain.texts[coupled]);
+  for (const int n_threads : {2, 4}) {
+    const MixedRun run = run_mixed(n_threads, plain.texts);
+    EXPECT_EQ(run.texts, alone.texts) << n_threads << " threads";
+    EXPECT_EQ(run.most_in_parallel, 7);  // all but the constrained one
   }
 }
 

@@ -163,7 +163,7 @@ TEST(EngineQueue, CancellingWhilePreempted) {
   Watch watch(*engine);
   watch.submit(request_of(1, 60, 150));
   const RequestId id = watch.submit(request_of(2, 60, 150));
-  while (engine->load().n_preempted == 0) watch.step();
+  ASSERT_TRUE(watch.step_until([&] { return engine->load().n_preempted > 0; }));
   const size_t n_before = watch[1].tokens.size();
   EXPECT_GT(n_before, 0u);
   engine->cancel(id);

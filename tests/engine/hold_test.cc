@@ -118,7 +118,7 @@ TEST(EngineHold, WhereAllAreHeldThereIsNothingToDo) {
   watch.submit(request_of(3, 5, 4));
   EXPECT_TRUE(engine->step()) << "who is held gives its place to who waits";
   EXPECT_EQ(engine->stats().preemptions, 1);
-  while (watch[2].reason == FinishReason::kNone) watch.step();
+  ASSERT_TRUE(watch.step_to_end_of(2));
   EXPECT_EQ(watch[0].reason, FinishReason::kNone);
   EXPECT_EQ(watch[1].reason, FinishReason::kNone);
   engine->release(b);
@@ -184,7 +184,7 @@ TEST(EngineHold, PagesAreTakenFromThoseWhoAreHeldFirst) {
     watch.submit(mixed_request(1, 60, 150));
     for (int i = 0; i < 4; ++i) watch.step();
     engine->hold(senior);
-    while (watch[1].reason == FinishReason::kNone) watch.step();
+    ASSERT_TRUE(watch.step_to_end_of(1));
     EXPECT_EQ(watch[1].stats.preemptions, 0);
     EXPECT_EQ(engine->load().n_preempted, 1);
     EXPECT_EQ(engine->load().n_held, 1);
@@ -210,7 +210,7 @@ TEST(EngineHold, WhoWaitsGetsThePagesWhereNobodyGoesOn) {
   for (int i = 0; i < 4; ++i) watch.step();
   engine->hold(id);
   watch.submit(request_of(1, 150, 20));  // five pages of eight, as the other one
-  while (watch[1].reason == FinishReason::kNone) watch.step();
+  ASSERT_TRUE(watch.step_to_end_of(1));
   EXPECT_EQ(watch[0].reason, FinishReason::kNone);
   EXPECT_EQ(engine->load().n_preempted, 1);
   engine->release(id);
@@ -231,7 +231,7 @@ TEST(EngineHold, OneThatHasNotStartedLetsOthersPass) {
   const RequestId held = watch.submit(request_of(2, 5, 5));
   engine->hold(held);
   watch.submit(request_of(3, 5, 5));
-  while (watch[2].reason == FinishReason::kNone) watch.step();
+  ASSERT_TRUE(watch.step_to_end_of(2));
   EXPECT_FALSE(engine->step());
   EXPECT_TRUE(watch[1].tokens.empty());
   EXPECT_EQ(engine->n_waiting(), 1);

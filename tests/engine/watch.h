@@ -41,6 +41,9 @@ struct Watched {
 
 /// Requests of one engine with the steps at which they answered.
 struct Watch {
+  /// Far more than any test needs: who waits longer waits for what never comes.
+  static constexpr int64_t kMostSteps = 100'000;
+
   explicit Watch(Engine& e) : engine(e) {}
   RequestId submit(GenerateRequest request) {
     auto& one = all.emplace_back(std::make_unique<Watched>());
@@ -64,8 +67,22 @@ struct Watch {
     const Status intact = engine.check_integrity();
     EXPECT_TRUE(intact.ok()) << intact.to_string();
   }
+  /// Steps until `is_done()`. returns: false when that did not come in kMostSteps steps; an engine that does
+  /// not go on then fails its test instead of never ending it.
+  template <typename Predicate>
+  [[nodiscard]] bool step_until(const Predicate& is_done) {
+    for (int64_t n = 0; n < kMostSteps; ++n) {
+      if (is_done()) return true;
+      step();
+    }
+    return is_done();
+  }
+  /// step_until() request `i` is over.
+  [[nodiscard]] bool step_to_end_of(size_t i) {
+    return step_until([&] { return all[i]->reason != FinishReason::kNone; });
+  }
   void finish() {
-    while (engine.has_work()) step();
+    EXPECT_TRUE(step_until([&] { return !engine.has_work(); })) << "there is work that is never done";
   }
   const Watched& operator[](size_t i) const { return *all[i]; }
 

@@ -6,6 +6,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from ports import reserve_port
+
 PAGE = Path(__file__).resolve().parent.parent.parent / "src" / "server" / "page"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 
@@ -60,7 +62,8 @@ class FakeServer:
         self.users = 0
         self.generated = 0
         self.planned = 0
-        self.port = 0
+        self.reserved, self.port = reserve_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
         self.open()
 
     def open(self):
@@ -130,8 +133,6 @@ class FakeServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.http.daemon_threads = True
-        self.port = self.http.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def close(self):

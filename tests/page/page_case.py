@@ -97,6 +97,7 @@ class FakeCase(BrowserCase):
     def setUp(self):
         super().setUp()
         self.server = FakeServer()
+        self.addCleanup(self.server.reserved.close)
         self.addCleanup(self.server.close)
 
     def start(self):

@@ -4,12 +4,13 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
+
+from ports import reserve_port
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 SLOWDOWN = float(os.environ.get("DSPARK_TEST_SLOWDOWN", "1"))
@@ -21,17 +22,11 @@ def available():
     return shutil.which("chromedriver") is not None and shutil.which("chromium") is not None
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class Browser:
     """A headless Chromium with a profile of its own."""
 
     def __init__(self, width=1200, height=900):
-        self.port = free_port()
+        self.reserved, self.port = reserve_port()
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.driver = subprocess.Popen(["chromedriver", f"--port={self.port}", "--log-level=SEVERE"],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,6 +55,7 @@ class Browser:
                 pass
         self.driver.terminate()
         self.driver.wait(20)
+        self.reserved.close()
         self.profile.cleanup()
 
     def _call(self, method, path, body=None):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import serve_harness
 import harness
+from ports import reserve_port
 from serve_harness import ROOT, Server, chat, chat_text, events, wait_until
 
 
@@ -25,23 +26,17 @@ def find(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Behind(Server):
-    """A proxy, asked over TLS as if it were a server."""
+    """A proxy, asked over TLS as if it were a server. What it says goes to the file `log`."""
 
-    def __init__(self, command, port, certificate):  # pylint: disable=super-init-not-called
+    def __init__(self, command, port, certificate, log):  # pylint: disable=super-init-not-called
         self.port, self.unix_path = port, None
         self.tls = ssl.create_default_context(cafile=certificate)
         self.source = None  # (address, port) that clients ask from
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        with open(log, "wb") as out:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
         end = time.monotonic() + serve_harness.TIMEOUT
-        while time.monotonic() < end:
+        while self.process.poll() is None and time.monotonic() < end:
             try:
                 if self.get("/health").status == 200:
                     return
@@ -49,7 +44,7 @@ class Behind(Server):
                 pass
             time.sleep(0.05)
         self.stop()
-        raise AssertionError("the proxy did not start")
+        raise AssertionError(f"the proxy did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
 
     def connection(self):
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=serve_harness.TIMEOUT, context=self.tls,
@@ -79,19 +74,26 @@ class Proxies(serve_harness.Tool):
         cls.both = cls.path / "both.pem"
         cls.both.write_bytes(Path(cls.certificate).read_bytes() + Path(cls.key).read_bytes())
 
-    def replica(self, *arguments):
-        server = Server("-m", f"tiny={self.chat_model}", "-c", "4096", "--trusted-proxy", "127.0.0.1", *arguments)
+    def own_port(self):
+        """One that stays this test's to its end, also while nobody listens on it."""
+        held, port = reserve_port()
+        self.addCleanup(held.close)
+        return port
+
+    def replica(self, *arguments, port=None):
+        server = Server("-m", f"tiny={self.chat_model}", "-c", "4096", "--trusted-proxy", "127.0.0.1",
+                        "--port", str(port or self.own_port()), *arguments)
         self.addCleanup(server.stop)
         return server
 
     def restart(self, killed, *arguments):
         killed.wait()
-        return self.replica(*arguments, "--port", str(killed.port))
+        return self.replica(*arguments, port=killed.port)
 
     def behind(self, start, *arguments):
         """A proxy and its two replicas."""
-        servers, port = [self.replica(*arguments) for _ in range(2)], free_port()
-        proxy = Behind(start(servers, port), port, self.certificate)
+        servers, port = [self.replica(*arguments) for _ in range(2)], self.own_port()
+        proxy = Behind(start(servers, port), port, self.certificate, self.path / "proxy.log")
         self.addCleanup(proxy.stop)
         return proxy, servers
 
@@ -106,7 +108,7 @@ class Proxies(serve_harness.Tool):
         return text
 
     def haproxy(self, servers, port):
-        self.plain_port = free_port()
+        self.plain_port = self.own_port()
         path = self.path / "haproxy.cfg"
         path.write_text(self.changed("haproxy.cfg", servers, {
             "bind 127.0.0.1:8000": f"bind 127.0.0.1:{self.plain_port}",
@@ -167,6 +169,8 @@ class Proxies(serve_harness.Tool):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask, i) for i in range(n)]
             while sum(future.done() for future in asked) < 6 or not servers[0].metric("vllm:num_requests_running"):
+                if all(future.done() for future in asked):
+                    break  # the first replica was never seen at work: the caller is told that this was no load
                 time.sleep(0.01)
             act()
             in_time = sum(future.done() for future in asked) < n
@@ -260,6 +264,15 @@ class Proxies(serve_harness.Tool):
         self.assertTrue(in_time, "all requests were done before the replica was told to end")
         self.assertEqual(results, [200] * 40)
         self.assertEqual(servers[0].wait(), 0, servers[0].log())
+
+    def test_a_port_waits_for_who_starts_again(self):
+        port = self.own_port()
+        for _ in range(2):
+            with socket.socket() as stranger, self.assertRaises(OSError):
+                stranger.bind(("127.0.0.1", port))
+            server = self.replica(port=port)
+            self.assertEqual(server.get("/health").status, 200)
+            self.assertEqual(server.stop(), 0, server.log())
 
     @unittest.skipUnless(find("haproxy"), "haproxy is not installed")
     def test_haproxy(self):

@@ -102,6 +102,27 @@ TEST(CostModel, DraftsBehindTheTablesLengthAreFree) {
   EXPECT_NEAR(model.draft_seconds(1, 16), 0.001, 1e-9);
 }
 
+TEST(CostModel, ShortBlocksAreAStair) {
+  CostTable table = staircase();  // a whole block of one sequence: 0.001
+  table.draft_short = {{1, 0.0003}, {8, 0.002}};
+  table.draft_stair = {{1, 0.0004}, {8, 0.0025}};
+  table.draft_length = 7;
+  table.stair_length = 3;
+  ASSERT_TRUE(table.validate().ok()) << table.validate().to_string();
+  const CostModel model(table);
+  const double expected[] = {0.0003, 0.00035, 0.0004, 0.00085, 0.0009, 0.00095, 0.001, 0.001};
+  for (int32_t length = 1; length <= 8; ++length) {
+    EXPECT_NEAR(model.draft_seconds(1, length), expected[length - 1], 1e-9) << length;
+  }
+  EXPECT_NEAR(model.draft_seconds(1), 0.001, 1e-9);
+  table.stair_length = 1;  // one draft and the stair are the same pass
+  table.draft_stair = table.draft_short;
+  EXPECT_NEAR(CostModel(table).draft_seconds(1, 1), 0.0003, 1e-9);
+  EXPECT_NEAR(CostModel(table).draft_seconds(1, 2), 0.001, 1e-9);
+  table.stair_length = 0;
+  EXPECT_FALSE(table.validate().ok());
+}
+
 TEST(CostModel, TheFirstStepsAreNotCountedTwice) {
   CostModel model(staircase());
   for (int i = 0; i < 8; ++i) {

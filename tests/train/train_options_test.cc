@@ -282,6 +282,24 @@ TEST_F(TrainOption, ShortBlocksTrainTheirSlots) {
     EXPECT_GT(records[i].accept_rate[1], 0) << i;
   }
   EXPECT_EQ(open_trained(o).config.block_size, 5);
+  EXPECT_EQ(open_trained(o).config.short_block, 2) << "what it was trained for is what it drafts with";
+
+  TrainOptions more = options("more");
+  more.init = o.out + "/draft";
+  more.steps = 1;
+  train_all(more);
+  EXPECT_EQ(open_trained(more).config.short_block, 2);
+  more.out += "-longer";
+  more.short_blocks = 1;
+  more.short_block_size = 4;
+  train_all(more);
+  EXPECT_EQ(open_trained(more).config.short_block, 4);
+  TrainOptions whole = options("whole");
+  whole.steps = 1;
+  whole.short_blocks = 0.5;
+  whole.short_block_size = 5;  // no shorter than the others
+  train_all(whole);
+  EXPECT_EQ(open_trained(whole).config.short_block, 0);
 }
 
 TEST_F(TrainOption, ResumeRefusesOtherOptions) {

@@ -96,6 +96,9 @@ class TrainScript(unittest.TestCase):
                     self.assertEqual([os.path.basename(w) for w in call if w.endswith(".jsonl") and folder in w],
                                      [task + ".jsonl" for task in tasks])
                 for task in tasks:
+                    with open(f"{self.root}/data/{name}/prompts/{task}.jsonl", encoding="utf-8") as file:
+                        self.assertEqual([json.loads(line)["id"] for line in file], list(range(13)),
+                                         "the last four are kept back for the calibration")
                     with open(f"{self.root}/data/{name}/unseen/{task}.jsonl", encoding="utf-8") as file:
                         self.assertEqual([json.loads(line)["id"] for line in file], list(range(1, 17)))
 
@@ -123,7 +126,7 @@ class TrainScript(unittest.TestCase):
 
     def test_calibrates_on_all_prompts_when_none_is_left(self):
         for task in self.tasks:
-            self.write_prompts(task, 16)  # fifteen that were not answered are too few
+            self.write_prompts(task, 4)  # three that were not answered are too few
         calls, code = self.call("gemma-3-270m")
         self.assertEqual(code, 0)
         self.assertEqual(len([w for w in calls[-1] if "/prompts/" in w]), len(self.recipe("gemma-3-270m")["TASKS"].split()))
