@@ -236,7 +236,7 @@ class Variants(Tool):
         corpus, cache = str(self.root / "corpus.jsonl"), str(self.root / "features")
         self.succeed("data", "generate", "-m", self.chat_model, *prompts, "-o", corpus, "--max-tokens", "20", "--samples", "2",
                      "--temps", "0,0.9")
-        self.succeed("data", "cache", "-m", self.chat_model, corpus, "-o", cache, "--layers", "0,1", "--log-sum-exp")
+        self.succeed("data", "cache", "-m", self.chat_model, corpus, "-o", cache, "--layers", "0", "--log-sum-exp")
         command = [sys.executable, "-B", str(SCRIPT), "-m", self.chat_model, "--data", cache, "-o", str(self.out), "--quick",
                    "--dspark", BINARY, "--variants", ",".join(train_variants.VARIANTS), "--temps", "0,1", "--train-args",
                    "--block 3 --rank 4 --draft-vocab 64 --sequences 2 --anchors 4 --holdout 0.25 --no-warm-start", *prompts]
