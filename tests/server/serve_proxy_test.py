@@ -138,7 +138,8 @@ class Proxies(serve_harness.Tool):
         connection, response = proxy.open_stream("/v1/chat/completions", chat("abc", max_tokens=60000, ignore_eos=True))
         first = response.readline()
         self.assertTrue(first.startswith(b"data:"), first)
-        self.assertGreaterEqual(sum(server.metric("vllm:num_requests_running") for server in servers), 1)
+        # The metrics tell of the last step that ended, so they may lag behind the first token.
+        wait_until(lambda: sum(server.metric("vllm:num_requests_running") for server in servers) >= 1, "a running request")
         connection.close()
         whole = proxy.post("/v1/chat/completions", chat("abc", max_tokens=20, ignore_eos=True)).json
         connection, response = proxy.open_stream("/v1/chat/completions", chat("abc", max_tokens=20, ignore_eos=True))
