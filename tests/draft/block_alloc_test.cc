@@ -2,12 +2,25 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <utility>
+
 #include "draft/draft_harness.h"
 #include "draft/random_draft.h"
 #include "support/allocation_count.h"
 
 namespace dspark {
 namespace {
+
+/// A drafter as a server runs it, for texts of up to 1,000 tokens.
+std::unique_ptr<BlockDrafter> quantised_drafter(test::RandomDraft& random, ThreadPool& pool,
+                                                int32_t shortlist = 0) {
+  BlockDrafterOptions options = test::exact_options();
+  options.context_length = 1000;
+  options.float_activations = false;
+  options.shortlist = shortlist;
+  return std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+}
 
 class BlockAllocations : public testing::TestWithParam<int32_t> {};
 
@@ -17,12 +30,7 @@ TEST_P(BlockAllocations, SteadyRoundsAllocateNothing) {
   config.head = SequentialHead::kRnn;
   test::reduce_vocabulary(config, 300);
   test::RandomDraft random(config, DType::kQ8_0, 3);
-  BlockDrafterOptions options = test::exact_options();
-  options.context_length = 1000;
-  options.float_activations = false;
-  options.shortlist = GetParam();
-  auto drafter =
-      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto drafter = quantised_drafter(random, pool, GetParam());
   const auto n_taps = static_cast<int32_t>(config.taps.size());
   const std::vector<float> features = test::random_features(config, 6, 1);
   SamplingParams sampling[4];
@@ -60,11 +68,7 @@ TEST(BlockShortAllocations, SteadyRoundsAllocateNothing) {
   config.head = SequentialHead::kRnn;
   test::reduce_vocabulary(config, 300);
   test::RandomDraft random(config, DType::kQ8_0, 3);
-  BlockDrafterOptions options = test::exact_options();
-  options.context_length = 1000;
-  options.float_activations = false;
-  auto drafter =
-      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto drafter = quantised_drafter(random, pool);
   const auto n_taps = static_cast<int32_t>(config.taps.size());
   const std::vector<float> features = test::random_features(config, 6, 1);
   SamplingParams greedy;
@@ -96,11 +100,7 @@ TEST(BlockWaitingAllocations, StepsAllocateNothing) {
   ThreadPool pool(2);
   const DraftConfig config = test::small_draft_config();
   test::RandomDraft random(config, DType::kQ8_0, 3);
-  BlockDrafterOptions options = test::exact_options();
-  options.context_length = 1000;
-  options.float_activations = false;
-  auto drafter =
-      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto drafter = quantised_drafter(random, pool);
   const auto n_taps = static_cast<int32_t>(config.taps.size());
   const std::vector<float> features = test::random_features(config, 1, 1);
   const auto step = [&](int32_t n) {
@@ -124,11 +124,7 @@ TEST(BlockWaitingAllocations, TheFirstPauseAllocatesNothing) {
   ThreadPool pool(2);
   const DraftConfig config = test::small_draft_config();
   test::RandomDraft random(config, DType::kQ8_0, 3);
-  BlockDrafterOptions options = test::exact_options();
-  options.context_length = 1000;
-  options.float_activations = false;
-  auto drafter =
-      std::move(*BlockDrafter::create(random.checkpoint(), random.target(pool, false), pool, options));
+  const auto drafter = quantised_drafter(random, pool);
   const auto n_taps = static_cast<int32_t>(config.taps.size());
   const auto commit = [&](int32_t n, const std::vector<float>& features) {
     const CommitEvent event = test::feature_event(0, n, features, n_taps, config.dim);

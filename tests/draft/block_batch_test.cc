@@ -8,25 +8,15 @@
 
 #include "draft/draft_harness.h"
 #include "draft/random_draft.h"
+#include "draft/round_result.h"
 
 namespace dspark {
 namespace {
 
+using test::expect_same;
 using test::RandomDraft;
+using test::RoundResult;
 using test::same_bits;
-
-/// All that a round gave for one request.
-struct RoundResult {
-  std::vector<int32_t> tokens;
-  std::vector<float> logits;
-  std::vector<float> confidence;
-};
-
-void expect_same(const RoundResult& a, const RoundResult& b) {
-  EXPECT_EQ(a.tokens, b.tokens);
-  EXPECT_TRUE(same_bits(a.logits, b.logits));
-  EXPECT_TRUE(same_bits(a.confidence, b.confidence));
-}
 
 struct Flavour {
   SequentialHead head;

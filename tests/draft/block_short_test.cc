@@ -10,10 +10,13 @@
 
 #include "draft/draft_harness.h"
 #include "draft/random_draft.h"
+#include "draft/round_result.h"
 
 namespace dspark {
 namespace {
 
+using test::expect_same;
+using test::RoundResult;
 using test::same_bits;
 
 constexpr int32_t kBlock = 7, kShort = 3;
@@ -57,19 +60,6 @@ DraftConfig config_of(const Flavour& flavour, int32_t block_size, int32_t short_
   c.block_size = block_size;
   c.short_block = short_block;
   return c;
-}
-
-/// All that a round gave for one request.
-struct RoundResult {
-  std::vector<int32_t> tokens;
-  std::vector<float> logits;
-  std::vector<float> confidence;
-};
-
-void expect_same(const RoundResult& a, const RoundResult& b) {
-  EXPECT_EQ(a.tokens, b.tokens);
-  EXPECT_TRUE(same_bits(a.logits, b.logits));
-  EXPECT_TRUE(same_bits(a.confidence, b.confidence));
 }
 
 constexpr int32_t kLengths[] = {9, 33, 62, 31};  // contexts; the blocks of the last two cross a page
