@@ -165,8 +165,11 @@ TEST_P(BlockShort, IsABlockOfThatSize) {
 }
 
 TEST_P(BlockShort, DoesNotDependOnNeighbours) {
-  const std::vector<std::vector<Asked>> rounds = {
-      {{0, 2}, {1, 6}, {2, 3}}, {{3, 1}, {2, 6}, {1, 2}, {0, 5}}, {{2, 2}, {3, 1}}, {{1, 6}, {0, 6}}};
+  const std::vector<std::vector<Asked>> rounds = {{{0, 2}, {1, 6}, {2, 3}},
+                                                  {{3, 1}, {2, 6}, {1, 2}, {0, 5}},
+                                                  {{2, 2}, {3, 1}},
+                                                  {{1, 6}, {0, 6}},
+                                                  {{1, 6}, {0, 2}, {3, 1}}};
   for (const int n_threads : {1, 2}) {
     ThreadPool pool(n_threads);
     Drafting alone(GetParam(), kBlock, kShort, pool), together(GetParam(), kBlock, kShort, pool);
