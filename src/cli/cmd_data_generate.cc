@@ -8,7 +8,9 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -36,6 +38,7 @@ struct GenerateFlags {
   std::string output;
   int32_t samples = 1;
   std::string task_samples;
+  std::string variations;
   std::string temperatures = "0.8";
   int32_t self_prompts = 0;
   uint64_t seed = 0;
@@ -83,10 +86,26 @@ class Report {
   ProgressLine progress_;
 };
 
+/// A task that no prompt has is a slip of the pen that would be noticed hours later.
+Status check_tasks(const JobOptions& options, const std::vector<PromptRecord>& prompts) {
+  std::set<std::string_view> tasks;
+  for (const PromptRecord& prompt : prompts) tasks.insert(prompt.task);
+  for (const auto& [name, counts] : {std::pair("task-samples", &options.task_samples),
+                                     std::pair("variations", &options.task_variations)}) {
+    for (const auto& [task, n] : *counts) {
+      if (!tasks.contains(task))
+        return invalid_argument(fmt::format("{}: no prompt has the task '{}'", name, task));
+    }
+  }
+  return ok_status();
+}
+
 Result<std::vector<Job>> jobs_of(const GenerateFlags& flags, const std::vector<PromptRecord>& prompts) {
   JobOptions options;
   options.samples = flags.samples;
-  DSPARK_ASSIGN_OR_RETURN(options.task_samples, parse_task_samples(flags.task_samples));
+  DSPARK_ASSIGN_OR_RETURN(options.task_samples, parse_task_counts(flags.task_samples, "task-samples"));
+  DSPARK_ASSIGN_OR_RETURN(options.task_variations, parse_task_counts(flags.variations, "variations"));
+  DSPARK_RETURN_IF_ERROR(check_tasks(options, prompts));
   DSPARK_ASSIGN_OR_RETURN(options.temperatures, TemperatureMix::parse(flags.temperatures));
   options.n_self_prompts = flags.self_prompts;
   options.seed = flags.seed;
@@ -187,6 +206,9 @@ void add_sampling_flags(CLI::App& command, GenerateFlags& flags) {
       ->capture_default_str();
   command.add_option("--task-samples", flags.task_samples,
                      "answers per prompt of some tasks instead, e.g. gsm8k=1,mbpp=6");
+  command.add_option(
+      "--variations", flags.variations,
+      "other prompts of these tasks that the target writes from the beginning of each, e.g. mbpp=4");
   command
       .add_option("--temp,--temps", flags.temperatures,
                   "temperature, or several: 0,0.7,0.8 (equal shares), 0:0.1,0.8:0.9 (shares)")

@@ -10,7 +10,8 @@
 
 namespace dspark {
 
-/// Samples of all sources behind one another, cut into training and held-out ones.
+/// Samples of all sources behind one another, cut into training and held-out ones: all answers to one prompt
+/// are on the same side.
 class DataSource {
  public:
   /// Keeps samples with an anchor. errors: invalid_argument when too few are left.

@@ -17,6 +17,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr const char* kPrecision = "precision";
+constexpr const char* kHoldoutUnit = "holdout-unit";
 
 const char* precision_name(Precision precision) {
   return precision == Precision::kFloat32 ? "fp32" : "bf16";
@@ -75,6 +76,7 @@ ordered_json options_json(const TrainOptions& o) {
   out["average"] = o.average;
   out["seed"] = o.seed;
   out["holdout"] = o.holdout;
+  out[kHoldoutUnit] = "prompt";
   return out;
 }
 
@@ -117,6 +119,12 @@ Result<Precision> check_run_options(const std::string& path, const TrainOptions&
   if (!begun.is_object()) return corrupt_data(path + ": expected an object of options");
   // The older name of one kind.
   if (!begun.contains("kind") && begun.value("dflash", json()) == true) begun["kind"] = "dflash";
+  const json share = begun.value("holdout", json(TrainOptions().holdout));
+  if (share.is_number() && share.get<double>() > 0 && !begun.contains(kHoldoutUnit)) {
+    return invalid_argument(path +
+                            ": an older version began this run and held answers out, not prompts; begin a "
+                            "new one (--init takes its drafter)");
+  }
   // What the file does not name came later: the run had its default.
   const json defaults = options_json(TrainOptions());
   const json current = options_json(options);

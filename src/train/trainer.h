@@ -85,7 +85,7 @@ struct TrainOptions {
   double minutes = 0;
 
   uint64_t seed = 42;
-  double holdout = 0.02;           // share of the samples kept for evaluation
+  double holdout = 0.02;           // share of the prompts kept for evaluation
   double checkpoint_minutes = 10;  // state and drafter are written this often, and at the end
   int64_t checkpoint_steps = 0;    // and, if not 0, after every so many steps
   int32_t threads = 1;

@@ -24,7 +24,8 @@ struct Running {
 
   const Job* job = nullptr;
   Phase phase = Phase::kAnswer;
-  std::string prompt;  // the user's words
+  std::vector<int32_t> beginning;  // of a variation; then all words of its prompt
+  std::string prompt;              // the user's words
   std::vector<int32_t> prompt_ids;
   std::vector<int32_t> output;
   std::vector<float> log_sum_exp;          // of the logits behind each token of `output`
@@ -90,8 +91,9 @@ class Regeneration {
     running_.push_back(std::make_unique<Running>());
     Running& running = *running_.back();
     running.job = &job;
-    if (job.prompt != nullptr) {
-      running.prompt = job.prompt->prompt;
+    const bool varies = !job.beginning.empty();
+    if (job.prompt != nullptr && (!varies || !codec_.self_writes_prompt)) {
+      running.prompt = varies ? job.beginning : job.prompt->prompt;
       DSPARK_ASSIGN_OR_RETURN(running.prompt_ids, codec_.encode(running.prompt));
       return submit_answer(running);
     }
@@ -100,8 +102,11 @@ class Regeneration {
       return submit_answer(running);
     }
     running.phase = Running::Phase::kUserTurn;
+    running.beginning = varies ? codec_.encode_words(job.beginning) : std::vector<int32_t>();
     GenerateRequest request;
     request.prompt = codec_.self_header;
+    request.prompt.insert(request.prompt.end(), running.beginning.begin(), running.beginning.end());
+    if (std::ssize(request.prompt) > options_.max_prompt) return leave_out(running, "prompt too long");
     request.max_tokens = options_.max_user_tokens;
     request.sampling.temperature = static_cast<float>(options_.user_temperature);
     request.sampling.top_p = options_.user_top_p;
@@ -199,7 +204,11 @@ class Regeneration {
     }
     if (running.phase == Running::Phase::kUserTurn) {
       if (running.reason != FinishReason::kStop) return leave_out(running, "self-written prompt without end");
-      running.prompt = trimmed(codec_.decode(running.output));
+      // Together, for a tokenizer may take a space in front of the first word away.
+      running.beginning.insert(running.beginning.end(), running.output.begin(), running.output.end());
+      running.prompt = trimmed(codec_.decode(running.beginning));
+      const std::string& ending = running.job->ending;
+      if (codec_.decode(running.output).find(trimmed(ending)) == std::string::npos) running.prompt += ending;
       if (running.prompt.empty()) return leave_out(running, "empty self-written prompt");
       DSPARK_ASSIGN_OR_RETURN(running.prompt_ids, codec_.encode(running.prompt));
       return submit_answer(running);
@@ -277,6 +286,9 @@ Result<PromptCodec> make_prompt_codec(const LoadedModel& loaded, bool raw) {
   if (loaded.tokenizer == nullptr) return unsupported(loaded.path + ": has no tokenizer");
   const Tokenizer* tokenizer = loaded.tokenizer.get();
   PromptCodec codec;
+  codec.encode_words = [tokenizer](const std::string& words) {
+    return tokenizer->encode(words, false, false);
+  };
   codec.decode = [tokenizer](std::span<const int32_t> ids) { return tokenizer->decode(ids, true); };
   if (!raw && !loaded.chat_template_status.ok()) {
     return Status(loaded.chat_template_status.code(),
@@ -310,7 +322,8 @@ Result<RegenerateCounts> regenerate(Engine& engine, const PromptCodec& codec, st
                                     const std::atomic<bool>* cancel, const FeatureSink* features) {
   DSPARK_RETURN_IF_ERROR(options.validate());
   for (const Job& job : jobs) {
-    if (job.prompt == nullptr && codec.self_header.empty()) {
+    const bool writes_prompt = job.prompt == nullptr || (!job.beginning.empty() && codec.self_writes_prompt);
+    if (writes_prompt && codec.self_header.empty()) {
       return unsupported("self-prompting: this model has no token that begins a text");
     }
   }

@@ -23,6 +23,8 @@ struct LoadedModel;  // engine/loader.h
 struct PromptCodec {
   /// Ids of a prompt, up to where the answer begins. errors: a template that refuses it.
   std::function<Result<std::vector<int32_t>>(const std::string& prompt)> encode;
+  /// Ids of words alone, without anything in front or behind.
+  std::function<std::vector<int32_t>(const std::string& words)> encode_words;
   /// Ids that make the target write a prompt; empty: it continues nothing, so it cannot.
   std::vector<int32_t> self_header;
   /// What it writes behind them is a prompt to be answered (instruct models), not the text itself (base).

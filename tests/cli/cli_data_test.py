@@ -46,6 +46,19 @@ class Data(Tool):
         self.assertIn("c.jsonl", message)
         self.assertIn("was made with seed", message)
 
+    def test_variations(self):
+        self.generate("plain.jsonl", model=self.base_model)
+        self.generate("varied.jsonl", "--variations", "a=2", model=self.base_model)
+        plain, varied = self.records("plain.jsonl"), self.records("varied.jsonl")
+        self.assertEqual([record for record in varied if "~" not in record["id"]], plain)
+        others = {record["id"]: record for record in varied if "~" in record["id"]}
+        self.assertEqual(set(others), {f"a/{i}~{n}#0" for i in range(4) for n in range(2)})
+        for i, record in others.items():
+            self.assertIn(record["conversations"][0]["content"], ("the", "the a"), i)
+        message = self.fail_with_lines("data", "generate", "-m", self.chat_model, "prompts.jsonl", "-o", "w.jsonl",
+                                       "--variations", "nothing=2")
+        self.assertIn("variations: no prompt has the task 'nothing'", message)
+
     def fail_with_lines(self, *arguments):
         result = self.call(*arguments)
         self.assertEqual(result.returncode, 1, result.stderr)

@@ -81,6 +81,51 @@ TEST_F(TrainOption, HeldOutSamplesAreMeasuredAndNotTrainedOn) {
   EXPECT_EQ(test::log_lines(o.out, "eval.csv").size(), 1u);
 }
 
+/// Answers of three tokens to prompts of one token more than their number says.
+class AnswersSource final : public SampleSource {
+ public:
+  explicit AnswersSource(std::vector<int32_t> prompts) : prompts_(std::move(prompts)) {}
+  const std::string& name() const override { return name_; }
+  const TargetCacheInfo& info() const override { return info_; }
+  int64_t n_samples() const override { return static_cast<int64_t>(prompts_.size()); }
+  void read_tokens(int64_t idx, TargetCacheSample& sample) const override {
+    const int32_t prompt = prompts_[static_cast<size_t>(idx)];
+    sample.input_ids.assign(static_cast<size_t>(prompt) + 1, prompt);
+    sample.loss_mask.assign(sample.input_ids.size(), 0);
+    for (int32_t i = 0; i < 3; ++i) sample.input_ids.push_back(static_cast<int32_t>(10 * idx + i));
+    sample.loss_mask.resize(sample.input_ids.size(), 1);
+  }
+  Status read(int64_t idx, TargetCacheSample& sample) override {
+    read_tokens(idx, sample);
+    return ok_status();
+  }
+
+ private:
+  std::vector<int32_t> prompts_;
+  std::string name_ = "answers";
+  TargetCacheInfo info_;
+};
+
+TEST_F(TrainOption, AllAnswersToAPromptAreHeldOutOrNone) {
+  TrainOptions o = options("");
+  o.holdout = 0.5;
+  const auto held_prompts = [&](std::vector<std::vector<int32_t>> sources) {
+    SampleSources all;
+    for (std::vector<int32_t>& prompts : sources) all.push_back(std::make_unique<AnswersSource>(prompts));
+    DataSource data = std::move(DataSource::create(o, std::move(all)).value());
+    std::vector<int32_t> held;
+    const std::vector<AnchorSet> sets = data.held_out(0, 99).value();
+    for (const AnchorSet& set : sets) held.push_back(set.sample.input_ids.front());
+    return held;
+  };
+  // By the first answers the prompts are 1, 2, 3, 4: the second and the fourth are held out.
+  EXPECT_EQ(held_prompts({{1, 2, 1, 3, 2, 4, 3, 2}}), (std::vector<int32_t>{2, 2, 4, 2}));
+  // Another cache changes nothing about the first, and its answers to known prompts stay on their sides.
+  EXPECT_EQ(held_prompts({{1, 2, 1, 3}, {2, 1, 5, 6}}), (std::vector<int32_t>{2, 2, 5}));
+  // Texts from a first token alone are prompts of their own.
+  EXPECT_EQ(held_prompts({{0, 0, 0, 0, 0, 0}}).size(), 3u);
+}
+
 TEST_F(TrainOption, MaxContextCutsRowsBeforeTheFirstAnchor) {
   const TargetCacheReader cache = TargetCacheReader::open(options("").caches[0]).value();
   AnchorSet set;
@@ -362,6 +407,13 @@ TEST_F(TrainOption, ResumeRefusesOtherOptions) {
   EXPECT_TRUE(resumed([](TrainOptions& o) { o.kind = "dflash"; }).ok());
   refused("--kind: the run began with \"dflash\"", [](TrainOptions&) {});
   EXPECT_EQ(check_run_options(path("none.json"), begun, Precision::kBFloat16).value(), Precision::kBFloat16);
+  stored["holdout"] = 0.02;
+  stored.erase("holdout-unit");
+  write("options.json", stored.dump());
+  refused("held answers out, not prompts", [](TrainOptions& o) {
+    o.kind = "dflash";
+    o.holdout = 0.02;
+  });
   write("options.json", "[]");
   EXPECT_EQ(resumed([](TrainOptions&) {}).status().code(), StatusCode::kCorruptData);
 }

@@ -41,14 +41,85 @@ TEST(TemperatureMix, Parses) {
   }
 }
 
-TEST(TaskSamples, Parse) {
-  const auto samples = parse_task_samples("gsm8k=1,mt-bench=20,x=0");
+TEST(TaskCounts, Parse) {
+  const auto samples = parse_task_counts("gsm8k=1,mt-bench=20,x=0", "variations");
   ASSERT_TRUE(samples.ok());
   EXPECT_EQ(*samples, (std::map<std::string, int32_t>{{"gsm8k", 1}, {"mt-bench", 20}, {"x", 0}}));
-  EXPECT_TRUE(parse_task_samples("")->empty());
+  EXPECT_TRUE(parse_task_counts("", "variations")->empty());
   for (const char* bad : {"a", "=1", "a=", "a=x", "a=-1", "a=1,", "a=99999999"}) {
-    EXPECT_FALSE(parse_task_samples(bad).ok()) << bad;
+    const auto counts = parse_task_counts(bad, "variations");
+    ASSERT_FALSE(counts.ok()) << bad;
+    EXPECT_TRUE(counts.status().message().starts_with("variations: ")) << counts.status().message();
   }
+}
+
+TEST(Beginning, EndsBehindAWordInTheMiddle) {
+  const std::string prompt = "one two  three\nfour five six seven eight nine ten";
+  std::set<std::string> seen;
+  for (int32_t i = 0; i < 1000; ++i) {
+    const std::string beginning = beginning_of(prompt, {}, i * 1e-3);
+    ASSERT_FALSE(beginning.empty());
+    EXPECT_TRUE(prompt.starts_with(beginning));
+    EXPECT_GE(beginning.size(), prompt.size() / 5);
+    EXPECT_LT(beginning.size(), prompt.size() * 7 / 10);
+    EXPECT_TRUE(prompt[beginning.size()] == ' ' || prompt[beginning.size()] == '\n') << beginning;
+    EXPECT_NE(beginning.back(), ' ');
+    seen.insert(beginning);
+  }
+  EXPECT_EQ(seen.size(), 4u);  // behind "three" to "six": bytes 9 to 33 of 49
+  for (const char* none : {"", " ", "word", "              ", "averylongword and"}) {
+    EXPECT_EQ(beginning_of(none, {}, 0.5), "") << none;
+  }
+}
+
+TEST(Beginning, IsCutInsideTheFrame) {
+  const PromptFrame frame = {"Solve:\n", "\nin two words."};
+  const std::string prompt = frame.head + "what is it" + frame.tail;
+  EXPECT_EQ(beginning_of(prompt, frame, 0.1), "Solve:\nwhat");
+  EXPECT_EQ(beginning_of("Solve:\n\nin two words.", frame, 0.1), "");
+  EXPECT_EQ(beginning_of(frame.head + frame.tail, frame, 0.1), "");
+  EXPECT_EQ(beginning_of("short", frame, 0.1), "");
+}
+
+TEST(PromptFrame, HoldsTheCommonLines) {
+  const auto frame = [](std::vector<std::string_view> prompts) {
+    const PromptFrame found = frame_of(prompts);
+    return found.head + "[]" + found.tail;
+  };
+  EXPECT_EQ(frame({"Do this:\none\nnow.", "Do this:\ntwo three\nnow."}), "Do this:\n[]\nnow.");
+  EXPECT_EQ(frame({"A one.", "A two."}), "[]");  // no whole line
+  EXPECT_EQ(frame({"A\none.", "A\ntwo.", "B\nthree."}), "[]");
+  EXPECT_EQ(frame({"x\ny", "x\ny"}), "[]");  // not two different prompts
+  EXPECT_EQ(frame({"", "x\ny"}), "[]");
+  EXPECT_EQ(frame({}), "[]");
+}
+
+TEST(Jobs, VariationsAreJobsOfTheirOwn) {
+  std::vector<PromptRecord> prompts = some_prompts(20);
+  for (PromptRecord& prompt : prompts)
+    prompt.prompt = "tell me which of these numbers is greater " + prompt.id + "\nSay why.";
+  prompts[2].prompt = "short\nSay why.";  // has no beginning
+  JobOptions options = some_options();
+  std::set<std::string> before;
+  for (const Job& job : make_jobs(prompts, options)) before.insert(job.id);
+  options.task_variations["even"] = 3;
+  std::set<std::string> ids, beginnings;
+  for (const Job& job : make_jobs(prompts, options)) {
+    ids.insert(job.id);
+    if (job.beginning.empty()) {
+      EXPECT_TRUE(before.contains(job.id)) << job.id;
+      continue;
+    }
+    EXPECT_EQ(job.task, "even");
+    EXPECT_NE(job.id.find('~'), std::string::npos) << job.id;
+    EXPECT_TRUE(job.prompt->prompt.starts_with(job.beginning));
+    EXPECT_EQ(job.ending, "\nSay why.");
+    EXPECT_NE(job.user_seed, job.seed);
+    beginnings.insert(job.beginning);
+  }
+  EXPECT_EQ(ids.size(), 20u + 9u * 3u);
+  EXPECT_TRUE(ids.contains("even/0~2#0"));
+  EXPECT_GT(beginnings.size(), 2u);
 }
 
 TEST(Jobs, DependOnIdAndSeedOnly) {

@@ -20,6 +20,11 @@ PromptCodec fake_codec() {
     for (const char c : prompt) ids.push_back(static_cast<uint8_t>(c) % 26);
     return ids;
   };
+  codec.encode_words = [](const std::string& words) {
+    std::vector<int32_t> ids;
+    for (const char c : words) ids.push_back(static_cast<uint8_t>(c) % 26);
+    return ids;
+  };
   codec.self_header = {36, 37};
   codec.decode = [](std::span<const int32_t> ids) {
     std::string text;
@@ -36,6 +41,7 @@ std::vector<PromptRecord> fake_prompts() {
   for (int32_t i = 0; i < 12; ++i) {
     const std::string id = std::to_string(i);
     prompts.push_back({"t", "t/" + id, std::string(static_cast<size_t>(3 * i + 1), 'a') + id});
+    prompts.push_back({"v", "v/" + id, "what is the " + id + " th letter\nsay it"});
   }
   prompts.push_back({"t", "t/long", std::string(60, 'z')});
   return prompts;
@@ -47,6 +53,8 @@ class Regenerate : public ::testing::Test {
     JobOptions options;
     options.samples = 3;
     options.n_self_prompts = 10;
+    options.task_samples = {{"v", 0}};
+    options.task_variations = {{"v", 2}};
     options.temperatures = TemperatureMix::parse("0,0.7,1").value();
     options.seed = 11;
     jobs_ = make_jobs(prompts_, options);
@@ -95,6 +103,30 @@ class Regenerate : public ::testing::Test {
     return read_file(path);
   }
 
+  /// The prompt of a variation is its beginning with what the target writes on behind it.
+  void expect_own_prompt(const CorpusRecord& record, const Job& job) const {
+    const PromptCodec codec = fake_codec();
+    GenerateRequest turn;
+    turn.prompt = codec.self_header;
+    std::vector<int32_t> words = codec.encode_words(job.beginning);
+    turn.prompt.insert(turn.prompt.end(), words.begin(), words.end());
+    turn.sampling.temperature = static_cast<float>(run_.user_temperature);
+    turn.sampling.top_p = run_.user_top_p;
+    turn.sampling.seed = job.user_seed;
+    turn.max_tokens = run_.max_user_tokens;
+    const std::vector<int32_t> output = expected_output(turn, run_.context_length()).tokens;
+    words.insert(words.end(), output.begin(), output.end());
+    EXPECT_EQ(job.ending, "\nsay it");
+    const std::string prompt = codec.decode(words) + job.ending;
+    EXPECT_EQ(std::vector(record.tokens.begin(), record.tokens.begin() + record.prompt_tokens),
+              *codec.encode(prompt));
+    // A corpus has U+FFFD for bytes that are no character.
+    const std::string& content = record.conversations.at(0).content;
+    if (content.find("\xEF\xBF\xBD") == std::string::npos) {
+      EXPECT_EQ(content, prompt);
+    }
+  }
+
   std::vector<PromptRecord> prompts_ = fake_prompts();
   std::vector<Job> jobs_;
   RegenerateOptions run_;
@@ -107,7 +139,7 @@ TEST_F(Regenerate, AnswersAreTheTargetsOwn) {
   run_.batch = 4;
   const auto counts = run_into(path);
   ASSERT_TRUE(counts.ok()) << counts.status().to_string();
-  int64_t n_answers = 0, n_answer_tokens = 0, n_self = 0;
+  int64_t n_answers = 0, n_answer_tokens = 0, n_self = 0, n_variations = 0;
   std::map<std::string, const Job*> by_id;
   for (const Job& job : jobs_) by_id[job.id] = &job;
   const Status status = for_each_record(path, [&](CorpusRecord&& record) {
@@ -120,23 +152,27 @@ TEST_F(Regenerate, AnswersAreTheTargetsOwn) {
     const Expected expected = expected_output(request, run_.context_length());
     EXPECT_EQ(std::vector<int32_t>(record.answer().begin(), record.answer().end()), expected.tokens);
     EXPECT_EQ(record.finish_reason, finish_reason_name(expected.reason));
-    if (job.prompt != nullptr) {
+    if (!job.beginning.empty()) {
+      expect_own_prompt(record, job);
+    } else if (job.prompt != nullptr) {
       EXPECT_EQ(request.prompt, *fake_codec().encode(record.conversations.at(0).content));
     }
     ++n_answers;
     n_answer_tokens += static_cast<int64_t>(expected.tokens.size());
     n_self += record.task == kSelfTask ? 1 : 0;
+    n_variations += job.beginning.empty() ? 0 : 1;
     return ok_status();
   });
   ASSERT_TRUE(status.ok()) << status.to_string();
   EXPECT_EQ(counts->answers, n_answers);
   EXPECT_EQ(counts->answer_tokens, n_answer_tokens);
   EXPECT_EQ(counts->jobs_done, static_cast<int64_t>(jobs_.size()));
-  EXPECT_EQ(counts->left_out.at("prompt too long"), 3);
+  EXPECT_GE(counts->left_out.at("prompt too long"), 3);  // t/long, and long variations
   int64_t n_left_out = 0;
   for (const auto& [reason, n] : counts->left_out) n_left_out += n;
   EXPECT_EQ(n_left_out + n_answers, counts->jobs_done);
   EXPECT_GT(n_self, 0);
+  EXPECT_GT(n_variations, 0);
 }
 
 TEST_F(Regenerate, TheSameFileForEveryBatchSize) {
@@ -218,6 +254,24 @@ TEST_F(Regenerate, BaseModelsWriteTextsFromNothing) {
   EXPECT_EQ(n, 10);
   codec.self_header.clear();
   EXPECT_EQ(regenerate(*engine, codec, jobs_, run_, 0, sink).status().code(), StatusCode::kUnsupported);
+}
+
+TEST_F(Regenerate, BaseModelsWriteOnFromTheBeginningOfAVariation) {
+  FakeModel model(kFakeVocab);
+  const std::unique_ptr<Engine> engine = engine_for(model);
+  PromptCodec codec = fake_codec();
+  codec.self_writes_prompt = false;
+  std::erase_if(jobs_, [](const Job& job) { return job.beginning.empty(); });
+  std::map<std::string, std::string> beginnings;
+  for (const Job& job : jobs_) beginnings[job.id] = job.beginning;
+  int32_t n = 0;
+  const auto sink = [&](CorpusRecord&& record) {
+    ++n;
+    EXPECT_EQ(record.conversations.at(0).content, beginnings.at(record.id));
+    return ok_status();
+  };
+  ASSERT_TRUE(regenerate(*engine, codec, jobs_, run_, 0, sink).ok());
+  EXPECT_EQ(n, 24);
 }
 
 TEST_F(Regenerate, FailuresComeBack) {

@@ -102,7 +102,8 @@ void add_options(CLI::App& app, dspark::TrainOptions& o) {
   app.add_option("--average", o.average, "decay of averaged weights, 0: none")->capture_default_str();
 
   app.add_option("--seed", o.seed, "of data order, anchors and first weights")->capture_default_str();
-  app.add_option("--holdout", o.holdout, "share of the samples never trained on")->capture_default_str();
+  app.add_option("--holdout", o.holdout, "share of the prompts whose answers are never trained on")
+      ->capture_default_str();
   app.add_option("--checkpoint-minutes", o.checkpoint_minutes, "how often the state is written")
       ->capture_default_str();
   app.add_option("--checkpoint-steps", o.checkpoint_steps, "also every so many steps");
