@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""bench/loop_share.py, draft_roof.py and compare_peers.py: what they make of measurements, and that they run."""
+"""bench/loop_share.py, draft_roof.py, compare_peers.py and spec_speed.py: what they make of measurements, and that they run."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ import draft_roof  # noqa: E402
 import gguf_sizes  # noqa: E402
 import loop_share  # noqa: E402
 import peer_report  # noqa: E402
+import spec_speed  # noqa: E402
 
 SCRIPT = ROOT / "bench" / "loop_share.py"
 
@@ -248,6 +249,49 @@ class ComparePeers(Programs):
         self.assertEqual(gguf_sizes.cache_bytes(gemma, 100), (100 + 5 * 10) * 16 * 2 * 2)
         self.assertEqual(gguf_sizes.held_cache_bytes(gemma, 100), 6 * 100 * 16 * 2 * 2)
         self.assertEqual(gguf_sizes.attention_operations(gemma, 100), (100 + 5 * 10) * 4 * 16 * 4)
+
+
+class SpecSpeed(Programs):
+    def others(self, *speeds):
+        """Made-up peers a, b, ... that decode so many tokens a second, beside a made-up roof."""
+        others = object.__new__(spec_speed.Others)
+        others.model, others.threads = self.chat_model, 1
+        rows = [[{"test": "pass", "rows": 1, "ms": 1.0, "depth": 128}, {"test": "decode", "depth": 128, "tokens_per_s": speed}]
+                for speed in speeds]
+        others.peers = [compare_peers.Peer(name, [str(self.program(name, {"rows": of_peer}))])
+                        for name, of_peer in zip("abc", rows)]
+        others.roofs_binary = self.program("roofs", ROOFS)
+        others.work = gguf_sizes.pass_work(self.chat_model)
+        return others
+
+    def test_beside_a_round(self):
+        speeds, roof = self.others(20.0, 50.0).measure()
+        self.assertEqual(speeds, {"a": 20.0, "b": 50.0})
+        bytes_read = gguf_sizes.pass_work(self.chat_model)
+        bytes_read = bytes_read["bytes"] + gguf_sizes.cache_bytes(bytes_read["metadata"], 128)
+        self.assertAlmostEqual(roof, ROOFS["read_gb_per_s"] * 1e9 / bytes_read, delta=roof * 1e-6)
+
+    def test_a_task(self):
+        task = spec_speed.Task("t", ["off", "adaptive"])
+        task.add({"off": ([90, 110], [1.0]), "adaptive": ([200, 200], [2.5])}, ({"a": 20.0, "b": 50.0}, 160.0))
+        self.assertEqual(task.row(), "| t | 100 (100-100) | 1.00, 1.00 | 200 (200-200) | 2.00, 2.50 | yes |")
+        self.assertEqual(task.peer_row(), "| t | 200 | 20 | 50 | 160 | 4.00 | 1.25 |")
+
+    def test_a_run(self):
+        drafter = write_tiny_drafter(self.path / "drafter")
+        prompts = self.path / "some.jsonl"
+        prompts.write_text(json.dumps({"prompt": "the"}) + "\n")
+        command = [sys.executable, "-B", str(ROOT / "bench" / "spec_speed.py"), "-m", self.chat_model, "-d", str(drafter),
+                   "--dspark", BINARY, "--policies", "off,adaptive", "--max-tokens", "40", "--threads", "1", str(prompts)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240 * SLOWDOWN, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        head, _, row, mean = done.stdout.splitlines()
+        self.assertIn("adaptive, tok/s", head)
+        self.assertTrue(row.startswith("| some | ") and row.endswith("| yes |"), row)
+        self.assertTrue(mean.startswith("| mean of tasks | | 1.00 |"), mean)
+        done = subprocess.run([*command, "--peer", "x=y"], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--peer: needs --peers", done.stderr)
 
 
 if __name__ == "__main__":
