@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <unordered_map>
 
 #include "train/anchors.h"
 
@@ -13,13 +16,14 @@ namespace {
 constexpr uint64_t kHeldOutStream = uint64_t{1} << 63;
 constexpr int64_t kAnnouncedSteps = 3;  // micro-steps that a source hears of ahead
 
-/// What the answer of `sample` was given to. A text without a prompt (written from a first token alone) is
-/// its own.
-std::vector<int32_t> prompt_of(const TargetCacheSample& sample) {
-  const std::vector<int32_t>& ids = sample.input_ids;
-  const std::vector<uint8_t>& mask = sample.loss_mask;
-  const auto n_prompt = std::ranges::find(mask, uint8_t{1}) - mask.begin();
-  return n_prompt > 1 ? std::vector(ids.begin(), ids.begin() + n_prompt) : ids;
+/// Hash of what the answer of `sample` was given to. A text without a prompt (written from a first token
+/// alone) is its own.
+size_t prompt_hash(const TargetCacheSample& sample) {
+  const auto n_prompt =
+      static_cast<size_t>(std::ranges::find(sample.loss_mask, uint8_t{1}) - sample.loss_mask.begin());
+  const std::span<const int32_t> ids(sample.input_ids);
+  const auto bytes = std::as_bytes(n_prompt > 1 ? ids.first(n_prompt) : ids);
+  return std::hash<std::string_view>()({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace
@@ -35,13 +39,13 @@ Result<DataSource> DataSource::create(const TrainOptions& options, SampleSources
   // Every n-th prompt is held out: the choice stays when a cache is added behind the others.
   const int64_t every = options.holdout > 0 ? static_cast<int64_t>(1.0 / options.holdout) : 0;
   TargetCacheSample sample;
-  std::map<std::vector<int32_t>, int64_t> number_of_prompt;  // from 1, in the order of their first answers
+  std::unordered_map<size_t, int64_t> number_of_prompt;  // hash -> from 1, in the order of first answers
   for (size_t c = 0; c < source.sources_.size(); ++c) {
     for (int64_t i = 0; i < source.sources_[c]->n_samples(); ++i) {
       source.sources_[c]->read_tokens(i, sample);
       if (anchor_candidates(sample.loss_mask).empty()) continue;
       const auto n_prompts = static_cast<int64_t>(number_of_prompt.size());
-      const int64_t number = number_of_prompt.try_emplace(prompt_of(sample), n_prompts + 1).first->second;
+      const int64_t number = number_of_prompt.try_emplace(prompt_hash(sample), n_prompts + 1).first->second;
       const bool held = every > 0 && number % every == 0;
       (held ? source.held_out_ : source.train_).push_back({static_cast<int32_t>(c), i});
     }
