@@ -23,7 +23,7 @@ for word; do
   previous=$word
 done
 case $1 in
-  data) case $2 in cache) [ ! -f "$out/manifest.json" ] || exit 1; mkdir -p "$out"; touch "$out/manifest.json" ;; *) for task in $CORPUS_TASKS; do echo "{\\"id\\": \\"$task/0#1\\"}"; done >"$out" ;; esac ;;
+  data) case $2 in cache) [ ! -f "$out/manifest.json" ] || exit 1; mkdir -p "$out"; touch "$out/manifest.json" ;; *) for task in $CORPUS_TASKS; do echo "{\\"id\\": \\"$task/0#1\\", \\"conversations\\": [{\\"content\\": \\"!\\"}]}"; done >"$out" ;; esac ;;
   train) mkdir -p "$out"; touch "$out/state.safetensors"; echo step >"$out/log.csv" ;;
   quantize) touch "$3" ;;
   calibrate) echo '{}' >"$out" ;;
@@ -83,16 +83,19 @@ class TrainScript(unittest.TestCase):
                 recipe = self.recipe(name)
                 calls, code = self.call(name)
                 self.assertEqual(code, 0)
-                self.assertEqual([c[0] for c in calls], ["data"] * 3 + ["train", "quantize", "calibrate"])
+                varied = ["data"] if "VARY" in recipe else []
+                self.assertEqual([c[0] for c in calls], ["data"] * 3 + ["train", "quantize"] + varied + ["calibrate"])
                 self.assertEqual([c[1] for c in calls[:3]], ["generate", "filter", "cache"])
                 self.assertIn(recipe["GENERATE"], " ".join(calls[0]))
                 self.assertIn("--layers " + recipe["LAYERS"] + " --log-sum-exp", " ".join(calls[2]))
                 self.assertIn("--minutes 7", " ".join(calls[3]))
                 self.assertNotIn("--resume", calls[3])
                 raw = "--raw" in recipe["GENERATE"]
-                self.assertEqual("--raw" in calls[5], raw, "prompts are calibrated on as they are answered")
+                self.assertEqual("--raw" in calls[-1], raw, "prompts are calibrated on as they are answered")
                 tasks = recipe["TASKS"].split()
-                for call, folder in ((calls[0], "/prompts/"), (calls[5], "/unseen/")):
+                if varied:
+                    self.assertIn("--samples 0 --variations " + recipe["VARY"], " ".join(calls[5]))
+                for call, folder in ((calls[0], "/prompts/"), (calls[-1], "/unseen/")):
                     self.assertEqual([os.path.basename(w) for w in call if w.endswith(".jsonl") and folder in w],
                                      [task + ".jsonl" for task in tasks])
                 for task in tasks:
@@ -100,7 +103,8 @@ class TrainScript(unittest.TestCase):
                         self.assertEqual([json.loads(line)["id"] for line in file], list(range(13)),
                                          "the last four are kept back for the calibration")
                     with open(f"{self.root}/data/{name}/unseen/{task}.jsonl", encoding="utf-8") as file:
-                        self.assertEqual([json.loads(line)["id"] for line in file], list(range(1, 17)))
+                        ids = [json.loads(line)["id"] for line in file]
+                        self.assertEqual(ids, [*range(1, 17), *(["varied-0#1"] if varied else [])])
 
     def test_goes_on_where_it_was_cut_off(self):
         name = "gemma-3-270m"
