@@ -35,6 +35,8 @@ def run(args, policy, prompt):
                "-n", str(args.max_tokens), "-t", str(args.threads)]
     if args.model:
         command += ["-m", args.model]
+    if args.raw:
+        command.append("--raw")
     if policy != "off":
         command += ["-d", args.drafter, "--spec", policy]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -154,6 +156,7 @@ def read_options():
     parser.add_argument("--max-tokens", type=int, default=160)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--temp", type=float, default=0.0)
+    parser.add_argument("--raw", action="store_true", help="continue prompts as they are, for base models")
     parser.add_argument("--peers", action="store_true", help="llama.cpp's plain decoding and the roof beside each prompt")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM",
                         help="with --peers: another one, as of compare_peers.py")

@@ -17,6 +17,8 @@ namespace dspark {
 namespace {
 
 constexpr int32_t kMostHeld = 8;  // batches of jobs between the first that is not done and the newest
+// Tokens of a variation over those of its prompt; targets that write on for longer answer themselves.
+constexpr int64_t kLongerVariation = 2;
 
 /// A job on its way. The callbacks of its requests write `output` and `reason`.
 struct Running {
@@ -108,6 +110,11 @@ class Regeneration {
     request.prompt.insert(request.prompt.end(), running.beginning.begin(), running.beginning.end());
     if (std::ssize(request.prompt) > options_.max_prompt) return leave_out(running, "prompt too long");
     request.max_tokens = options_.max_user_tokens;
+    if (varies) {
+      const auto n_words = std::ssize(codec_.encode_words(job.prompt->prompt));
+      const auto n_left = std::max<int64_t>(kLongerVariation * n_words - std::ssize(running.beginning), 1);
+      request.max_tokens = static_cast<int32_t>(std::min<int64_t>(request.max_tokens, n_left));
+    }
     request.sampling.temperature = static_cast<float>(options_.user_temperature);
     request.sampling.top_p = options_.user_top_p;
     request.sampling.seed = job.user_seed;
