@@ -121,6 +121,12 @@ Result<std::unique_ptr<Engine>> EvalSetup::make_engine(const SpecFlags& spec) {
   options.kv_dtype = kv_dtype_;
   options.prefill_rows = suitable_prefill_rows(loaded_->model->config());
   options.max_batch_rows = options.prefill_rows + flags_.batch * (kMaxDraftTokens + 1);
+  // Whole blocks at every batch size, or tau would depend on it; the engine takes no more than its drafts
+  // need.
+  constexpr int64_t kMostLogitBytes = int64_t{1} << 30;
+  const int64_t all_rows =
+      int64_t{flags_.batch} * (kMaxDraftTokens + 1) * loaded_->model->config().vocab_size;
+  options.logit_bytes = std::max(options.logit_bytes, std::min(all_rows * 4, kMostLogitBytes));
   const int32_t trained = loaded_->model->config().context_length;
   if (trained > 0 && options.context_length > trained) {
     return invalid_argument(
