@@ -84,9 +84,9 @@ def measure(args, policies, prompt, others=None):
         if others and i == len(policies):
             beside = others.measure()
         out = run(args, policy, prompt)
-        if out["timings"]["generated_tokens"] < 8:
-            return None, True, None
         texts.add(tuple(out["tokens"]))
+        if out["timings"]["generated_tokens"] < 8:
+            return None, len(texts) == 1, None
         results[policy][0].append(out["timings"]["generated_tokens_per_s"])
         results[policy][1].append(out["speculation"].get("tokens_per_step", 1.0) if policy != "off" else 1.0)
     return results, len(texts) == 1, beside
